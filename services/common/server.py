@@ -1,0 +1,311 @@
+"""The life cycle of a service's process.
+
+Start: stores and background loops of the service, then the gRPC port, then SERVING. Stop, on
+SIGTERM or SIGINT: NOT_SERVING, a pause in which clients that watch health turn away, no new calls,
+calls under way finish, then the service's loops and the exporters. A second signal leaves at once.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from opentelemetry.sdk.trace import TracerProvider
+
+import pannier
+from services.common import settings as settings_module
+from services.common.clock import Clock, SystemClock
+from services.common.interceptors import CallInterceptor
+from services.common.logs import configure_logging
+from services.common.metrics import Metric, Metrics
+from services.common.operations import OperationsServer
+from services.common.tracing import make_tracer_provider
+
+__all__ = ["CommonSettings", "Runtime", "run_main", "serve"]
+
+_logger = logging.getLogger(__name__)
+
+EXIT_BAD_SETTINGS = 64
+
+# gRPC refuses larger messages itself, without saying why; ours is refused first, with a reason.
+_HARD_LIMIT_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSettings:
+    """What every service can be told; the variables begin with the service's own prefix."""
+
+    grpc_address: str = settings_module.setting(
+        settings_module.host_and_port,
+        "Address the gRPC server binds, `host:port`.",
+        default="127.0.0.1:0",
+    )
+    http_address: str = settings_module.setting(
+        settings_module.host_and_port,
+        "Address of `/metrics`, `/healthz` and `/readyz`, `host:port`.",
+        default="127.0.0.1:0",
+    )
+    log_level: str = settings_module.setting(
+        settings_module.choice("debug", "info", "warning", "error"),
+        "Least severe records that are logged: debug, info, warning or error.",
+        default="info",
+    )
+    otlp_endpoint: str = settings_module.setting(
+        settings_module.text,
+        "`host:port` of an OTLP/gRPC receiver of traces; empty to export none.",
+        default="",
+    )
+    default_deadline_seconds: float = settings_module.setting(
+        settings_module.duration_seconds("1s", "1h"),
+        "Deadline of calls whose callers set none.",
+        default="120s",
+    )
+    maximum_request_bytes: int = settings_module.setting(
+        settings_module.byte_size("64KiB", "64MiB"),
+        "Largest request message accepted.",
+        default="4MiB",
+    )
+    drain_delay_seconds: float = settings_module.setting(
+        settings_module.duration_seconds("0s", "60s"),
+        "Time between NOT_SERVING and the end of new calls.",
+        default="500ms",
+    )
+    drain_grace_seconds: float = settings_module.setting(
+        settings_module.duration_seconds("0s", "15m"),
+        "Time that calls under way have to finish.",
+        default="25s",
+    )
+    allow_insecure: bool = settings_module.setting(
+        settings_module.boolean,
+        "Whether to bind an address other than loopback without TLS and authentication.",
+        default="false",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses to listen to strangers without protection."""
+        host = self.grpc_address.rpartition(":")[0]
+        loopback = host in ("localhost", "[::1]") or host.startswith("127.")
+        if not loopback and not self.allow_insecure:
+            raise ValueError(
+                f"{host} is no loopback address, and neither TLS nor authentication are available "
+                "yet: bind 127.0.0.1, or set ..._ALLOW_INSECURE=true on a network you trust"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a process hands to its service.
+
+    Attributes:
+        clock: Time.
+        metrics: Sink of the service's metrics.
+        tracer_provider: Source of tracers.
+    """
+
+    clock: Clock
+    metrics: Metrics
+    tracer_provider: TracerProvider
+
+
+Settings = TypeVar("Settings", bound=CommonSettings)
+Registration = Callable[[grpc.aio.Server], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that takes calls.
+
+    Attributes:
+        grpc_port: Port bound.
+        http_port: Port of metrics and health.
+    """
+
+    grpc_port: int
+    http_port: int
+
+
+@asynccontextmanager
+async def serve(
+    service_name: str,
+    settings: CommonSettings,
+    runtime: Runtime,
+    *,
+    registrations: Sequence[tuple[str, Registration]],
+    ready: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[RunningServer]:
+    """Serves gRPC and HTTP while the context is open, and drains at its end.
+
+    Args:
+        service_name: `rag`, `cache` or `balancer`.
+        settings: What every service can be told.
+        runtime: Clock, metrics and tracers.
+        registrations: Full name of each gRPC service with what adds its servicer to a server.
+        ready: Whether `/readyz` answers 200.
+
+    Raises:
+        OSError: A port is taken.
+    """
+    interceptor = CallInterceptor(
+        service_name,
+        clock=runtime.clock,
+        tracer=runtime.tracer_provider.get_tracer("pannier"),
+        metrics=runtime.metrics,
+        default_deadline_seconds=settings.default_deadline_seconds,
+        maximum_request_bytes=settings.maximum_request_bytes,
+    )
+    server = grpc.aio.server(
+        interceptors=[interceptor], options=_server_options(settings.maximum_request_bytes)
+    )
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = [name for name, _ in registrations]
+    for _, register in registrations:
+        register(server)
+    reflection.enable_server_reflection(
+        (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    try:
+        grpc_port = server.add_insecure_port(settings.grpc_address)
+    except RuntimeError as error:
+        raise OSError(f"cannot bind {settings.grpc_address}: {error}") from error
+    host, _, port = settings.http_address.rpartition(":")
+    operations = OperationsServer(
+        host.strip("[]"), int(port), registry=runtime.metrics.registry, ready=ready
+    )
+    operations.start()
+    await server.start()
+    for name in ("", *names):
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    _logger.info("serving", extra={"grpc_port": grpc_port, "http_port": operations.port})
+    try:
+        yield RunningServer(grpc_port, operations.port)
+    finally:
+        await _drain(server, health_servicer, settings, runtime.clock)
+        operations.stop()
+
+
+async def _drain(
+    server: grpc.aio.Server,
+    health_servicer: health.aio.HealthServicer,
+    settings: CommonSettings,
+    clock: Clock,
+) -> None:
+    await health_servicer.enter_graceful_shutdown()
+    await clock.sleep(settings.drain_delay_seconds)
+    await server.stop(settings.drain_grace_seconds)
+
+
+def _server_options(maximum_request_bytes: int) -> list[tuple[str, int]]:
+    return [
+        # On by default, it would let a second process share the port by mistake.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", maximum_request_bytes * _HARD_LIMIT_FACTOR),
+        ("grpc.max_send_message_length", maximum_request_bytes * _HARD_LIMIT_FACTOR),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
+        # Long prefills are silent; the pings of a careful client must not end them.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+ServiceContext = Callable[[Any, Runtime], AbstractAsyncContextManager[RunningServer]]
+
+
+def run_main(
+    service_name: str,
+    settings_class: type[Settings],
+    catalogue: Sequence[Metric],
+    start: Callable[[Settings, Runtime], AbstractAsyncContextManager[RunningServer]],
+    *,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+) -> int:
+    """Runs a service until it is told to stop.
+
+    Args:
+        service_name: `rag`, `cache` or `balancer`.
+        settings_class: Its settings.
+        catalogue: Its metrics.
+        start: Opens the running service.
+        arguments: Command line without the program's name.
+        environment: Environment variables.
+
+    Returns:
+        The exit status: 0 after an orderly stop, 1 where the start failed, 64 on bad settings.
+    """
+    prefix = f"PANNIER_{service_name.upper()}_"
+    parser = argparse.ArgumentParser(
+        prog=f"python -m services.{service_name}",
+        description=f"Runs the {service_name} service. Settings come from variables {prefix}*.",
+    )
+    parser.add_argument("--version", action="version", version=pannier.__version__)
+    parser.add_argument(
+        "--check-config", action="store_true", help="check the settings and exit with 0 or 64"
+    )
+    parser.add_argument("--print-config", action="store_true", help="list all settings and exit")
+    options = parser.parse_args(arguments)
+    if options.print_config:
+        for each in settings_module.describe(settings_class, prefix=prefix):
+            default = "required" if each.default is None else f"default: {each.default!r}"
+            sys.stdout.write(f"{each.variable}  ({default})\n    {each.help}\n")
+        return 0
+    try:
+        settings = settings_module.load(settings_class, environment, prefix=prefix)
+    except settings_module.SettingsError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"{problem}\n")
+        return EXIT_BAD_SETTINGS
+    if options.check_config:
+        return 0
+    configure_logging(service_name, level=settings.log_level)
+    return uvloop.run(_run(service_name, settings, catalogue, start))
+
+
+async def _run(
+    service_name: str,
+    settings: Settings,
+    catalogue: Sequence[Metric],
+    start: Callable[[Settings, Runtime], AbstractAsyncContextManager[RunningServer]],
+) -> int:
+    provider = make_tracer_provider(
+        service_name, version=pannier.__version__, otlp_endpoint=settings.otlp_endpoint
+    )
+    runtime = Runtime(SystemClock(), Metrics(catalogue, version=pannier.__version__), provider)
+    stop = _stop_on_signals()
+    try:
+        async with start(settings, runtime):
+            await stop.wait()
+            _logger.info("stopping")
+    except OSError:
+        _logger.exception("cannot start")
+        return 1
+    finally:
+        await asyncio.to_thread(provider.shutdown)
+    return 0
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            _logger.warning("second signal, leaving at once")
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop

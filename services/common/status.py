@@ -1,0 +1,104 @@
+"""The one mapping of errors to `google.rpc.Status`, and back."""
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from services.common.errors import FieldViolation, RelayedError, ServiceError, StatusCode
+
+__all__ = ["STATUS_DETAILS_KEY", "error_from_call", "grpc_code", "to_status"]
+
+STATUS_DETAILS_KEY = "grpc-status-details-bin"
+
+_GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+_MAXIMUM_MESSAGE_LENGTH = 1024
+
+
+def grpc_code(code: StatusCode) -> grpc.StatusCode:
+    """Converts our status code to gRPC's."""
+    return _GRPC_CODES[code.value]
+
+
+def to_status(error: BaseException, *, domain: str, request_id: str) -> status_pb2.Status:
+    """Describes an error to the caller.
+
+    Args:
+        error: What was raised. Anything but a `ServiceError` becomes INTERNAL with a fixed text,
+            so that nothing of the inside gets out.
+        domain: `ErrorInfo` domain, for example `rag.pannier`.
+        request_id: Trace id, for the caller to report with an INTERNAL error.
+    """
+    if not isinstance(error, ServiceError):
+        status = status_pb2.Status(
+            code=code_pb2.INTERNAL,
+            message=f"An internal error occurred. Report it with the request id {request_id}.",
+        )
+        _pack(status, error_details_pb2.ErrorInfo(reason="INTERNAL", domain=domain))
+        _pack(status, error_details_pb2.RequestInfo(request_id=request_id))
+        return status
+    status = status_pb2.Status(
+        code=error.status_code.value, message=error.message[:_MAXIMUM_MESSAGE_LENGTH]
+    )
+    _pack(
+        status,
+        error_details_pb2.ErrorInfo(
+            reason=error.error_reason, domain=domain, metadata=error.metadata
+        ),
+    )
+    if error.violations:
+        _pack(
+            status,
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=each.field, description=each.description
+                    )
+                    for each in error.violations
+                ]
+            ),
+        )
+    if error.retry_delay_seconds is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_delay_seconds * 1e9))
+        _pack(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
+
+
+def error_from_call(error: grpc.aio.AioRpcError) -> RelayedError:
+    """Rebuilds what another service said.
+
+    Args:
+        error: A failed call to one of our services; without rich status its code and text are used.
+    """
+    code = StatusCode(error.code().value[0])
+    info = error_details_pb2.ErrorInfo()
+    retry = error_details_pb2.RetryInfo()
+    bad_request = error_details_pb2.BadRequest()
+    retry_delay_seconds: float | None = None
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has the three methods it calls
+    for detail in status.details if status is not None else ():
+        detail.Unpack(info)
+        if detail.Unpack(retry):
+            retry_delay_seconds = retry.retry_delay.ToNanoseconds() / 1e9
+        detail.Unpack(bad_request)
+    return RelayedError(
+        error.details() or code.name,
+        code=code,
+        reason=info.reason or code.name,
+        metadata=dict(info.metadata),
+        retry_delay_seconds=retry_delay_seconds,
+        violations=[
+            FieldViolation(each.field, each.description) for each in bad_request.field_violations
+        ],
+    )
+
+
+def _pack(
+    status: status_pb2.Status,
+    detail: error_details_pb2.ErrorInfo
+    | error_details_pb2.RequestInfo
+    | error_details_pb2.BadRequest
+    | error_details_pb2.RetryInfo,
+) -> None:
+    status.details.add().Pack(detail)

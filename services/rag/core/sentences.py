@@ -1,0 +1,149 @@
+"""Cutting text into sentences with exact offsets.
+
+Works line by line first, so that list items, table rows, headings, code and indented definitions
+each stand alone, and then at sentence ends inside a run of prose. A citation marker directly after
+a full stop belongs to the sentence before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# What decides whether a sentence has ended lies within so many characters after it.
+LOOKAHEAD_CHARACTERS = 40
+
+MARKER_PATTERN = (
+    r"[\[【［][ ]{0,2}\d{1,3}(?:[ ]{0,2}[,，、;][ ]{0,2}\d{1,3}){0,5}[ ]{0,2}[\]】］]"  # noqa: RUF001
+)
+
+_END = re.compile(
+    r"(?P<wide>[。！？｡]+[」』”’）〉》]{0,3})"  # noqa: RUF001
+    r"|(?P<mark>[.!?…]+)[\"'”’)\]*_`]{0,3}(?=\s|$|[\[【［])"  # noqa: RUF001
+)
+_TRAILING_MARKERS = re.compile(rf"(?:[ ]{{0,2}}{MARKER_PATTERN})+[.。]?")
+_LINE = re.compile(r"[^\n]+\n?|\n")
+_FENCE = re.compile(r"[ >|]*(?:```|~~~)")
+_ITEM = re.compile(r"[ \t>|]*(?:[-*+•‣–]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+(?=\S)")
+_ALONE = re.compile(r"[ \t]*(?:#{1,6}[ \t]|\|.*\|[ \t]*$|={3,}|-{3,}|>>> |\.\.\. )")
+_INDENT = re.compile(r"[ \t|>]*")
+_LAST_WORD = re.compile(r"[\w.]+$")
+
+_ABBREVIATIONS = frozenset(
+    """
+    adj adm al approx apr art aug ave bd blvd ca capt cf ch chap co col corp dec dept dr e.g ed eds
+    eq eqs esp est et etc feb fig figs gen gov hon i.e inc jan jr jul jun lt ltd mar min mr mrs ms
+    mt no nos nov oct op p.m a.m ph.d pp prof ref refs rep rev sec sect sen sep sept sgt sr st tab
+    tel u.k u.s u.s.a univ viz vol vols vs
+    """.split()
+)
+# These end a sentence when a capital follows.
+_OFTEN_LAST = frozenset({"etc", "a.m", "p.m", "inc", "ltd", "co", "corp", "u.s", "u.k", "al"})
+
+
+class Span(NamedTuple):
+    """A half-open range of character offsets."""
+
+    char_start: int
+    char_end: int
+
+
+def segment_sentences(text: str) -> list[Span]:
+    """Return the sentences of a text, in order, without the white space around them.
+
+    Every character that is not white space lies in exactly one sentence.
+    """
+    return [span for block in iterate_blocks(text) for span in split_block(text, block)]
+
+
+def iterate_blocks(text: str, start: int = 0) -> Iterator[Span]:
+    """Yield runs of lines that no sentence crosses, from ``start`` (the start of a block) on."""
+    block_start = block_indent = -1
+    fence = ""
+    position = start
+    for line_match in _LINE.finditer(text, start):
+        line, position = line_match[0], line_match.start()
+        if fence:
+            if _FENCE.match(line) and fence in line:
+                fence = ""
+                yield Span(block_start, line_match.end())
+                block_start = -1
+            continue
+        if not line.strip(" \t\n|>\r\f\v"):
+            if block_start >= 0:
+                yield Span(block_start, line_match.end())
+                block_start = -1
+            elif line.strip():
+                yield Span(position, line_match.end())
+            continue
+        opening = _FENCE.match(line)
+        indent = _text_indent(line)
+        if block_start >= 0 and (opening or indent != block_indent or _stands_alone(line)):
+            yield Span(block_start, position)
+            block_start = -1
+        if block_start < 0:
+            block_start, block_indent = position, indent
+        if opening:
+            fence = opening[0][-3:]
+        elif _ALONE.match(line):
+            yield Span(block_start, line_match.end())
+            block_start = -1
+    if block_start >= 0:
+        yield Span(block_start, len(text))
+
+
+def split_block(text: str, block: Span) -> Iterator[Span]:
+    """Yield the sentences of one block of ``iterate_blocks``."""
+    start = block.char_start
+    if not _FENCE.match(text, start, block.char_end):
+        position = start
+        while (end := _END.search(text, position, block.char_end)) is not None:
+            position = end.end()
+            if not _ends_sentence(text, block.char_start, end):
+                continue
+            markers = _TRAILING_MARKERS.match(text, position, block.char_end)
+            if markers:
+                position = markers.end()
+            yield from _trimmed(text, start, position)
+            start = position
+    yield from _trimmed(text, start, block.char_end)
+
+
+def _text_indent(line: str) -> int:
+    """Return the column where the words of a line start, behind a list marker if there is one."""
+    marker = _ITEM.match(line) or _INDENT.match(line)
+    return marker.end() if marker else 0
+
+
+def _stands_alone(line: str) -> bool:
+    return bool(_ITEM.match(line) or _ALONE.match(line))
+
+
+def _ends_sentence(text: str, block_start: int, end: re.Match[str]) -> bool:
+    if end["wide"]:
+        return True
+    following = text[end.end() : end.end() + LOOKAHEAD_CHARACTERS].lstrip()[:1]
+    if following.islower():
+        return False
+    if end["mark"] != ".":
+        return True
+    line_start = max(text.rfind("\n", 0, end.start()) + 1, block_start)
+    before = text[line_start : end.start()]
+    word_match = _LAST_WORD.search(before)
+    if word_match is None:
+        return True
+    word = word_match[0].casefold()
+    if not before[: word_match.start()].strip(" \t|>") and (word.isdigit() or len(word) == 1):
+        return False
+    if len(word) == 1 and word.isalpha() and word_match[0].isupper():
+        return False
+    return word not in _ABBREVIATIONS or (word in _OFTEN_LAST and following.isupper())
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:
+    stretch = text[start:end]
+    kept = stretch.strip()
+    if kept:
+        start += len(stretch) - len(stretch.lstrip())
+        yield Span(start, start + len(kept))

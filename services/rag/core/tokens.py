@@ -1,0 +1,70 @@
+"""Estimating how many tokens a model makes of a text, without the model's tokeniser.
+
+A run of letters costs about one token when it is short and more when it is long or of mixed case;
+every mark of punctuation and every CJK character costs one. The constants were fitted to WordPiece
+on library documentation, Markdown and Python source, where a token has 3.2 to 3.5 characters.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+from math import ceil
+
+__all__ = ["TokenMeter", "estimate_tokens"]
+
+_PIECE = re.compile(
+    r"(?P<latin>[A-Za-z\u00c0-\u024f]+)"
+    r"|(?P<digits>[0-9]+)"
+    r"|(?P<alphabet>[\u0370-\u0dff\u10a0-\u10ff\u1200-\u16ff\u1e00-\u1fff]+)"
+    r"|\S"
+)
+
+_ALPHABET_TOKENS_PER_CHARACTER = 0.8
+_DIGIT_TOKENS_PER_CHARACTER = 0.5
+
+
+def estimate_tokens(text: str) -> int:
+    """Return the estimated number of model tokens, without the model's own special tokens."""
+    return ceil(sum(_piece_cost(piece) for piece in _PIECE.finditer(text)))
+
+
+class TokenMeter:
+    """Estimates any stretch of one text in logarithmic time.
+
+    Args:
+        text: The whole text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._ends: list[int] = []
+        self._totals = [0.0, *accumulate(self._costs(text))]
+
+    def count(self, char_start: int, char_end: int) -> float:
+        """Return the estimated tokens of `text[char_start:char_end]`.
+
+        A run of letters that the range cuts counts for the range that holds its last character.
+        """
+        first = bisect_left(self._ends, char_start + 1)
+        last = bisect_left(self._ends, char_end + 1)
+        return self._totals[last] - self._totals[first]
+
+    def _costs(self, text: str) -> Iterator[float]:
+        for piece in _PIECE.finditer(text):
+            self._ends.append(piece.end())
+            yield _piece_cost(piece)
+
+
+def _piece_cost(piece: re.Match[str]) -> float:
+    length = piece.end() - piece.start()
+    kind = piece.lastgroup
+    if kind == "latin":
+        word = piece[0]
+        if length < 3 or word.islower() or word[1:].islower() or word.isupper():
+            return 1.1 + 0.18 * max(0, length - 5) + 0.3 * max(0, length - 11)
+        return 1.0 + 0.27 * length
+    if kind == "digits":
+        return max(1.0, length * _DIGIT_TOKENS_PER_CHARACTER)
+    if kind == "alphabet":
+        return max(1.0, length * _ALPHABET_TOKENS_PER_CHARACTER)
+    return 1.0

@@ -1,0 +1,1 @@
+"""The stand-in's computation: no network, clock or asyncio."""
