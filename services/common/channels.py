@@ -6,7 +6,7 @@ left of the deadline, since stacked client interceptors can return calls without
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, cast
 
 import grpc
@@ -73,7 +73,9 @@ def open_channel(
     )
 
 
-async def cancelled_at_end(call: "grpc.aio.UnaryStreamCall[Any, Any]") -> AsyncIterator[Any]:
+async def cancelled_at_end(
+    call: "grpc.aio.UnaryStreamCall[Any, Any]",
+) -> AsyncGenerator[Any, None]:
     """Yields the messages of a stream and cancels it when the reader stops early.
 
     A stream that is merely dropped goes on, and its span never ends.

@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 import uvloop
@@ -25,13 +25,14 @@ from opentelemetry.sdk.trace import TracerProvider
 import pannier
 from services.common import settings as settings_module
 from services.common.clock import Clock, SystemClock
+from services.common.errors import ServiceError
 from services.common.interceptors import CallInterceptor
 from services.common.logs import configure_logging
 from services.common.metrics import Metric, Metrics
 from services.common.operations import OperationsServer
 from services.common.tracing import make_tracer_provider
 
-__all__ = ["CommonSettings", "Runtime", "run_main", "serve"]
+__all__ = ["CommonSettings", "RunningServer", "Runtime", "run_main", "serve"]
 
 _logger = logging.getLogger(__name__)
 
@@ -220,9 +221,6 @@ def _server_options(maximum_request_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-ServiceContext = Callable[[Any, Runtime], AbstractAsyncContextManager[RunningServer]]
-
-
 def run_main(
     service_name: str,
     settings_class: type[Settings],
@@ -288,7 +286,7 @@ async def _run(
         async with start(settings, runtime):
             await stop.wait()
             _logger.info("stopping")
-    except OSError:
+    except (OSError, ServiceError):
         _logger.exception("cannot start")
         return 1
     finally:

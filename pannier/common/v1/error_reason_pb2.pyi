@@ -82,26 +82,28 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_EMBEDDING_MODEL_MISMATCH: _ErrorReason.ValueType  # 13
     """The collection was embedded with another model than the one in use. FAILED_PRECONDITION.
     Example: {"reason": "EMBEDDING_MODEL_MISMATCH", "domain": "rag.pannier",
-              "metadata": {"collection": "handbook", "expected": "all-minilm:latest", "actual": "nomic-embed-text:latest"}}
+              "metadata": {"collection": "handbook", "stored": "all-minilm:latest", "given": "nomic-embed-text:latest"}}
     """
     ERROR_REASON_DOCUMENT_EMPTY: _ErrorReason.ValueType  # 14
     """A document holds no text, or nothing but white space. INVALID_ARGUMENT.
-    Example: {"reason": "DOCUMENT_EMPTY", "domain": "rag.pannier", "metadata": {"document_id": "empty.md"}}
+    Example: {"reason": "DOCUMENT_EMPTY", "domain": "rag.pannier", "metadata": {}}
     """
     ERROR_REASON_DOCUMENT_NOT_UTF8: _ErrorReason.ValueType  # 15
     """A document's bytes are not UTF-8 text. INVALID_ARGUMENT.
-    Example: {"reason": "DOCUMENT_NOT_UTF8", "domain": "rag.pannier",
-              "metadata": {"document_id": "old.txt", "byte_offset": "1042"}}
+    Example: {"reason": "DOCUMENT_NOT_UTF8", "domain": "rag.pannier", "metadata": {"byte_offset": "1042"}}
     """
-    ERROR_REASON_DOCUMENT_UNSUPPORTED: _ErrorReason.ValueType  # 16
-    """A document's bytes are of a kind that cannot be read as text, whatever its name says. INVALID_ARGUMENT.
-    Example: {"reason": "DOCUMENT_UNSUPPORTED", "domain": "rag.pannier",
-              "metadata": {"document_id": "photo.md", "detected": "image/png"}}
+    ERROR_REASON_DOCUMENT_BINARY: _ErrorReason.ValueType  # 16
+    """A document's bytes are not text, whatever its name says. INVALID_ARGUMENT.
+    Example: {"reason": "DOCUMENT_BINARY", "domain": "rag.pannier", "metadata": {"byte_offset": "8"}}
     """
     ERROR_REASON_DOCUMENT_TOO_LARGE: _ErrorReason.ValueType  # 17
     """A document is larger than the service accepts. INVALID_ARGUMENT.
     Example: {"reason": "DOCUMENT_TOO_LARGE", "domain": "rag.pannier",
               "metadata": {"document_id": "dump.txt", "limit_bytes": "16777216"}}
+    """
+    ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: _ErrorReason.ValueType  # 24
+    """There is no parser for documents of this kind. INVALID_ARGUMENT.
+    Example: {"reason": "MEDIA_TYPE_UNSUPPORTED", "domain": "rag.pannier", "metadata": {"media_type": "image/png"}}
     """
     ERROR_REASON_STREAM_PROTOCOL: _ErrorReason.ValueType  # 18
     """The messages of a client stream came in an order that the method does not allow. INVALID_ARGUMENT.
@@ -113,7 +115,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 20
     """A store that the call cannot do without is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.
-    Example: {"reason": "STORE_UNAVAILABLE", "domain": "rag.pannier", "metadata": {"store": "postgresql"}}
+    Example: {"reason": "STORE_UNAVAILABLE", "domain": "rag.pannier", "metadata": {"cause": "connection refused"}}
     """
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 21
     """Another service of the suite is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.
@@ -196,26 +198,28 @@ Example: {"reason": "DOCUMENT_NOT_FOUND", "domain": "rag.pannier",
 ERROR_REASON_EMBEDDING_MODEL_MISMATCH: ErrorReason.ValueType  # 13
 """The collection was embedded with another model than the one in use. FAILED_PRECONDITION.
 Example: {"reason": "EMBEDDING_MODEL_MISMATCH", "domain": "rag.pannier",
-          "metadata": {"collection": "handbook", "expected": "all-minilm:latest", "actual": "nomic-embed-text:latest"}}
+          "metadata": {"collection": "handbook", "stored": "all-minilm:latest", "given": "nomic-embed-text:latest"}}
 """
 ERROR_REASON_DOCUMENT_EMPTY: ErrorReason.ValueType  # 14
 """A document holds no text, or nothing but white space. INVALID_ARGUMENT.
-Example: {"reason": "DOCUMENT_EMPTY", "domain": "rag.pannier", "metadata": {"document_id": "empty.md"}}
+Example: {"reason": "DOCUMENT_EMPTY", "domain": "rag.pannier", "metadata": {}}
 """
 ERROR_REASON_DOCUMENT_NOT_UTF8: ErrorReason.ValueType  # 15
 """A document's bytes are not UTF-8 text. INVALID_ARGUMENT.
-Example: {"reason": "DOCUMENT_NOT_UTF8", "domain": "rag.pannier",
-          "metadata": {"document_id": "old.txt", "byte_offset": "1042"}}
+Example: {"reason": "DOCUMENT_NOT_UTF8", "domain": "rag.pannier", "metadata": {"byte_offset": "1042"}}
 """
-ERROR_REASON_DOCUMENT_UNSUPPORTED: ErrorReason.ValueType  # 16
-"""A document's bytes are of a kind that cannot be read as text, whatever its name says. INVALID_ARGUMENT.
-Example: {"reason": "DOCUMENT_UNSUPPORTED", "domain": "rag.pannier",
-          "metadata": {"document_id": "photo.md", "detected": "image/png"}}
+ERROR_REASON_DOCUMENT_BINARY: ErrorReason.ValueType  # 16
+"""A document's bytes are not text, whatever its name says. INVALID_ARGUMENT.
+Example: {"reason": "DOCUMENT_BINARY", "domain": "rag.pannier", "metadata": {"byte_offset": "8"}}
 """
 ERROR_REASON_DOCUMENT_TOO_LARGE: ErrorReason.ValueType  # 17
 """A document is larger than the service accepts. INVALID_ARGUMENT.
 Example: {"reason": "DOCUMENT_TOO_LARGE", "domain": "rag.pannier",
           "metadata": {"document_id": "dump.txt", "limit_bytes": "16777216"}}
+"""
+ERROR_REASON_MEDIA_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 24
+"""There is no parser for documents of this kind. INVALID_ARGUMENT.
+Example: {"reason": "MEDIA_TYPE_UNSUPPORTED", "domain": "rag.pannier", "metadata": {"media_type": "image/png"}}
 """
 ERROR_REASON_STREAM_PROTOCOL: ErrorReason.ValueType  # 18
 """The messages of a client stream came in an order that the method does not allow. INVALID_ARGUMENT.
@@ -227,7 +231,7 @@ Example: {"reason": "PAGE_TOKEN_MISMATCH", "domain": "rag.pannier", "metadata": 
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 20
 """A store that the call cannot do without is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.
-Example: {"reason": "STORE_UNAVAILABLE", "domain": "rag.pannier", "metadata": {"store": "postgresql"}}
+Example: {"reason": "STORE_UNAVAILABLE", "domain": "rag.pannier", "metadata": {"cause": "connection refused"}}
 """
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 21
 """Another service of the suite is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.

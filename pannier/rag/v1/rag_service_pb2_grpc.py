@@ -64,7 +64,7 @@ class RagServiceServicer(object):
     def Retrieve(self, request, context):
         """Finds the passages of a collection that match a question, by meaning and by words. Asks no language model.
         Where the question cannot be embedded, only words are matched and a degradation says so.
-        Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
+        Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

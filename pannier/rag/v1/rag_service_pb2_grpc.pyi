@@ -36,7 +36,7 @@ class RagServiceStub:
     Retrieve: _grpc.UnaryUnaryMultiCallable[_rag_service_pb2.RetrieveRequest, _rag_service_pb2.RetrieveResponse]
     """Finds the passages of a collection that match a question, by meaning and by words. Asks no language model.
     Where the question cannot be embedded, only words are matched and a degradation says so.
-    Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
+    Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
     """
     Query: _grpc.UnaryUnaryMultiCallable[_rag_service_pb2.QueryRequest, _rag_service_pb2.QueryResponse]
     """Answers a question. Where no model can answer, the answer consists of sentences of the sources and a degradation
@@ -58,7 +58,7 @@ class RagServiceAsyncStub(RagServiceStub):
     Retrieve: _aio.UnaryUnaryMultiCallable[_rag_service_pb2.RetrieveRequest, _rag_service_pb2.RetrieveResponse]  # type: ignore[assignment]
     """Finds the passages of a collection that match a question, by meaning and by words. Asks no language model.
     Where the question cannot be embedded, only words are matched and a degradation says so.
-    Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
+    Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
     """
     Query: _aio.UnaryUnaryMultiCallable[_rag_service_pb2.QueryRequest, _rag_service_pb2.QueryResponse]  # type: ignore[assignment]
     """Answers a question. Where no model can answer, the answer consists of sentences of the sources and a degradation
@@ -83,7 +83,7 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_rag_service_pb2.RetrieveResponse, _abc.Awaitable[_rag_service_pb2.RetrieveResponse]]:
         """Finds the passages of a collection that match a question, by meaning and by words. Asks no language model.
         Where the question cannot be embedded, only words are matched and a degradation says so.
-        Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
+        Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE. Set a deadline of 5 s or more.
         """
 
     @_abc_1.abstractmethod

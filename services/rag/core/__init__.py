@@ -1,0 +1,1 @@
+"""What the rag service computes: pure functions and the values that they work on."""

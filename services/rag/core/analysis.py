@@ -30,7 +30,7 @@ _UNSPACED = (
 
 
 def _mark_ranges() -> str:
-    """Return the combining marks as a regex class body; ``\\w`` leaves them out of words."""
+    """Return the combining marks as a regex class body; regex words leave them out."""
     ranges: list[list[int]] = []
     for code in range(0x300, 0x10000):
         if unicodedata.category(chr(code)) in ("Mn", "Mc"):
@@ -42,7 +42,7 @@ def _mark_ranges() -> str:
 
 
 _WORD = rf"(?:(?![{_UNSPACED}])[\w{_mark_ranges()}])+"
-_TOKEN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|{_WORD}(?:[.'’-]{_WORD})*")
+_TOKEN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|{_WORD}(?:[.'\u2019-]{_WORD})*")
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _GROUPED_NUMBER = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _JOINER = re.compile(r"[._-]+")
@@ -108,7 +108,7 @@ def _bigrams(run: str) -> Iterator[str]:
 
 
 def _word_terms(token: str) -> Iterator[str]:
-    word = token.strip("_").replace("’", "'")
+    word = token.strip("_").replace("\u2019", "'")
     if word.isalpha() and (word.islower() or word.istitle()):
         yield from _kept(word)
         return
@@ -133,5 +133,5 @@ def _kept(word: str) -> Iterator[str]:
     term = word[:MAX_TERM_CHARACTERS].casefold()[:MAX_TERM_CHARACTERS]
     if term.isdecimal():
         yield str(int(term))
-    elif len(term) > 1 or not term.isascii() and term > "\u024f":
+    elif len(term) > 1 or term > "\u024f":
         yield term

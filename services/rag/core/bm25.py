@@ -22,12 +22,12 @@ B = 0.75
 
 
 def inverse_document_frequency(chunk_count: int, document_frequency: int) -> float:
-    """Return the idf of a term found in ``document_frequency`` of ``chunk_count`` chunks."""
+    """Return the idf of a term found in `document_frequency` of `chunk_count` chunks."""
     return log(1.0 + (chunk_count - document_frequency + 0.5) / (document_frequency + 0.5))
 
 
 def term_weight(frequency: int, length: int, average_length: float) -> float:
-    """Return what a term adds per unit of idf; below ``K1 + 1`` for any frequency.
+    """Return what a term adds per unit of idf; below `K1 + 1` for any frequency.
 
     Args:
         frequency: How often the term occurs in the chunk, at least 1.

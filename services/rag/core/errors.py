@@ -1,31 +1,38 @@
 """The rag service's own errors.
 
-    ServiceError
-    +-- DocumentRejected            INVALID_ARGUMENT      (the document cannot be read)
-    |   +-- DocumentEmpty                                 DOCUMENT_EMPTY
-    |   +-- DocumentNotUtf8                               DOCUMENT_NOT_UTF8
-    |   +-- DocumentBinary                                DOCUMENT_BINARY
-    |   +-- MediaTypeUnsupported                          MEDIA_TYPE_UNSUPPORTED
-    +-- CollectionNotFound          NOT_FOUND             COLLECTION_NOT_FOUND
-    +-- DocumentNotFound            NOT_FOUND             DOCUMENT_NOT_FOUND
-    +-- EmbeddingModelMismatch      FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
-    +-- StoreUnavailable            UNAVAILABLE           STORE_UNAVAILABLE
-    +-- StoreSchemaTooNew           FAILED_PRECONDITION   STORE_SCHEMA_TOO_NEW
+ServiceError
++-- DocumentRejected            INVALID_ARGUMENT      (the document cannot be read)
+|   +-- DocumentEmpty                                 DOCUMENT_EMPTY
+|   +-- DocumentNotUtf8                               DOCUMENT_NOT_UTF8
+|   +-- DocumentBinary                                DOCUMENT_BINARY
+|   +-- MediaTypeUnsupported                          MEDIA_TYPE_UNSUPPORTED
++-- CollectionNotFound          NOT_FOUND             COLLECTION_NOT_FOUND
++-- DocumentNotFound            NOT_FOUND             DOCUMENT_NOT_FOUND
++-- EmbeddingModelMismatch      FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
++-- StoreUnavailable            UNAVAILABLE           STORE_UNAVAILABLE
++-- StoreSchemaTooNew           FAILED_PRECONDITION   STORE_SCHEMA_TOO_NEW
 """
+
+from collections.abc import Sequence
 
 from services.common.errors import ServiceError, StatusCode
 
 __all__ = [
+    "AnswerInterrupted",
     "CollectionNotFound",
     "DocumentBinary",
     "DocumentEmpty",
     "DocumentNotFound",
     "DocumentNotUtf8",
     "DocumentRejected",
+    "DocumentTooLarge",
+    "EmbeddingModelChanged",
     "EmbeddingModelMismatch",
     "MediaTypeUnsupported",
+    "ModelNotFound",
     "StoreSchemaTooNew",
     "StoreUnavailable",
+    "StreamProtocolViolation",
 ]
 
 STORE_RETRY_DELAY_SECONDS = 1.0
@@ -176,4 +183,96 @@ class StoreSchemaTooNew(ServiceError):
             f"The database has schema version {stored}, this release knows {known}. "
             "Run a newer release, or restore an older database.",
             metadata={"stored_version": str(stored), "known_version": str(known)},
+        )
+
+
+class DocumentTooLarge(DocumentRejected):
+    """A document has more bytes than the service accepts."""
+
+    reason = "DOCUMENT_TOO_LARGE"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"The document has more than {limit_bytes} bytes. Split it.",
+            metadata={"limit_bytes": str(limit_bytes)},
+        )
+
+
+class StreamProtocolViolation(ServiceError):
+    """The messages of a client stream came in an order that the method does not allow.
+
+    Args:
+        expected: What had to come.
+        actual: What came.
+    """
+
+    reason = "STREAM_PROTOCOL"
+    code = StatusCode.INVALID_ARGUMENT
+
+    def __init__(self, *, expected: str, actual: str) -> None:
+        super().__init__(
+            f"The stream must continue with {expected}, but {actual} came.",
+            metadata={"expected": expected, "actual": actual},
+        )
+
+
+class ModelNotFound(ServiceError):
+    """The fleet has no such model.
+
+    Args:
+        model: Name asked for; empty where any model would have done.
+        ability: What the model had to do, as a verb phrase such as `embeds texts`.
+        known: Models that can.
+    """
+
+    reason = "MODEL_NOT_FOUND"
+    code = StatusCode.NOT_FOUND
+
+    def __init__(self, model: str, *, ability: str, known: Sequence[str]) -> None:
+        asked = (
+            f"No backend has a model {model!r} that {ability}"
+            if model
+            else (f"No backend has a model that {ability}")
+        )
+        others = f"Those that do: {', '.join(known)}." if known else "Pull one on a backend."
+        super().__init__(f"{asked}. {others}", metadata={"model": model})
+
+
+class AnswerInterrupted(ServiceError):
+    """The generation broke off after text was sent; what was sent is incomplete.
+
+    Args:
+        emitted_character_count: Characters of the answer that were sent.
+        cause: What broke it off.
+    """
+
+    reason = "STREAM_INTERRUPTED"
+    code = StatusCode.ABORTED
+
+    def __init__(self, *, emitted_character_count: int, cause: ServiceError) -> None:
+        metadata = {key: cause.metadata[key] for key in ("backend_id",) if key in cause.metadata}
+        super().__init__(
+            f"The answer broke off after {emitted_character_count} characters: {cause.message} "
+            "Ask again.",
+            metadata={**metadata, "emitted_character_count": str(emitted_character_count)},
+        )
+
+
+class EmbeddingModelChanged(ServiceError):
+    """The fleet serves another version of an embedding model than it listed.
+
+    Args:
+        model: The model's name.
+        listed: Digest as listed.
+        served: Digest that served.
+    """
+
+    reason = "EMBEDDING_MODEL_MISMATCH"
+    code = StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, model: str, *, listed: str, served: str) -> None:
+        super().__init__(
+            f"The fleet has different versions of {model}: {listed[:12]} was listed, "
+            f"{served[:12]} served. Pull the model again on all backends.",
+            metadata={"model": model, "stored": listed, "given": served},
         )

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from services.rag.core.model import FusedChunk, ScoredChunk
 
-DEFAULT_ALPHA = 0.5
+DEFAULT_VECTOR_WEIGHT = 0.5
 DEFAULT_RANK_CONSTANT = 60
 
 
@@ -33,7 +33,7 @@ def fuse_convex(
     vector: Sequence[ScoredChunk],
     keyword: Sequence[ScoredChunk],
     *,
-    alpha: float = DEFAULT_ALPHA,
+    vector_weight: float = DEFAULT_VECTOR_WEIGHT,
 ) -> list[FusedChunk]:
     """Fuse by a weighted sum of min-max normalised scores; a missing chunk counts 0.
 
@@ -43,7 +43,7 @@ def fuse_convex(
     Args:
         vector: Hits of the vector arm, scored by cosine similarity.
         keyword: Hits of the keyword arm, scored by BM25.
-        alpha: Weight of the vector arm, 0 to 1. With one arm gone, pass 0 or 1.
+        vector_weight: Weight of the vector arm, 0 to 1. With one arm gone, pass 0 or 1.
     """
     lowest = min((hit.score for hit in vector), default=0.0)
     normal_vector = _min_max(vector, lowest)
@@ -51,7 +51,8 @@ def fuse_convex(
 
     def score(chunk_id: int) -> float:
         from_vector = normal_vector.get(chunk_id, 0.0)
-        return alpha * from_vector + (1.0 - alpha) * normal_keyword.get(chunk_id, 0.0)
+        from_keyword = normal_keyword.get(chunk_id, 0.0)
+        return vector_weight * from_vector + (1.0 - vector_weight) * from_keyword
 
     return _rank(_places(vector), _places(keyword), score)
 
@@ -78,11 +79,15 @@ def fuse_reciprocal_ranks(
 
 
 def fuse(
-    method: FusionMethod, vector: Sequence[ScoredChunk], keyword: Sequence[ScoredChunk]
+    method: FusionMethod,
+    vector: Sequence[ScoredChunk],
+    keyword: Sequence[ScoredChunk],
+    *,
+    vector_weight: float = DEFAULT_VECTOR_WEIGHT,
 ) -> list[FusedChunk]:
-    """Fuse by the given method with its default parameters."""
+    """Fuse by the given method; only the convex one uses the weight, see `fuse_convex`."""
     if method is FusionMethod.CONVEX:
-        return fuse_convex(vector, keyword)
+        return fuse_convex(vector, keyword, vector_weight=vector_weight)
     return fuse_reciprocal_ranks(vector, keyword)
 
 

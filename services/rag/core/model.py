@@ -1,7 +1,7 @@
 """The values that the rag service passes between its parsers, its store and its use cases.
 
 Offsets everywhere are half-open Python character offsets (code points) into a document's stored
-text, so ``document.text[item.char_start:item.char_end]`` is the item.
+text, so `document.text[item.char_start:item.char_end]` is the item.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ class Document:
         document_id: Identity inside the collection, chosen by the caller.
         title: Shown with citations and put in front of every chunk.
         source_uri: Where the document came from; may be empty.
-        media_type: What the bytes turned out to be, such as ``text/markdown``.
+        media_type: What the bytes turned out to be, such as `text/markdown`.
         text: The stored text that all offsets refer to.
         content_digest: Hexadecimal digest of the received bytes.
+        index_fingerprint: How the document was cut and analysed; with another one it must be
+            ingested again although its bytes are the same.
         byte_count: Size of the received bytes.
         metadata: The caller's own labels.
     """
@@ -47,6 +49,7 @@ class Document:
     media_type: str
     text: str
     content_digest: str
+    index_fingerprint: str = ""
     byte_count: int
     metadata: Mapping[str, str] = field(default_factory=lambda: _NO_METADATA)
 
@@ -62,8 +65,8 @@ class Chunk:
         text: Exactly the stored slice.
         heading_path: The headings above the slice, outermost first, without the title.
         header: Title and heading path in one line; embedded and indexed with the text, shown apart.
-        token_estimate: Estimated model tokens of ``embedding_text``.
-        text_digest: Hexadecimal digest of ``embedding_text``: equal digests, equal embeddings.
+        token_estimate: Estimated model tokens of `embedding_text`.
+        text_digest: Hexadecimal digest of `embedding_text`: equal digests, equal embeddings.
     """
 
     ordinal: int
@@ -95,7 +98,7 @@ class IndexedChunk:
 
     Attributes:
         chunk: The chunk.
-        terms: Analysed ``chunk.embedding_text``.
+        terms: Analysed `chunk.embedding_text`.
         embedding: float32, shape (dimension,).
     """
 
@@ -132,9 +135,7 @@ class TermStatistics:
 
     def idf(self, term: str) -> float:
         """Return the inverse document frequency that BM25 uses; greatest for unknown terms."""
-        return inverse_document_frequency(
-            self.chunk_count, self.document_frequencies.get(term, 0)
-        )
+        return inverse_document_frequency(self.chunk_count, self.document_frequencies.get(term, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +206,8 @@ class CollectionStats:
         document_count: Documents.
         chunk_count: Chunks.
         token_sum: Sum of the analysed lengths of all chunks, in terms.
-        version: Grows by one with every change of the collection's contents.
+        version: Grows with every change of the collection's contents. No version is ever used
+            twice under one name, not even after the collection was deleted and made anew.
         created_at: When the collection was created.
         updated_at: When its contents last changed.
     """
@@ -237,6 +239,7 @@ class DocumentSummary:
     source_uri: str
     media_type: str
     content_digest: str
+    index_fingerprint: str
     byte_count: int
     character_count: int
     chunk_count: int
@@ -264,7 +267,7 @@ class DocumentPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutReceipt:
-    """What one ``put_document`` did.
+    """What one `put_document` did.
 
     Attributes:
         replaced: Whether an earlier version of the document went away.

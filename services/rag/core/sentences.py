@@ -11,12 +11,17 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+_ABBREVIATION_LIST = """
+adj adm al approx apr art aug ave bd blvd ca capt cf ch chap co col corp dec dept dr e.g ed eds
+eq eqs esp est et etc feb fig figs gen gov hon i.e inc jan jr jul jun lt ltd mar min mr mrs ms
+mt no nos nov oct op p.m a.m ph.d pp prof ref refs rep rev sec sect sen sep sept sgt sr st tab
+tel u.k u.s u.s.a univ viz vol vols vs
+"""
+
 # What decides whether a sentence has ended lies within so many characters after it.
 LOOKAHEAD_CHARACTERS = 40
 
-MARKER_PATTERN = (
-    r"[\[【［][ ]{0,2}\d{1,3}(?:[ ]{0,2}[,，、;][ ]{0,2}\d{1,3}){0,5}[ ]{0,2}[\]】］]"  # noqa: RUF001
-)
+MARKER_PATTERN = r"[\[【［][ ]{0,2}\d{1,3}(?:[ ]{0,2}[,，、;][ ]{0,2}\d{1,3}){0,5}[ ]{0,2}[\]】］]"  # noqa: RUF001
 
 _END = re.compile(
     r"(?P<wide>[。！？｡]+[」』”’）〉》]{0,3})"  # noqa: RUF001
@@ -25,19 +30,12 @@ _END = re.compile(
 _TRAILING_MARKERS = re.compile(rf"(?:[ ]{{0,2}}{MARKER_PATTERN})+[.。]?")
 _LINE = re.compile(r"[^\n]+\n?|\n")
 _FENCE = re.compile(r"[ >|]*(?:```|~~~)")
-_ITEM = re.compile(r"[ \t>|]*(?:[-*+•‣–]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+(?=\S)")
+_ITEM = re.compile(r"[ \t>|]*(?:[-*+•‣\u2013]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+(?=\S)")
 _ALONE = re.compile(r"[ \t]*(?:#{1,6}[ \t]|\|.*\|[ \t]*$|={3,}|-{3,}|>>> |\.\.\. )")
 _INDENT = re.compile(r"[ \t|>]*")
 _LAST_WORD = re.compile(r"[\w.]+$")
 
-_ABBREVIATIONS = frozenset(
-    """
-    adj adm al approx apr art aug ave bd blvd ca capt cf ch chap co col corp dec dept dr e.g ed eds
-    eq eqs esp est et etc feb fig figs gen gov hon i.e inc jan jr jul jun lt ltd mar min mr mrs ms
-    mt no nos nov oct op p.m a.m ph.d pp prof ref refs rep rev sec sect sen sep sept sgt sr st tab
-    tel u.k u.s u.s.a univ viz vol vols vs
-    """.split()
-)
+_ABBREVIATIONS = frozenset(_ABBREVIATION_LIST.split())
 # These end a sentence when a capital follows.
 _OFTEN_LAST = frozenset({"etc", "a.m", "p.m", "inc", "ltd", "co", "corp", "u.s", "u.k", "al"})
 
@@ -58,7 +56,7 @@ def segment_sentences(text: str) -> list[Span]:
 
 
 def iterate_blocks(text: str, start: int = 0) -> Iterator[Span]:
-    """Yield runs of lines that no sentence crosses, from ``start`` (the start of a block) on."""
+    """Yield runs of lines that no sentence crosses, from `start` (the start of a block) on."""
     block_start = block_indent = -1
     fence = ""
     position = start
@@ -94,7 +92,7 @@ def iterate_blocks(text: str, start: int = 0) -> Iterator[Span]:
 
 
 def split_block(text: str, block: Span) -> Iterator[Span]:
-    """Yield the sentences of one block of ``iterate_blocks``."""
+    """Yield the sentences of one block of `iterate_blocks`."""
     start = block.char_start
     if not _FENCE.match(text, start, block.char_end):
         position = start

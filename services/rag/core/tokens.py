@@ -6,9 +6,7 @@ on library documentation, Markdown and Python source, where a token has 3.2 to 3
 """
 
 import re
-from bisect import bisect_left
-from collections.abc import Iterator
-from itertools import accumulate
+from bisect import bisect_right
 from math import ceil
 
 __all__ = ["TokenMeter", "estimate_tokens"]
@@ -37,22 +35,28 @@ class TokenMeter:
     """
 
     def __init__(self, text: str) -> None:
+        self._starts: list[int] = []
         self._ends: list[int] = []
-        self._totals = [0.0, *accumulate(self._costs(text))]
+        self._totals = [0.0]
+        total = 0.0
+        for piece in _PIECE.finditer(text):
+            self._starts.append(piece.start())
+            self._ends.append(piece.end())
+            total += _piece_cost(piece)
+            self._totals.append(total)
 
     def count(self, char_start: int, char_end: int) -> float:
-        """Return the estimated tokens of `text[char_start:char_end]`.
+        """Return the estimated tokens of `text[char_start:char_end]`."""
+        return self._before(char_end) - self._before(char_start)
 
-        A run of letters that the range cuts counts for the range that holds its last character.
-        """
-        first = bisect_left(self._ends, char_start + 1)
-        last = bisect_left(self._ends, char_end + 1)
-        return self._totals[last] - self._totals[first]
-
-    def _costs(self, text: str) -> Iterator[float]:
-        for piece in _PIECE.finditer(text):
-            self._ends.append(piece.end())
-            yield _piece_cost(piece)
+    def _before(self, position: int) -> float:
+        index = bisect_right(self._ends, position)
+        total = self._totals[index]
+        if index < len(self._starts) and self._starts[index] < position:
+            start, end = self._starts[index], self._ends[index]
+            share = (position - start) / (end - start)
+            total += share * (self._totals[index + 1] - total)
+        return total
 
 
 def _piece_cost(piece: re.Match[str]) -> float:

@@ -54,12 +54,14 @@ _BINARY_BYTE = re.compile(rb"[\x00-\x07\x0e-\x1a\x1c-\x1f]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _OVERSTRIKE = re.compile(r"[^\n\x08]\x08")
 _NEWLINE = re.compile(r"\r\n?|\u2028|\u2029|\x85")
-_LOOKS_LIKE_HTML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.I | re.S)
+_LOOKS_LIKE_HTML = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.I | re.S
+)
 _LOOKS_LIKE_MARKDOWN = re.compile(r"^(?:#{1,6} \S|```|~~~)", re.M)
 
 
 def decode_text(content: bytes) -> str:
-    """Return the text of a document, with `\\n` as its only line break.
+    """Return the text of a document, with line feeds as its only line breaks.
 
     A byte order mark is dropped, and so are control characters and the overstrikes that terminals
     use for bold type.

@@ -10,21 +10,19 @@ from services.rag.core.parsing.parsed import BlockKind, Draft
 
 __all__ = ["parse_html"]
 
-_DROPPED = frozenset(
-    """
-    audio base button canvas datalist dialog embed footer frame frameset head iframe input link map
-    math menu meta nav noscript object option param script search select style svg template
-    textarea title video
-    """.split()
-)
+_DROPPED_TAGS = """
+audio base button canvas datalist dialog embed footer frame frameset head iframe input link map
+math menu meta nav noscript object option param script search select style svg template
+textarea title video
+"""
+_DROPPED = frozenset(_DROPPED_TAGS.split())
 _DROPPED_ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "menu", "dialog"})
-_BLOCKS = frozenset(
-    """
-    address article aside blockquote body caption center details div dl fieldset figcaption figure
-    form header hgroup hr html legend main ol p pre section summary table tbody tfoot thead ul
-    h1 h2 h3 h4 h5 h6
-    """.split()
-)
+_BLOCK_TAGS = """
+address article aside blockquote body caption center details div dl fieldset figcaption figure
+form header hgroup hr html legend main ol p pre section summary table tbody tfoot thead ul
+h1 h2 h3 h4 h5 h6
+"""
+_BLOCKS = frozenset(_BLOCK_TAGS.split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CELLS = frozenset({"td", "th"})
 _LINES = frozenset({"li", "tr", "dt", "dd"})

@@ -34,6 +34,10 @@ class BlockKind(Enum):
     """Code or preformatted text, cut between lines only."""
 
 
+# From the least to the most telling, where several marks meet.
+_TELLING = (BlockKind.PARAGRAPH, BlockKind.ITEM, BlockKind.VERBATIM, BlockKind.HEADING)
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """A stretch of the stored text that reads as one; never empty or only white space."""
@@ -56,7 +60,7 @@ class ParsedDocument:
     """A document as text with structure.
 
     Attributes:
-        text: The stored text; `\\n` is its only line break.
+        text: The stored text; its only line breaks are line feeds.
         title: From the document itself, else from its file name.
         media_type: What the document turned out to be.
         sections: In order; their blocks cover every character that is not white space.
@@ -100,13 +104,14 @@ def build_sections(text: str, marks: Iterable[Mark], *, title: str = "") -> tupl
 
     Args:
         text: The stored text.
-        marks: Where blocks start, in any order; of several at one place the first counts.
+        marks: Where blocks start, in any order; of several at one place the most telling counts.
         title: A heading that only repeats the title is left out of the heading paths.
     """
     by_start: dict[int, Mark] = {}
-    for mark in marks:
-        by_start.setdefault(mark.char_start, mark)
-    by_start.setdefault(0, Mark(0, BlockKind.PARAGRAPH))
+    for mark in (Mark(0, BlockKind.PARAGRAPH), *marks):
+        rival = by_start.get(mark.char_start)
+        if rival is None or _weight(mark) > _weight(rival):
+            by_start[mark.char_start] = mark
     ordered = sorted(by_start.values(), key=lambda mark: mark.char_start)
     ends = [mark.char_start for mark in ordered[1:]] + [len(text)]
 
@@ -130,6 +135,10 @@ def build_sections(text: str, marks: Iterable[Mark], *, title: str = "") -> tupl
             blocks.append(block)
     close_section()
     return tuple(sections)
+
+
+def _weight(mark: Mark) -> tuple[int, int]:
+    return mark.level, _TELLING.index(mark.kind)
 
 
 def trim_block(text: str, kind: BlockKind, char_start: int, char_end: int) -> Block | None:

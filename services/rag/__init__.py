@@ -1,0 +1,1 @@
+"""The rag service: documents in, grounded answers out."""

@@ -1,0 +1,1 @@
+"""The rag service's way to PostgreSQL."""

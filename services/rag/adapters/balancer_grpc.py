@@ -1,0 +1,102 @@
+"""The balancer service, over gRPC."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import grpc
+
+from pannier.balancer.v1 import balancer_service_pb2 as pb
+from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerServiceStub
+from services.common.channels import cancelled_at_end
+from services.rag.adapters.protocol import (
+    FINISH_REASONS,
+    answer_of,
+    peer_error,
+    to_messages,
+    to_sampling,
+    usage_of,
+    vector_of,
+)
+from services.rag.core.conversation import ChatCompleted, ChatMessage, ChatStarted, Sampling
+from services.rag.ports import Embedded, ModelFacts
+
+__all__ = ["GrpcModels"]
+
+_PAGE_SIZE = 1000
+_FINISH_NAMES = {number: name for name, number in FINISH_REASONS.items()}
+
+
+class GrpcModels:
+    """Asks the balancer service.
+
+    Args:
+        channel: Channel to the service.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = BalancerServiceStub(channel)
+
+    async def list_models(self) -> tuple[ModelFacts, ...]:
+        """Lists the models of the fleet by name."""
+        models: list[ModelFacts] = []
+        request = pb.ListModelsRequest(page_size=_PAGE_SIZE)
+        while True:
+            response = await answer_of("balancer", self._stub.ListModels(request, timeout=5))
+            models += [
+                ModelFacts(
+                    name=each.name,
+                    digest=each.digest,
+                    generates=pb.MODEL_CAPABILITY_COMPLETION in each.capabilities,
+                    embeds=pb.MODEL_CAPABILITY_EMBEDDING in each.capabilities,
+                )
+                for each in response.models
+            ]
+            if not response.next_page_token:
+                return tuple(models)
+            request.page_token = response.next_page_token
+
+    async def embed(
+        self, model: str, texts: Sequence[str], *, time_limit_seconds: float | None = None
+    ) -> Embedded:
+        """Turns 1 to 512 texts into vectors."""
+        request = pb.EmbedRequest(model=model, texts=texts)
+        response = await answer_of(
+            "balancer", self._stub.Embed(request, timeout=time_limit_seconds)
+        )
+        return Embedded(
+            vectors=tuple(vector_of(each) for each in response.vectors),
+            model_digest=response.model_digest,
+        )
+
+    async def chat(
+        self, model: str, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> AsyncGenerator[ChatStarted | str | ChatCompleted, None]:
+        """Answers a conversation: started, then texts to append, then completed."""
+        request = pb.ChatRequest(
+            model=model, messages=to_messages(tuple(messages)), sampling=to_sampling(sampling)
+        )
+        try:
+            async with aclosing(cancelled_at_end(self._stub.Chat(request))) as events:
+                async for event in events:
+                    kind = event.WhichOneof("event")
+                    if kind == "text_delta":
+                        yield event.text_delta
+                    elif kind == "started":
+                        started = event.started
+                        yield ChatStarted(
+                            model=started.model,
+                            model_digest=started.model_digest,
+                            backend_id=started.backend_id,
+                        )
+                    elif kind == "completed":
+                        yield _completed(event.completed)
+        except grpc.aio.AioRpcError as error:
+            raise peer_error("balancer", error) from error
+
+
+def _completed(message: pb.GenerationCompleted) -> ChatCompleted:
+    return ChatCompleted(
+        finish_reason=_FINISH_NAMES.get(message.finish_reason, "stop"),
+        usage=usage_of(message.usage),
+        generation_seconds=message.timings.total.ToNanoseconds() / 1e9,
+    )

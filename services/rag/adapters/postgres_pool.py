@@ -1,0 +1,177 @@
+"""Connections to PostgreSQL: opened when first needed, bounded in time, with one kind of error."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeAlias
+
+import asyncpg
+import numpy as np
+from asyncpg.pool import PoolConnectionProxy
+from pgvector import HalfVector
+
+from services.rag.adapters.postgres_migrations import apply_migrations, load_migrations
+from services.rag.core.errors import StoreUnavailable
+from services.rag.core.model import Vector
+
+__all__ = ["Connection", "PostgresPool"]
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+"""A connection, of the pool or not."""
+
+# How long a caller waits for a free connection before the store counts as overloaded.
+_ACQUIRE_SECONDS = 5.0
+# The server ends a statement at its own limit; this is for a server that no longer answers.
+_CLIENT_GRACE_SECONDS = 1.0
+
+_FIND_VECTOR_SCHEMA = """
+SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
+WHERE extname = 'vector'
+"""
+
+_UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class PostgresPool:
+    """A pool of connections to a migrated database.
+
+    It opens when first used, so that a service may start before its database and finds it later.
+
+    Args:
+        dsn: `postgresql://user:password@host:port/database`.
+        size: Most connections.
+        statement_seconds: Longest time of one statement.
+        connect_seconds: Longest time to open a connection.
+    """
+
+    def __init__(
+        self, dsn: str, *, size: int, statement_seconds: float, connect_seconds: float
+    ) -> None:
+        self._dsn = dsn
+        self._size = size
+        self._statement_seconds = statement_seconds
+        self._connect_seconds = connect_seconds
+        self._opening = asyncio.Lock()
+        self._pool: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Migrate the database and connect; does nothing if that is done already.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+            StoreSchemaTooNew: A newer release has migrated it.
+        """
+        async with self.connection():
+            pass
+
+    async def close(self) -> None:
+        """End all connections, waiting for statements under way no longer than their limit."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), self._statement_seconds)
+            except TimeoutError:
+                pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; each statement on it commits by itself.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached, or fails or stalls in the block.
+        """
+        with translated_errors():
+            pool = await self._opened()
+            async with pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction that commits when the block ends well.
+
+        Raises:
+            StoreUnavailable: As for `connection`; nothing was changed.
+        """
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def _opened(self) -> asyncpg.Pool:
+        if self._pool is None:
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await self._connect()
+        return self._pool
+
+    async def _connect(self) -> asyncpg.Pool:
+        connection = await asyncpg.connect(self._dsn, timeout=self._connect_seconds)
+        try:
+            await apply_migrations(connection, load_migrations())
+            schema = await connection.fetchval(_FIND_VECTOR_SCHEMA)
+        finally:
+            await connection.close()
+
+        async def prepare(new: Connection) -> None:
+            await new.set_type_codec(
+                "halfvec", schema=schema, encoder=_encode, decoder=_decode, format="binary"
+            )
+
+        return await asyncpg.create_pool(
+            self._dsn,
+            min_size=1,
+            max_size=self._size,
+            timeout=self._connect_seconds,
+            command_timeout=self._statement_seconds + _CLIENT_GRACE_SECONDS,
+            server_settings={
+                "application_name": "pannier-rag",
+                "statement_timeout": str(round(self._statement_seconds * 1000)),
+            },
+            init=prepare,
+            reset=_reset,
+        )
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn every way in which the database can be out of reach into `StoreUnavailable`."""
+    try:
+        yield
+    except _UNAVAILABLE as error:
+        raise StoreUnavailable(_describe(error)) from error
+
+
+async def _reset(connection: Connection) -> None:
+    # No session state is ever set, so the usual reset would only cost a round trip.
+    if connection.is_in_transaction():
+        await connection.reset()
+
+
+def _encode(vector: Vector) -> bytes:
+    binary: bytes = HalfVector(vector).to_binary()
+    return binary
+
+
+def _decode(binary: bytes) -> Vector:
+    return np.asarray(HalfVector.from_binary(binary).to_numpy(), dtype=np.float32)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, (TimeoutError, asyncpg.QueryCanceledError)):
+        return "timed out"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return "too many connections"
+    if isinstance(error, asyncpg.TransactionRollbackError):
+        return "conflict with another transaction"
+    if isinstance(error, asyncpg.CannotConnectNowError):
+        return "starting up or shutting down"
+    return "connection lost or not possible"

@@ -1,0 +1,58 @@
+"""A finished answer and the events on the way to it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.rag.core.citations import Citation
+from services.rag.core.conversation import TokenUsage
+from services.rag.core.model import RankedPassage
+from services.rag.core.options import Mode
+
+__all__ = ["Answer", "AnswerEvent", "AnswerOrigin", "PassagesFound"]
+
+
+class AnswerOrigin(Enum):
+    """How an answer came about."""
+
+    GENERATED = "generated"
+    CACHED = "cached"
+    EXTRACTIVE = "extractive"
+    NO_MATCH = "no_match"
+
+
+@dataclass(frozen=True, slots=True)
+class PassagesFound:
+    """The passages an answer will be made from, in the order of their markers."""
+
+    passages: tuple[RankedPassage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A finished answer.
+
+    Attributes:
+        text: The answer.
+        citations: What it stands on.
+        passages: What it was made from; the first has marker 1.
+        origin: How it came about.
+        mode: How it was asked for.
+        model: Full name of the model; empty where none answered.
+        backend_id: Backend that generated it now; empty where none did.
+        finish_reason: `stop`, `length`, or empty where no model answered.
+        usage: Tokens it cost when it was generated.
+    """
+
+    text: str
+    citations: tuple[Citation, ...] = ()
+    passages: tuple[RankedPassage, ...] = ()
+    origin: AnswerOrigin
+    mode: Mode
+    model: str = ""
+    backend_id: str = ""
+    finish_reason: str = ""
+    usage: TokenUsage = field(default_factory=TokenUsage)
+
+
+AnswerEvent = PassagesFound | str | Citation | Answer
+"""Passages at most once, then texts to append and citations, then the answer."""

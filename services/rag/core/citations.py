@@ -1,0 +1,149 @@
+"""The citations of an answer, found by its markers and checked against the passages' texts.
+
+A marker such as `[2]` cites the second passage for the sentence that it stands in. The quote is the
+stretch of that passage which supports the sentence best; its offsets are those of the document's
+stored text, so the quote can be shown in place.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from services.rag.core.evidence import EvidenceIndex
+from services.rag.core.model import Passage
+from services.rag.core.sentences import (
+    LOOKAHEAD_CHARACTERS,
+    MARKER_PATTERN,
+    Span,
+    iterate_blocks,
+    split_block,
+)
+
+__all__ = ["Citation", "CitationTracker", "cite_answer", "find_markers"]
+
+_MARKER = re.compile(MARKER_PATTERN)
+_NUMBER = re.compile(r"\d+")
+_CODE = re.compile(r"(?:```|~~~).*|`[^`\n]*`", re.DOTALL)
+_WORD = re.compile(r"\w")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Citation:
+    """One passage cited for one sentence of an answer.
+
+    Attributes:
+        marker: The number in the answer, from 1.
+        passage_index: Place of the passage among those given, from 0.
+        answer_char_start: First character of the cited sentence in the answer.
+        answer_char_end: One past its last character.
+        quote_char_start: First character of the quote in the document's stored text.
+        quote_char_end: One past its last character.
+        quote: Exactly that stretch of the stored text.
+        support: Share of the sentence's terms that the quote holds, 0 to 1.
+    """
+
+    marker: int
+    passage_index: int
+    answer_char_start: int
+    answer_char_end: int
+    quote_char_start: int
+    quote_char_end: int
+    quote: str
+    support: float
+
+
+def find_markers(text: str) -> list[int]:
+    """Returns the distinct numbers of the markers in a text, in order, leaving out code."""
+    prose = _CODE.sub(lambda code: " " * len(code[0]), text)
+    numbers = (
+        int(number) for marker in _MARKER.findall(prose) for number in _NUMBER.findall(marker)
+    )
+    return list(dict.fromkeys(numbers))
+
+
+class CitationTracker:
+    """Finds the citations of an answer while it is being written.
+
+    A sentence is judged when enough of what follows it is known to say that it has ended. However
+    the answer is cut into pieces, the citations are the same.
+
+    Args:
+        passages: What the answer was made from; the first has marker 1.
+    """
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._passages = tuple(passages)
+        self._evidence = EvidenceIndex([passage.text for passage in passages])
+        self._text = ""
+        # Where the block starts that holds the first sentence not yet judged.
+        self._block_start = 0
+        self._judged_end = 0
+        self._previous: Span | None = None
+        self._unknown_marker_count = 0
+
+    @property
+    def unknown_marker_count(self) -> int:
+        """How often a sentence so far cited a passage that there is not."""
+        return self._unknown_marker_count
+
+    def feed(self, text: str) -> list[Citation]:
+        """Adds to the answer, and returns the citations of the sentences that this completes."""
+        self._text += text
+        return list(self._judge(self._settled_end()))
+
+    def finish(self) -> list[Citation]:
+        """Returns the citations of what is left; the answer is complete."""
+        return list(self._judge(len(self._text)))
+
+    def _settled_end(self) -> int:
+        """Returns up to where sentences can end that later text does not change."""
+        end = len(self._text.rstrip()) - LOOKAHEAD_CHARACTERS
+        # Whether a line is a table row shows at its end.
+        last_line = self._text.rfind("\n") + 1
+        return min(end, last_line) if "|" in self._text[last_line:] else end
+
+    def _judge(self, settled_end: int) -> Iterator[Citation]:
+        for block in iterate_blocks(self._text, self._block_start):
+            for sentence in split_block(self._text, block):
+                if sentence.char_end > settled_end:
+                    return
+                self._block_start = block.char_start
+                if sentence.char_start >= self._judged_end:
+                    self._judged_end = sentence.char_end
+                    yield from self._cite(sentence)
+
+    def _cite(self, sentence: Span) -> Iterator[Citation]:
+        words = self._text[sentence.char_start : sentence.char_end]
+        markers = find_markers(words)
+        statement = _MARKER.sub(" ", words)
+        if markers and self._previous and not _WORD.search(statement):
+            # Markers on a line of their own belong to what stands before.
+            sentence = Span(self._previous.char_start, sentence.char_end)
+            statement = _MARKER.sub(" ", self._text[sentence.char_start : sentence.char_end])
+        self._previous = sentence
+        for marker in markers:
+            if 1 <= marker <= len(self._passages):
+                yield self._citation(marker, sentence, statement)
+            else:
+                self._unknown_marker_count += 1
+
+    def _citation(self, marker: int, sentence: Span, statement: str) -> Citation:
+        passage = self._passages[marker - 1]
+        excerpt = self._evidence.best_span(statement, marker - 1)
+        return Citation(
+            marker=marker,
+            passage_index=marker - 1,
+            answer_char_start=sentence.char_start,
+            answer_char_end=sentence.char_end,
+            quote_char_start=passage.char_start + excerpt.char_start,
+            quote_char_end=passage.char_start + excerpt.char_end,
+            quote=passage.text[excerpt.char_start : excerpt.char_end],
+            support=excerpt.support,
+        )
+
+
+def cite_answer(answer: str, passages: Sequence[Passage]) -> tuple[tuple[Citation, ...], int]:
+    """Returns the citations of a complete answer, and the number of unknown markers."""
+    tracker = CitationTracker(passages)
+    citations = [*tracker.feed(answer), *tracker.finish()]
+    return tuple(citations), tracker.unknown_marker_count

@@ -1,0 +1,68 @@
+"""What is said to a model and what comes back."""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "ChatCompleted",
+    "ChatMessage",
+    "ChatStarted",
+    "Sampling",
+    "TokenUsage",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One turn of a conversation; `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen; None leaves it to the model.
+
+    Attributes:
+        temperature: Randomness, 0 to 2.
+        top_p: Probability mass considered, above 0 to 1.
+        top_k: Tokens considered, at least 1.
+        seed: Seed of the random choice.
+        max_output_token_count: Most tokens to generate.
+        context_token_count: Context window in tokens.
+        stop_sequences: Texts that end the answer.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    max_output_token_count: int | None = None
+    context_token_count: int | None = None
+    stop_sequences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens read and generated."""
+
+    prompt_token_count: int = 0
+    completion_token_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatStarted:
+    """The first token has come; says who answers."""
+
+    model: str
+    model_digest: str
+    backend_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatCompleted:
+    """The answer is complete; `finish_reason` is `stop` or `length`."""
+
+    finish_reason: str
+    usage: TokenUsage
+    generation_seconds: float

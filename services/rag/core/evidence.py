@@ -1,0 +1,190 @@
+"""Which sentences of the passages support a statement.
+
+Support is the share of a statement's terms that a stretch of text holds, each term weighted by how
+telling it is among the sentences of all passages. It needs no model and takes no notice of order
+or negation, so it says that the words are there, not that the statement follows.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from services.rag.core.analysis import analyse_query
+from services.rag.core.bm25 import inverse_document_frequency
+from services.rag.core.sentences import Span, segment_sentences
+
+__all__ = ["EvidenceIndex", "Excerpt"]
+
+# How much support a second sentence must add to be quoted too.
+_MIN_GAIN = 0.1
+# Two sentences that share more of their terms than this say the same.
+_SAME_RATIO = 0.8
+# A sentence with fewer terms is likely to be a heading or a fragment.
+_FEW_TERMS = 4
+_FRAGMENT_FACTOR = 0.5
+# What one place further down among the passages costs.
+_RANK_DISCOUNT = 0.1
+# How far a sentence is judged by what it adds to those already chosen.
+_NOVELTY_WEIGHT = 0.5
+
+_DECORATION = re.compile(r"[\s|>]*")
+_COMPLETE = re.compile(r"[.!?…。！？｡][\"'”’)\]*_`」』]*$")  # noqa: RUF001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excerpt:
+    """A stretch of a passage that supports something.
+
+    Attributes:
+        passage_index: Place of the passage among those given, from 0.
+        char_start: First character, in the passage's text.
+        char_end: One past the last character.
+        support: 0 (no term in common) to 1 (all terms found).
+    """
+
+    passage_index: int
+    char_start: int
+    char_end: int
+    support: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    passage_index: int
+    span: Span
+    terms: frozenset[str]
+
+
+class EvidenceIndex:
+    """The sentences of some passages; analysed when first asked for.
+
+    Args:
+        texts: The passages' texts, best first.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = tuple(texts)
+
+    def support(self, statement: str, passage_index: int) -> float:
+        """Returns how far a whole passage supports a statement, 0 to 1."""
+        held = frozenset().union(*(each.terms for each in self._by_passage[passage_index]))
+        return self._coverage(frozenset(analyse_query(statement)), held)
+
+    def best_span(self, statement: str, passage_index: int) -> Excerpt:
+        """Returns the sentence, or the two neighbours, of a passage that supports most.
+
+        With nothing in common it is the passage's first sentence, and the support is 0.
+
+        Args:
+            statement: What is to be supported.
+            passage_index: The passage, which holds some visible text.
+        """
+        wanted = frozenset(analyse_query(statement))
+        sentences = self._by_passage[passage_index]
+        single = max(
+            (self._judged(wanted, [each]) for each in sentences), key=lambda each: each.support
+        )
+        pairs = [self._judged(wanted, pair) for pair in pairwise(sentences)]
+        pair = max(pairs, key=lambda each: each.support, default=single)
+        return pair if pair.support >= single.support + _MIN_GAIN else single
+
+    def select(self, question: str, count: int) -> tuple[Excerpt, ...]:
+        """Returns the sentences that answer a question best, the best one first.
+
+        A line that is no full sentence, such as a heading or a signature, is given together with
+        the sentence after it. Sentences that say the same as one already chosen are left out.
+
+        Args:
+            question: The question.
+            count: Most excerpts.
+        """
+        wanted = frozenset(analyse_query(question))
+        candidates = [
+            each
+            for sentences in self._by_passage
+            for each in self._answers(sentences)
+            if each.terms & wanted
+        ]
+        chosen: list[_Sentence] = []
+        while candidates and len(chosen) < count:
+            covered = frozenset().union(*(each.terms for each in chosen))
+            best = max(candidates, key=lambda each: self._worth(each, wanted, covered))
+            chosen.append(best)
+            candidates = [each for each in candidates if not _repeats(each, best)]
+        return tuple(self._judged(wanted, [each]) for each in chosen)
+
+    @cached_property
+    def _by_passage(self) -> tuple[tuple[_Sentence, ...], ...]:
+        return tuple(tuple(_sentences(index, text)) for index, text in enumerate(self._texts))
+
+    @cached_property
+    def _frequencies(self) -> Counter[str]:
+        return Counter(
+            term
+            for sentences in self._by_passage
+            for sentence in sentences
+            for term in sentence.terms
+        )
+
+    @cached_property
+    def _sentence_count(self) -> int:
+        return sum(map(len, self._by_passage))
+
+    def _weight(self, terms: Iterable[str]) -> float:
+        # In a fixed order, so that equal inputs give equal sums.
+        return sum(
+            inverse_document_frequency(self._sentence_count, self._frequencies[term])
+            for term in sorted(terms)
+        )
+
+    def _coverage(self, wanted: frozenset[str], held: frozenset[str]) -> float:
+        total = self._weight(wanted)
+        return min(1.0, self._weight(wanted & held) / total) if total > 0.0 else 0.0
+
+    def _judged(self, wanted: frozenset[str], sentences: Sequence[_Sentence]) -> Excerpt:
+        return Excerpt(
+            passage_index=sentences[0].passage_index,
+            char_start=sentences[0].span.char_start,
+            char_end=sentences[-1].span.char_end,
+            support=self._coverage(wanted, frozenset().union(*(each.terms for each in sentences))),
+        )
+
+    def _worth(self, sentence: _Sentence, wanted: frozenset[str], covered: frozenset[str]) -> float:
+        relevance = self._coverage(wanted, sentence.terms)
+        novelty = self._coverage(wanted - covered, sentence.terms)
+        worth = (1.0 - _NOVELTY_WEIGHT) * relevance + _NOVELTY_WEIGHT * novelty
+        if len(sentence.terms) < _FEW_TERMS:
+            worth *= _FRAGMENT_FACTOR
+        return worth / (1.0 + _RANK_DISCOUNT * sentence.passage_index)
+
+    def _answers(self, sentences: Sequence[_Sentence]) -> Iterator[_Sentence]:
+        for index, sentence in enumerate(sentences):
+            text = self._texts[sentence.passage_index]
+            start, end = sentence.span
+            if _COMPLETE.search(text[start:end]) or index + 1 == len(sentences):
+                yield sentence
+            else:
+                following = sentences[index + 1]
+                span = Span(start, following.span.char_end)
+                yield _Sentence(sentence.passage_index, span, sentence.terms | following.terms)
+
+
+def _sentences(passage_index: int, text: str) -> Iterator[_Sentence]:
+    for start, end in segment_sentences(text):
+        words = _DECORATION.match(text, start, end)
+        visible = words.end() if words and words.end() < end else start
+        yield _Sentence(
+            passage_index, Span(visible, end), frozenset(analyse_query(text[visible:end]))
+        )
+
+
+def _repeats(candidate: _Sentence, chosen: _Sentence) -> bool:
+    if candidate.passage_index == chosen.passage_index:
+        first, second = candidate.span, chosen.span
+        if first.char_start < second.char_end and second.char_start < first.char_end:
+            return True
+    shared = len(candidate.terms & chosen.terms)
+    return shared > _SAME_RATIO * min(len(candidate.terms), len(chosen.terms))

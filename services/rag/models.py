@@ -1,0 +1,113 @@
+"""Which models the fleet has, remembered for a while so that not every answer asks."""
+
+import asyncio
+from collections.abc import Callable
+
+from services.common.clock import Clock
+from services.common.errors import ServiceError
+from services.rag.core.errors import ModelNotFound
+from services.rag.ports import ModelFacts, ModelsPort
+
+__all__ = ["ModelCatalogue", "canonical_name", "model_identity", "split_identity"]
+
+_FRESH_SECONDS = 30.0
+
+
+def canonical_name(name: str) -> str:
+    """Completes a model's name with the tag Ollama assumes, in the lower case it compares in."""
+    lowered = name.strip().lower()
+    return lowered if ":" in lowered.rpartition("/")[2] else f"{lowered}:latest"
+
+
+def model_identity(model: ModelFacts) -> str:
+    """Writes a model's name and version in one, as collections record what embedded them."""
+    return f"{canonical_name(model.name)}@{model.digest}"
+
+
+def split_identity(identity: str) -> tuple[str, str]:
+    """Splits what `model_identity` wrote into name and digest."""
+    name, _, digest = identity.rpartition("@")
+    return name, digest
+
+
+class ModelCatalogue:
+    """Resolves model names to models of the fleet.
+
+    What was learned last is used on while the balancer cannot be asked, so that cached answers
+    stay within reach.
+
+    Args:
+        models: The balancer.
+        clock: Tells how old the knowledge is.
+        chat_model: Default model that answers; empty for the first that generates text.
+        embedding_model: Default model that embeds; empty for the first that embeds.
+    """
+
+    def __init__(
+        self, models: ModelsPort, *, clock: Clock, chat_model: str, embedding_model: str
+    ) -> None:
+        self._models = models
+        self._clock = clock
+        self._chat_model = chat_model
+        self._embedding_model = embedding_model
+        self._known: tuple[ModelFacts, ...] = ()
+        self._learned_at = -_FRESH_SECONDS
+        self._refreshing = asyncio.Lock()
+
+    async def chat_model(self, name: str = "") -> ModelFacts:
+        """Finds the model that answers.
+
+        Args:
+            name: Model asked for; empty for the default.
+
+        Raises:
+            ModelNotFound: The fleet does not have it.
+            PeerUnavailable: The balancer cannot be asked and nothing is known from before.
+        """
+        return await self._find(
+            name or self._chat_model, "generates text", lambda model: model.generates
+        )
+
+    async def embedding_model(self, name: str = "") -> ModelFacts:
+        """Finds the model that embeds; arguments and errors as for `chat_model`."""
+        return await self._find(
+            name or self._embedding_model, "embeds texts", lambda model: model.embeds
+        )
+
+    async def _find(
+        self, name: str, ability: str, able: Callable[[ModelFacts], bool]
+    ) -> ModelFacts:
+        found = self._search(name, able)
+        fresh = self._clock.monotonic() - self._learned_at < _FRESH_SECONDS
+        if found is None or not fresh:
+            await self._refresh(required=found is None)
+            found = self._search(name, able)
+        if found is None:
+            raise ModelNotFound(
+                name, ability=ability, known=[each.name for each in self._known if able(each)]
+            )
+        return found
+
+    def _search(self, name: str, able: Callable[[ModelFacts], bool]) -> ModelFacts | None:
+        wanted = canonical_name(name) if name else ""
+        return next(
+            (
+                model
+                for model in self._known
+                if able(model) and (not wanted or canonical_name(model.name) == wanted)
+            ),
+            None,
+        )
+
+    async def _refresh(self, *, required: bool) -> None:
+        asked_at = self._clock.monotonic()
+        async with self._refreshing:
+            if self._learned_at >= asked_at:
+                return
+            try:
+                self._known = await self._models.list_models()
+            except ServiceError:
+                if required:
+                    raise
+            else:
+                self._learned_at = self._clock.monotonic()

@@ -1,0 +1,146 @@
+"""What the rag service counts: in memory for its statistics, and as metrics."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ddsketch import DDSketch
+
+from services.common.metrics import Metrics
+from services.rag.core.answer import Answer, AnswerOrigin
+from services.rag.core.conversation import TokenUsage
+from services.rag.core.intake import DocumentDone, IngestOutcome
+from services.rag.core.options import Mode
+from services.rag.core.profile import DegradationReason
+from services.rag.recorder import Recorder
+
+__all__ = ["ModeCounts", "RagStatistics", "StageCounts", "quantile_seconds"]
+
+# Percentiles are at most this far from the true ones.
+_RELATIVE_ACCURACY = 0.01
+
+
+def _sketch() -> DDSketch:
+    return DDSketch(_RELATIVE_ACCURACY)
+
+
+def quantile_seconds(sketch: DDSketch, quantile: float) -> float | None:
+    """Reads a percentile; None before the first value."""
+    value: float | None = sketch.get_quantile_value(quantile)
+    return value
+
+
+@dataclass(slots=True)
+class ModeCounts:
+    """What is counted for a mode."""
+
+    query_count: int = 0
+    failure_count: int = 0
+    degraded_count: int = 0
+    cached_count: int = 0
+    prompt_token_count: int = 0
+    completion_token_count: int = 0
+    answer_seconds: DDSketch = field(default_factory=_sketch)
+
+
+@dataclass(slots=True)
+class StageCounts:
+    """What is counted for a stage."""
+
+    run_count: int = 0
+    failure_count: int = 0
+    duration_seconds: DDSketch = field(default_factory=_sketch)
+
+
+class RagStatistics:
+    """Counts answers, stages and documents.
+
+    Args:
+        metrics: Receives the same as metrics.
+        start_time_seconds: When counting began, seconds since the epoch.
+    """
+
+    def __init__(self, metrics: Metrics, *, start_time_seconds: float) -> None:
+        self._metrics = metrics
+        self.start_time_seconds = start_time_seconds
+        self.in_flight_count = 0
+        self.modes: defaultdict[Mode, ModeCounts] = defaultdict(ModeCounts)
+        self.stages: defaultdict[str, StageCounts] = defaultdict(StageCounts)
+        self.documents: Counter[IngestOutcome] = Counter()
+        self.chunk_count = 0
+        for mode in Mode:
+            for outcome in ("success", "error", "cancelled"):
+                metrics.count("rag_requests_total", mode.value, outcome, amount=0)
+            metrics.count("rag_degraded_responses_total", mode.value, amount=0)
+        for reason in DegradationReason:
+            metrics.count("rag_degradations_total", reason.value, amount=0)
+        for ingest_outcome in IngestOutcome:
+            metrics.count("rag_ingest_documents_total", ingest_outcome.value, amount=0)
+
+    def begin(self, mode: Mode) -> None:
+        """Counts a question that has arrived."""
+        self.in_flight_count += 1
+        self.modes[mode].query_count += 1
+        self._metrics.add_gauge("rag_active_queries", 1, mode.value)
+
+    def end(self, mode: Mode, recorder: Recorder, answer: Answer | None, outcome: str) -> None:
+        """Counts what became of a question.
+
+        Args:
+            mode: How it was to be answered.
+            recorder: Its stages and degradations.
+            answer: Its answer; None without one.
+            outcome: `success`, `error` or `cancelled`.
+        """
+        counts = self.modes[mode]
+        self.in_flight_count -= 1
+        self._metrics.add_gauge("rag_active_queries", -1, mode.value)
+        self._metrics.count("rag_requests_total", mode.value, outcome)
+        counts.failure_count += outcome == "error"
+        self.add_stages(recorder)
+        if answer is None:
+            return
+        seconds = recorder.elapsed_seconds()
+        counts.answer_seconds.add(seconds)
+        cached = answer.origin is AnswerOrigin.CACHED
+        counts.cached_count += cached
+        self._metrics.observe(
+            "rag_request_duration_seconds", seconds, mode.value, "hit" if cached else "miss"
+        )
+        first_text_seconds = recorder.profile().first_text_seconds
+        if first_text_seconds is not None:
+            self._metrics.observe("rag_time_to_first_token_seconds", first_text_seconds, mode.value)
+        if recorder.degradations:
+            counts.degraded_count += 1
+            self._metrics.count("rag_degraded_responses_total", mode.value)
+        if answer.origin is AnswerOrigin.GENERATED:
+            self._add_usage(mode, counts, answer.usage)
+
+    def _add_usage(self, mode: Mode, counts: ModeCounts, usage: TokenUsage) -> None:
+        counts.prompt_token_count += usage.prompt_token_count
+        counts.completion_token_count += usage.completion_token_count
+        for direction, amount in _by_direction(usage).items():
+            self._metrics.count("rag_llm_tokens_total", mode.value, direction, amount=amount)
+
+    def add_stages(self, recorder: Recorder) -> None:
+        """Counts the stages and degradations of a call."""
+        for stage in recorder.stages:
+            counts = self.stages[stage.name]
+            counts.run_count += 1
+            counts.failure_count += stage.failed
+            counts.duration_seconds.add(stage.duration_seconds)
+            self._metrics.observe("rag_stage_duration_seconds", stage.duration_seconds, stage.name)
+        for degradation in recorder.degradations:
+            self._metrics.count("rag_degradations_total", degradation.reason.value)
+
+    def add_document(self, done: DocumentDone) -> None:
+        """Counts a document."""
+        self.documents[done.outcome] += 1
+        self._metrics.count("rag_ingest_documents_total", done.outcome.value)
+        if done.outcome in (IngestOutcome.CREATED, IngestOutcome.UPDATED):
+            self.chunk_count += done.chunk_count
+            self._metrics.count("rag_ingest_chunks_total", amount=done.chunk_count)
+
+
+def _by_direction(usage: TokenUsage) -> Mapping[str, int]:
+    return {"input": usage.prompt_token_count, "output": usage.completion_token_count}
