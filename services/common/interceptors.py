@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -26,6 +27,7 @@ from services.common.errors import (
     MalformedRequest,
     MessageTooLarge,
     ServiceError,
+    ShuttingDown,
     StatusCode,
 )
 from services.common.identity import current_identity, identity_from_metadata
@@ -93,6 +95,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._default_deadline_seconds = default_deadline_seconds
         self._maximum_request_bytes = maximum_request_bytes
         self._wrapped: dict[str, Handler] = {}
+        self._draining = False
+        self._under_way_count = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuses new calls and waits for those under way.
+
+        `grpc.aio.Server.stop` alone loses answers that are being written when it is called.
+
+        Args:
+            grace_seconds: Longest time to wait.
+        """
+        self._draining = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_seconds)
 
     async def intercept_service(
         self,
@@ -198,11 +216,15 @@ class _Call:
         # Never detached: each call runs in a task of its own, whose context ends with it.
         otel_context.attach(trace.set_span_in_context(self._span))
         self._its._metrics.add_gauge("rpc_server_active_calls", 1, self._name)
+        self._its._under_way_count += 1
+        self._its._idle.clear()
         self._set_deadline()
         return self
 
     def admit(self, request: Any) -> Any:
         """Returns the request; raises what is wrong with it or with the caller."""
+        if self._its._draining:
+            raise ShuttingDown
         identity = identity_from_metadata(self._metadata)
         current_identity.set(identity)
         self._span.set_attribute("app.tenant", identity.tenant_id)
@@ -234,6 +256,9 @@ class _Call:
         finally:
             code = self._code(error)
             self._report(code, error)
+            self._its._under_way_count -= 1
+            if not self._its._under_way_count:
+                self._its._idle.set()
 
     async def _end(self, error: BaseException | None) -> None:
         if error is None or isinstance(error, grpc.aio.AbortError | GeneratorExit):

@@ -41,6 +41,9 @@ EXIT_BAD_SETTINGS = 64
 # gRPC refuses larger messages itself, without saying why; ours is refused first, with a reason.
 _HARD_LIMIT_FACTOR = 4
 
+# Time for the last answers to leave the process.
+_FLUSH_SECONDS = 0.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonSettings:
@@ -191,19 +194,12 @@ async def serve(
     try:
         yield RunningServer(grpc_port, operations.port)
     finally:
-        await _drain(server, health_servicer, settings, runtime.clock)
+        await health_servicer.enter_graceful_shutdown()
+        await runtime.clock.sleep(settings.drain_delay_seconds)
+        await interceptor.drain(settings.drain_grace_seconds)
+        await runtime.clock.sleep(_FLUSH_SECONDS)
+        await server.stop(None)
         operations.stop()
-
-
-async def _drain(
-    server: grpc.aio.Server,
-    health_servicer: health.aio.HealthServicer,
-    settings: CommonSettings,
-    clock: Clock,
-) -> None:
-    await health_servicer.enter_graceful_shutdown()
-    await clock.sleep(settings.drain_delay_seconds)
-    await server.stop(settings.drain_grace_seconds)
 
 
 def _server_options(maximum_request_bytes: int) -> list[tuple[str, int]]:

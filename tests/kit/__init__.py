@@ -1,0 +1,1 @@
+"""Shared by tests: embedded servers, fakes and clocks."""

@@ -1,0 +1,64 @@
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc import error_details_pb2
+
+from services.common.errors import (
+    DeadlineExceeded,
+    FieldViolation,
+    InvalidRequest,
+    PeerUnavailable,
+    StatusCode,
+)
+from services.common.status import grpc_code, to_status
+
+
+def detail(status, message):
+    for each in status.details:
+        assert isinstance(each, Any)
+        if each.Unpack(message):
+            return message
+    return None
+
+
+def test_every_status_code_has_its_grpc_twin():
+    for code in StatusCode:
+        assert grpc_code(code).name == code.name
+    assert len(StatusCode) == len(grpc.StatusCode) - 1
+
+
+def test_a_bad_field_is_named():
+    error = InvalidRequest(FieldViolation("a.b", "Must be set."), FieldViolation("c", "Is NaN."))
+    status = to_status(error, domain="rag.pannier", request_id="0")
+    info = detail(status, error_details_pb2.ErrorInfo())
+    assert (status.code, info.reason, info.domain) == (3, "INVALID_FIELD", "rag.pannier")
+    assert dict(info.metadata) == {"field": "a.b"}
+    violations = detail(status, error_details_pb2.BadRequest()).field_violations
+    assert [(each.field, each.description) for each in violations] == [
+        ("a.b", "Must be set."),
+        ("c", "Is NaN."),
+    ]
+    assert "a.b: Must be set." in status.message
+
+
+def test_a_retry_delay_is_told():
+    status = to_status(PeerUnavailable("cache", "gone"), domain="rag.pannier", request_id="0")
+    assert detail(status, error_details_pb2.RetryInfo()).retry_delay.ToMilliseconds() == 1000
+
+
+def test_the_inside_does_not_leak():
+    status = to_status(ValueError("password=hunter2"), domain="rag.pannier", request_id="abc")
+    assert status.code == grpc.StatusCode.INTERNAL.value[0]
+    assert "hunter2" not in str(status)
+    assert detail(status, error_details_pb2.RequestInfo()).request_id == "abc"
+
+
+def test_a_default_deadline_says_so():
+    status = to_status(DeadlineExceeded(120), domain="rag.pannier", request_id="0")
+    assert "Set a deadline" in status.message
+    info = detail(status, error_details_pb2.ErrorInfo())
+    assert info.metadata["deadline_source"] == "default"
+
+
+def test_a_long_message_stays_within_the_limit_of_a_header():
+    error = InvalidRequest(*(FieldViolation(f"field{n}", "x" * 100) for n in range(100)))
+    assert len(to_status(error, domain="d", request_id="0").message) <= 1024
