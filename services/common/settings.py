@@ -30,7 +30,7 @@ __all__ = [
 T = TypeVar("T")
 Parser = Callable[[str], Any]
 
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -188,7 +188,7 @@ def number(minimum: float, maximum: float) -> Callable[[str], float]:
 
 
 def duration_seconds(minimum: str, maximum: str) -> Callable[[str], float]:
-    """Makes a parser of durations such as `250ms`, `30s` or `7d` in [minimum, maximum]."""
+    """Makes a parser of durations such as `250ms`, `30s`, `7d` or `30`, which are seconds."""
     low, high = _parse_duration(minimum), _parse_duration(maximum)
 
     def parse(value: str) -> float:
@@ -201,9 +201,9 @@ def duration_seconds(minimum: str, maximum: str) -> Callable[[str], float]:
 
 
 def _parse_duration(value: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(ms|s|m|h|d)\s*", value)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)(ms|s|m|h|d|)\s*", value)
     if match is None:
-        raise ValueError("must be a number with one of the units ms, s, m, h, d, for example 30s")
+        raise ValueError("must be seconds, or a number with one of the units ms, s, m, h, d")
     return float(match[1]) * _DURATION_UNITS[match[2]]
 
 

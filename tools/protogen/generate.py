@@ -73,8 +73,8 @@ def main() -> int:
             or not filecmp.cmp(fresh[path], current[path], shallow=False)
         )
         if arguments.check:
-            for path in stale:
-                print(f"not up to date: {path}", file=sys.stderr)
+            for name in stale:
+                print(f"not up to date: {name}", file=sys.stderr)
             print(
                 f"{len(fresh)} generated files, {len(stale)} not up to date: run `make protos`"
                 if stale

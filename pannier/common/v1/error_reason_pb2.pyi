@@ -117,6 +117,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A store that the call cannot do without is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.
     Example: {"reason": "STORE_UNAVAILABLE", "domain": "rag.pannier", "metadata": {"cause": "connection refused"}}
     """
+    ERROR_REASON_STORE_SCHEMA_TOO_NEW: _ErrorReason.ValueType  # 25
+    """The database was migrated by a newer release than this one. FAILED_PRECONDITION.
+    Example: {"reason": "STORE_SCHEMA_TOO_NEW", "domain": "rag.pannier",
+              "metadata": {"stored_version": "7", "known_version": "5"}}
+    """
     ERROR_REASON_PEER_UNAVAILABLE: _ErrorReason.ValueType  # 21
     """Another service of the suite is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.
     Example: {"reason": "PEER_UNAVAILABLE", "domain": "rag.pannier", "metadata": {"peer": "balancer"}}
@@ -232,6 +237,11 @@ Example: {"reason": "PAGE_TOKEN_MISMATCH", "domain": "rag.pannier", "metadata": 
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 20
 """A store that the call cannot do without is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.
 Example: {"reason": "STORE_UNAVAILABLE", "domain": "rag.pannier", "metadata": {"cause": "connection refused"}}
+"""
+ERROR_REASON_STORE_SCHEMA_TOO_NEW: ErrorReason.ValueType  # 25
+"""The database was migrated by a newer release than this one. FAILED_PRECONDITION.
+Example: {"reason": "STORE_SCHEMA_TOO_NEW", "domain": "rag.pannier",
+          "metadata": {"stored_version": "7", "known_version": "5"}}
 """
 ERROR_REASON_PEER_UNAVAILABLE: ErrorReason.ValueType  # 21
 """Another service of the suite is unreachable. UNAVAILABLE with `google.rpc.RetryInfo`.

@@ -8,6 +8,7 @@ import grpc
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerServiceStub
 from services.common.channels import cancelled_at_end
+from services.common.interceptors import remaining_seconds
 from services.rag.adapters.protocol import (
     FINISH_REASONS,
     answer_of,
@@ -23,6 +24,8 @@ from services.rag.ports import Embedded, ModelFacts
 __all__ = ["GrpcModels"]
 
 _PAGE_SIZE = 1000
+_RESERVE_SECONDS = 0.5
+_RESERVE_RATIO = 0.25
 _FINISH_NAMES = {number: name for name, number in FINISH_REASONS.items()}
 
 
@@ -75,8 +78,9 @@ class GrpcModels:
         request = pb.ChatRequest(
             model=model, messages=to_messages(tuple(messages)), sampling=to_sampling(sampling)
         )
+        call = self._stub.Chat(request, timeout=_generation_limit_seconds())
         try:
-            async with aclosing(cancelled_at_end(self._stub.Chat(request))) as events:
+            async with aclosing(cancelled_at_end(call)) as events:
                 async for event in events:
                     kind = event.WhichOneof("event")
                     if kind == "text_delta":
@@ -92,6 +96,14 @@ class GrpcModels:
                         yield _completed(event.completed)
         except grpc.aio.AioRpcError as error:
             raise peer_error("balancer", error) from error
+
+
+def _generation_limit_seconds() -> float | None:
+    """Leaves time before the caller's deadline for an answer that needs no model."""
+    remaining = remaining_seconds()
+    if remaining is None:
+        return None
+    return remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_RATIO)
 
 
 def _completed(message: pb.GenerationCompleted) -> ChatCompleted:

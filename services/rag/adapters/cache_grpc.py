@@ -1,14 +1,15 @@
 """The cache service, over gRPC."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 import grpc
 
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
+from services.common.errors import PeerUnavailable
 from services.rag.adapters.protocol import (
     FINISH_REASONS,
-    answer_of,
     to_messages,
     to_sampling,
     to_usage,
@@ -26,6 +27,8 @@ from services.rag.ports import (
 )
 
 __all__ = ["GrpcCache"]
+
+T = TypeVar("T")
 
 _OUTCOMES = {
     pb.LOOKUP_OUTCOME_HIT_LOCAL: "hit_local",
@@ -51,9 +54,7 @@ class GrpcCache:
         request = pb.LookupEmbeddingsRequest(
             space=pb.EmbeddingSpace(model_digest=model_digest), texts=texts
         )
-        response = await answer_of(
-            "cache", self._stub.LookupEmbeddings(request, timeout=self._limit)
-        )
+        response = await _answer_of(self._stub.LookupEmbeddings(request, timeout=self._limit))
         outcomes = [_OUTCOMES.get(each.outcome, "miss") for each in response.lookups]
         return EmbeddingLookups(
             vectors=tuple(
@@ -75,14 +76,12 @@ class GrpcCache:
                 for text, vector in zip(texts, vectors, strict=True)
             ],
         )
-        await answer_of("cache", self._stub.StoreEmbeddings(request, timeout=self._limit))
+        await _answer_of(self._stub.StoreEmbeddings(request, timeout=self._limit))
 
     async def lookup_inference(self, key: InferenceKey, *, mode: str) -> InferenceLookup:
         """Looks up an answer."""
         request = pb.LookupInferenceRequest(key=_to_key(key), mode=mode)
-        response = await answer_of(
-            "cache", self._stub.LookupInference(request, timeout=self._limit)
-        )
+        response = await _answer_of(self._stub.LookupInference(request, timeout=self._limit))
         outcome = _OUTCOMES.get(response.outcome, "miss")
         found = response.inference
         return InferenceLookup(
@@ -107,14 +106,14 @@ class GrpcCache:
         )
         message.generation_time.FromNanoseconds(int(inference.generation_seconds * 1e9))
         request = pb.StoreInferenceRequest(key=_to_key(key), inference=message)
-        await answer_of("cache", self._stub.StoreInference(request, timeout=self._limit))
+        await _answer_of(self._stub.StoreInference(request, timeout=self._limit))
 
     async def lookup_chunks(
         self, content_digest: str, fingerprint: str
     ) -> tuple[ChunkSpan, ...] | None:
         """Looks up how a content was cut; None where that is not known."""
         request = pb.LookupChunksRequest(key=_chunks_key(content_digest, fingerprint))
-        response = await answer_of("cache", self._stub.LookupChunks(request, timeout=self._limit))
+        response = await _answer_of(self._stub.LookupChunks(request, timeout=self._limit))
         if response.outcome not in _OUTCOMES:
             return None
         return tuple(
@@ -140,7 +139,15 @@ class GrpcCache:
                 ]
             ),
         )
-        await answer_of("cache", self._stub.StoreChunks(request, timeout=self._limit))
+        await _answer_of(self._stub.StoreChunks(request, timeout=self._limit))
+
+
+async def _answer_of(call: Awaitable[T]) -> T:
+    """Awaits a call; whatever the cache fails with, the work is then done without it."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise PeerUnavailable("cache", error.details() or error.code().name) from error
 
 
 def _to_key(key: InferenceKey) -> pb.InferenceKey:

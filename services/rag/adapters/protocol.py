@@ -92,12 +92,16 @@ def peer_error(peer: str, error: grpc.aio.AioRpcError) -> PeerUnavailable | Rela
         error: The failure.
     """
     relayed = error_from_call(error)
-    without_answer = relayed.error_reason == relayed.status_code.name
-    if without_answer and relayed.status_code in (
-        StatusCode.UNAVAILABLE,
-        StatusCode.DEADLINE_EXCEEDED,
-        StatusCode.CANCELLED,
-    ):
+    if relayed.error_reason != relayed.status_code.name:
+        return relayed
+    if relayed.status_code is StatusCode.DEADLINE_EXCEEDED:
+        return RelayedError(
+            f"The service {peer} did not answer in time. Set a longer deadline.",
+            code=relayed.status_code,
+            reason=relayed.error_reason,
+            metadata={"peer": peer},
+        )
+    if relayed.status_code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
         return PeerUnavailable(peer, relayed.message)
     return relayed
 

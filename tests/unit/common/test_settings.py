@@ -67,13 +67,13 @@ def test_every_setting_is_described_with_its_variable():
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("250ms", 0.25), ("30s", 30), ("1.5m", 90), ("24h", 86400)]
+    ("value", "seconds"), [("250ms", 0.25), ("30s", 30), ("1.5m", 90), ("24h", 86400), ("30", 30)]
 )
 def test_durations_have_units(value, seconds):
     assert duration_seconds("1ms", "30d")(value) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("value", ["30", "s", "-1s", "1 week", "", "1e3s"])
+@pytest.mark.parametrize("value", ["s", "-1s", "1 week", "", "1e3s"])
 def test_a_duration_without_a_known_unit_is_refused(value):
     with pytest.raises(ValueError, match="units"):
         duration_seconds("1ms", "30d")(value)

@@ -1,0 +1,100 @@
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from pannier.rag.v1 import corpus_service_pb2 as corpus
+from pannier.rag.v1.corpus_service_pb2_grpc import CorpusServiceStub
+from pannier.rag.v1.rag_service_pb2_grpc import RagServiceStub
+from services.rag.app import start
+from services.rag.metrics import CATALOGUE
+from services.rag.settings import RagSettings
+from tests.kit.peers import FakeBalancer, FakeCache, serving
+from tests.kit.postgres import database_dsn, empty_database_dsn, postgres_server  # noqa: F401
+from tests.kit.rpc import Spans, make_runtime
+
+
+@dataclass
+class Rag:
+    """The running service with its peers."""
+
+    rag: RagServiceStub
+    corpus: CorpusServiceStub
+    channel: grpc.aio.Channel
+    balancer: FakeBalancer
+    cache: FakeCache
+    spans: Spans
+    http_port: int
+
+    async def ingest(self, documents, *, collection="docs", tenant="acme"):
+        """Ingests contents by document id; returns results by id and the totals."""
+        results, totals = {}, None
+        call = self.corpus.IngestDocuments(
+            messages(documents, collection), metadata=as_tenant(tenant), timeout=30
+        )
+        async for event in call:
+            if event.HasField("result"):
+                results[event.result.document_id] = event.result
+            elif event.HasField("completed"):
+                totals = event.completed
+        return results, totals
+
+
+def as_tenant(tenant):
+    return [("x-pannier-tenant-id", tenant)]
+
+
+def messages(documents, collection="docs", **header):
+    yield corpus.IngestDocumentsRequest(options=corpus.IngestOptions(collection=collection))
+    for document_id, content in documents.items():
+        data = content.encode() if isinstance(content, str) else content
+        yield corpus.IngestDocumentsRequest(
+            header=corpus.DocumentHeader(document_id=document_id, **header)
+        )
+        yield corpus.IngestDocumentsRequest(
+            content=corpus.DocumentContent(data=data[: len(data) // 2])
+        )
+        yield corpus.IngestDocumentsRequest(
+            content=corpus.DocumentContent(data=data[len(data) // 2 :], last=True)
+        )
+
+
+@pytest.fixture
+async def start_rag(database_dsn):  # noqa: F811
+    """Starts the service against a fresh database and scripted peers."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(**settings):
+            balancer, cache = FakeBalancer(), FakeCache()
+            runtime, spans = make_runtime("rag", CATALOGUE)
+            stack.callback(runtime.tracer_provider.shutdown)
+            chosen = {
+                "database_url": database_dsn,
+                "balancer_address": await stack.enter_async_context(serving(balancer)),
+                "cache_address": await stack.enter_async_context(serving(cache)),
+                "drain_delay_seconds": 0.0,
+                "drain_grace_seconds": 2.0,
+            }
+            running = await stack.enter_async_context(
+                start(RagSettings(**{**chosen, **settings}), runtime)
+            )
+            channel = await stack.enter_async_context(
+                grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
+            )
+            return Rag(
+                RagServiceStub(channel),
+                CorpusServiceStub(channel),
+                channel,
+                balancer,
+                cache,
+                spans,
+                running.http_port,
+            )
+
+        yield begin
+
+
+@pytest.fixture
+async def rag(start_rag):
+    return await start_rag()

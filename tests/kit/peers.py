@@ -1,0 +1,225 @@
+"""A balancer and a cache that do as a test says, over real gRPC.
+
+They keep the contract of their protos; what is scripted is only what the fleet or the store behind
+them would do.
+"""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import blake2b, sha256
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from pannier.balancer.v1 import balancer_service_pb2 as balancer
+from pannier.balancer.v1.balancer_service_pb2_grpc import (
+    BalancerServiceServicer,
+    add_BalancerServiceServicer_to_server,
+)
+from pannier.cache.v1 import cache_service_pb2 as cache
+from pannier.cache.v1.cache_service_pb2_grpc import (
+    CacheServiceServicer,
+    add_CacheServiceServicer_to_server,
+)
+from pannier.common.v1 import generation_pb2, vector_pb2
+from services.common.errors import ServiceError
+from services.common.identity import TENANT_HEADER
+from services.common.status import STATUS_DETAILS_KEY, grpc_code, to_status
+
+__all__ = ["FakeBalancer", "FakeCache", "serving"]
+
+DIMENSION = 64
+EMBEDDING_DIGEST = sha256(b"embedding").hexdigest()
+CHAT_DIGEST = sha256(b"chat").hexdigest()
+
+
+def embed(text: str) -> bytes:
+    """Makes a unit vector in which texts with common words are near each other."""
+    vector = np.zeros(DIMENSION, dtype="<f4")
+    for word in re.findall(r"\w+", text.lower()):
+        vector[blake2b(word.encode(), digest_size=2).digest()[0] % DIMENSION] += 1
+    norm = float(np.linalg.norm(vector)) or 1.0
+    return (vector / norm).astype("<f4").tobytes()
+
+
+class FakeBalancer(BalancerServiceServicer):
+    """A fleet with one embedding model and one chat model.
+
+    Attributes:
+        models: Names and capabilities offered; may be changed.
+        fault: Raised by Embed and Chat where set.
+        embed_fault: Raised by Embed where set.
+        answer: Text of an answer, sent word by word.
+        break_after: Words after which an answer breaks off with `break_error`; None never.
+        chats: Requests to Chat.
+        embedded: Texts embedded, with how often.
+        hold: Chat waits for it after its first word.
+        chat_ended: Gets a value whenever a Chat handler is left.
+    """
+
+    def __init__(self) -> None:
+        self.models = [
+            ("all-minilm:latest", EMBEDDING_DIGEST, balancer.MODEL_CAPABILITY_EMBEDDING),
+            ("talker:latest", CHAT_DIGEST, balancer.MODEL_CAPABILITY_COMPLETION),
+        ]
+        self.fault: ServiceError | None = None
+        self.embed_fault: ServiceError | None = None
+        self.answer = "The first source says it [1]. Nothing else is known."
+        self.break_after: int | None = None
+        self.break_error: ServiceError | None = None
+        self.chats: list[balancer.ChatRequest] = []
+        self.embedded: Counter[str] = Counter()
+        self.tenants: Counter[str] = Counter()
+        self.hold: asyncio.Event | None = None
+        self.chat_ended: asyncio.Queue[str] = asyncio.Queue()
+
+    async def ListModels(self, request, context):
+        self._note(context)
+        return balancer.ListModelsResponse(
+            models=[
+                balancer.Model(name=name, digest=digest, capabilities=[capability])
+                for name, digest, capability in self.models
+            ]
+        )
+
+    async def Embed(self, request, context):
+        self._note(context)
+        await _abort(context, self.fault or self.embed_fault)
+        self.embedded.update(request.texts)
+        return balancer.EmbedResponse(
+            vectors=[
+                vector_pb2.EmbeddingVector(float32_le=embed(text), dimension=DIMENSION)
+                for text in request.texts
+            ],
+            model=request.model,
+            model_digest=EMBEDDING_DIGEST,
+            backend_id="fake:1",
+            attempt_count=1,
+        )
+
+    async def Chat(self, request, context):
+        self._note(context)
+        await _abort(context, self.fault)
+        self.chats.append(request)
+        words = re.findall(r"\S+\s*", self.answer)
+        try:
+            for number, word in enumerate(words):
+                if number == self.break_after:
+                    await _abort(context, self.break_error)
+                if number == 0:
+                    started = balancer.GenerationStarted(
+                        model="talker:latest", model_digest=CHAT_DIGEST, backend_id="fake:1"
+                    )
+                    yield balancer.ChatResponse(started=started)
+                yield balancer.ChatResponse(text_delta=word)
+                if self.hold is not None:
+                    await self.hold.wait()
+            completed = balancer.GenerationCompleted(
+                finish_reason=generation_pb2.FINISH_REASON_STOP,
+                usage=generation_pb2.TokenUsage(
+                    prompt_token_count=100, completion_token_count=len(words)
+                ),
+            )
+            yield balancer.ChatResponse(completed=completed)
+        finally:
+            self.chat_ended.put_nowait("chat")
+
+    def _note(self, context):
+        self.tenants[dict(context.invocation_metadata()).get(TENANT_HEADER, "")] += 1
+
+
+class FakeCache(CacheServiceServicer):
+    """A cache that keeps everything, by tenant and key.
+
+    Attributes:
+        fault: Raised by every call where set.
+        degraded: Whether its store is said to be away.
+    """
+
+    def __init__(self) -> None:
+        self.fault: ServiceError | None = None
+        self.degraded = False
+        self.entries: dict[bytes, object] = {}
+        self.calls: Counter[str] = Counter()
+
+    async def LookupEmbeddings(self, request, context):
+        await self._enter("LookupEmbeddings", context)
+        response = cache.LookupEmbeddingsResponse(degraded=self.degraded)
+        for text in request.texts:
+            vector = self.entries.get(_key(context, request.space, text.encode()))
+            response.lookups.add(outcome=_outcome(vector), vector=vector)
+        return response
+
+    async def StoreEmbeddings(self, request, context):
+        await self._enter("StoreEmbeddings", context)
+        for entry in request.entries:
+            self.entries[_key(context, request.space, entry.text.encode())] = entry.vector
+        return cache.StoreEmbeddingsResponse(stored_count=len(request.entries))
+
+    async def LookupInference(self, request, context):
+        await self._enter("LookupInference", context)
+        found = self.entries.get(_key(context, request.key))
+        return cache.LookupInferenceResponse(
+            outcome=_outcome(found), inference=found, degraded=self.degraded
+        )
+
+    async def StoreInference(self, request, context):
+        await self._enter("StoreInference", context)
+        self.entries[_key(context, request.key)] = request.inference
+        return cache.StoreInferenceResponse(stored=True)
+
+    async def LookupChunks(self, request, context):
+        await self._enter("LookupChunks", context)
+        found = self.entries.get(_key(context, request.key))
+        return cache.LookupChunksResponse(
+            outcome=_outcome(found), chunks=found, degraded=self.degraded
+        )
+
+    async def StoreChunks(self, request, context):
+        await self._enter("StoreChunks", context)
+        self.entries[_key(context, request.key)] = request.chunks
+        return cache.StoreChunksResponse(stored=True)
+
+    async def _enter(self, name, context):
+        self.calls[name] += 1
+        await _abort(context, self.fault)
+
+
+def _outcome(found):
+    return cache.LOOKUP_OUTCOME_MISS if found is None else cache.LOOKUP_OUTCOME_HIT_SHARED
+
+
+def _key(context, message, suffix=b""):
+    tenant = dict(context.invocation_metadata()).get(TENANT_HEADER, "")
+    return tenant.encode() + b"\0" + message.SerializeToString(deterministic=True) + b"\0" + suffix
+
+
+async def _abort(context, error):
+    if error is None:
+        return
+    status = to_status(error, domain="fake.pannier", request_id="0")
+    details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(grpc_code(error.status_code), status.message, details)
+
+
+@asynccontextmanager
+async def serving(servicer: FakeBalancer | FakeCache) -> AsyncIterator[str]:
+    """Serves a peer on a free port and yields its address."""
+    server = grpc.aio.server()
+    if isinstance(servicer, FakeBalancer):
+        add_BalancerServiceServicer_to_server(servicer, server)
+    else:
+        add_CacheServiceServicer_to_server(servicer, server)
+    health_servicer = health.aio.HealthServicer()
+    await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)

@@ -1,0 +1,1 @@
+"""Generators and checks that belong to the repository, not to the product."""
