@@ -105,7 +105,7 @@ def error_classes():
 def test_every_error_has_a_declared_reason_and_every_reason_an_error():
     declared = {
         name.removeprefix("ERROR_REASON_")
-        for name in error_reason_pb2.ErrorReason.keys()
+        for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name
         if name != "ERROR_REASON_UNSPECIFIED"
     }
     # Those whose subclasses are raised in their stead, and what a peer said.
@@ -116,7 +116,7 @@ def test_every_error_has_a_declared_reason_and_every_reason_an_error():
 
 def test_every_reason_has_a_worked_example_of_its_own():
     text = (ROOT / "protos/pannier/common/v1/error_reason.proto").read_text()
-    for name in error_reason_pb2.ErrorReason.keys():
+    for name in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name:
         reason = name.removeprefix("ERROR_REASON_")
         if reason != "UNSPECIFIED":
             assert f'Example: {{"reason": "{reason}"' in text
