@@ -8,6 +8,9 @@ PROTOGEN := .venv-protogen
 # Wheels that an interrupted download left half-written are fetched again.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# gRPC writes notes about connections otherwise.
+export GRPC_VERBOSITY ?= ERROR
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
         docs-check unit contract integration e2e bench clean

@@ -1,0 +1,1 @@
+"""Benchmarks: measured on demand with `make bench`, never asserted in tests."""
