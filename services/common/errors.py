@@ -61,6 +61,9 @@ class StatusCode(Enum):
     UNAUTHENTICATED = 16
 
 
+_MAXIMUM_VIOLATIONS = 16
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
     """A field of a request that breaks a rule.
@@ -116,13 +119,15 @@ class InvalidRequest(ServiceError):
     """One or more fields of the request break a rule.
 
     Args:
-        violations: The fields at fault, at least one.
+        violations: The fields at fault, at least one; those beyond the sixteenth are left out,
+            since the status travels in a header of limited size.
     """
 
     reason = "INVALID_FIELD"
     code = StatusCode.INVALID_ARGUMENT
 
     def __init__(self, *violations: FieldViolation) -> None:
+        violations = violations[:_MAXIMUM_VIOLATIONS]
         text = "; ".join(f"{each.field}: {each.description}" for each in violations)
         super().__init__(text, metadata={"field": violations[0].field}, violations=violations)
 

@@ -62,3 +62,10 @@ def test_a_default_deadline_says_so():
 def test_a_long_message_stays_within_the_limit_of_a_header():
     error = InvalidRequest(*(FieldViolation(f"field{n}", "x" * 100) for n in range(100)))
     assert len(to_status(error, domain="d", request_id="0").message) <= 1024
+
+
+def test_very_many_bad_fields_do_not_overflow_the_trailer():
+    error = InvalidRequest(*(FieldViolation(f"texts[{n}]", "Is empty.") for n in range(512)))
+    status = to_status(error, domain="cache.pannier", request_id="0")
+    assert len(detail(status, error_details_pb2.BadRequest()).field_violations) == 16
+    assert len(status.SerializeToString()) < 4096

@@ -1,0 +1,1 @@
+"""How the cache service reaches the outside: Redis."""

@@ -1,0 +1,75 @@
+"""The whole service over real gRPC, in front of a real Redis."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from pannier.cache.v1 import cache_service_pb2_grpc
+from services.cache.app import start
+from services.cache.metrics import CATALOGUE
+from services.cache.settings import CacheSettings
+from services.common.clock import SystemClock
+from services.common.metrics import Metrics
+from services.common.server import Runtime
+from services.common.settings import load
+from tests.kit.redis import private_redis, redis_server, shared_redis
+
+__all__ = ["private_redis", "redis_server", "shared_redis"]
+
+
+@dataclass
+class RunningCache:
+    """A cache service that takes calls."""
+
+    stub: cache_service_pb2_grpc.CacheServiceStub
+    http_port: int
+    spans: InMemorySpanExporter
+    metrics: Metrics
+    stop: Callable[[], Awaitable[None]]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+StartCache = Callable[..., Awaitable[RunningCache]]
+
+
+@pytest.fixture
+async def start_cache() -> AsyncIterator[StartCache]:
+    """Starts services in this process; all of them stop with the test."""
+
+    async with AsyncExitStack() as everything:
+
+        async def start_one(redis_url: str, **variables: str) -> RunningCache:
+            one = AsyncExitStack()
+            everything.push_async_callback(one.aclose)
+            variables = {"redis_url": redis_url, "drain_delay_seconds": "0s"} | variables
+            environment = {name.upper(): value for name, value in variables.items()}
+            spans = InMemorySpanExporter()
+            provider = TracerProvider()
+            provider.add_span_processor(SimpleSpanProcessor(spans))
+            one.callback(provider.shutdown)
+            metrics = Metrics(CATALOGUE, version="test")
+            settings = load(CacheSettings, environment, prefix="")
+            running = await one.enter_async_context(
+                start(settings, Runtime(SystemClock(), metrics, provider))
+            )
+            channel = await one.enter_async_context(
+                grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
+            )
+            stub = cache_service_pb2_grpc.CacheServiceStub(channel)
+            return RunningCache(stub, running.http_port, spans, metrics, one.aclose)
+
+        yield start_one
+
+
+@pytest.fixture
+async def cache(start_cache: StartCache, redis_server) -> RunningCache:
+    """One running service in front of an empty Redis."""
+    return await start_cache(redis_server.url)

@@ -1,0 +1,232 @@
+"""Every field of the key messages decides the key; nothing else does."""
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pannier.cache.v1 import cache_service_pb2 as pb
+from pannier.common.v1 import generation_pb2
+from services.cache.canonical import canonical_fields
+from services.cache.core.keys import entry_key
+from services.cache.core.layers import Layer
+
+KEY_MESSAGES = [pb.EmbeddingSpace, pb.InferenceKey, pb.ChunksKey]
+
+_NUMBERS = (
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64,
+    FieldDescriptor.CPPTYPE_ENUM,
+)
+
+
+def key_of(message: Message) -> bytes:
+    return entry_key(
+        Layer.INFERENCE, tenant_id="acme", fields=canonical_fields(message), pepper=b"p" * 16
+    )
+
+
+def scalar(field: FieldDescriptor, variant: int) -> object:
+    """Returns one of two values of a scalar field, neither of which is its default."""
+    if field.cpp_type in _NUMBERS:
+        return 1 + variant
+    if field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
+        return 0.5 + variant
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return not variant
+    text = f"value {variant}"
+    return text.encode() if field.type == FieldDescriptor.TYPE_BYTES else text
+
+
+def chosen(descriptor: Descriptor, path: tuple[str, ...]) -> list[FieldDescriptor]:
+    """Returns the fields to fill: of a oneof the one on the path, else the first."""
+    fields = []
+    for field in descriptor.fields:
+        oneof = field.containing_oneof
+        if oneof is not None and len(oneof.fields) > 1:
+            names = [each.name for each in oneof.fields]
+            wanted = path[0] if path and path[0] in names else names[0]
+            if field.name != wanted:
+                continue
+        fields.append(field)
+    return fields
+
+
+def fill(message: Message, path: tuple[str, ...]) -> None:
+    """Sets every field, and the one at the end of the path to its other value."""
+    for field in chosen(message.DESCRIPTOR, path):
+        inner = path[1:] if path and path[0] == field.name else ()
+        variant = int(path == (field.name,))
+        if field.message_type is not None:
+            target = getattr(message, field.name)
+            fill(target.add() if field.is_repeated else target, inner)
+        elif field.is_repeated:
+            getattr(message, field.name).append(scalar(field, variant))
+        else:
+            setattr(message, field.name, scalar(field, variant))
+
+
+def leaf_paths(descriptor: Descriptor) -> Iterator[tuple[str, ...]]:
+    for field in descriptor.fields:
+        if field.message_type is None:
+            yield (field.name,)
+        else:
+            for inner in leaf_paths(field.message_type):
+                yield (field.name, *inner)
+
+
+LEAVES = [
+    pytest.param(make, path, id=f"{make.DESCRIPTOR.name}.{'.'.join(path)}")
+    for make in KEY_MESSAGES
+    for path in leaf_paths(make.DESCRIPTOR)
+]
+
+
+def container(message: Message, path: tuple[str, ...]) -> Message:
+    for name in path[:-1]:
+        inner = getattr(message, name)
+        message = inner if isinstance(inner, Message) else inner[0]
+    return message
+
+
+@pytest.mark.parametrize(("make", "path"), LEAVES)
+def test_each_field_changes_the_key(make, path) -> None:
+    base, changed, cleared = make(), make(), make()
+    base_path = (*path[:-1], "")
+    fill(base, base_path)
+    fill(changed, path)
+    fill(cleared, base_path)
+    container(cleared, path).ClearField(path[-1])
+    assert base != changed
+    assert len({key_of(base), key_of(changed), key_of(cleared)}) == 3
+
+
+def test_the_leaves_include_those_of_nested_messages() -> None:
+    paths = {".".join(path) for path in leaf_paths(pb.InferenceKey.DESCRIPTOR)}
+    assert {"sampling.seed", "conversation.messages.role", "prompt.system"} <= paths
+
+
+def test_an_absent_option_differs_from_its_default() -> None:
+    absent = pb.InferenceKey(sampling=generation_pb2.SamplingOptions(seed=1))
+    for name, value in {"temperature": 0.0, "top_p": 0.0, "top_k": 0}.items():
+        zero = pb.InferenceKey(sampling=generation_pb2.SamplingOptions(seed=1, **{name: value}))
+        assert key_of(absent) != key_of(zero)
+
+
+def test_the_same_text_as_prompt_and_as_conversation_makes_two_keys() -> None:
+    message = generation_pb2.ChatMessage(role=generation_pb2.CHAT_ROLE_USER, content="hello")
+    conversation = pb.InferenceKey(conversation=pb.Conversation(messages=[message]))
+    assert key_of(conversation) != key_of(pb.InferenceKey(prompt=pb.Prompt(text="hello")))
+
+
+def test_the_order_of_messages_and_of_stop_sequences_matters() -> None:
+    forth = generation_pb2.SamplingOptions(stop_sequences=["a", "b"])
+    back = generation_pb2.SamplingOptions(stop_sequences=["b", "a"])
+    assert key_of(forth) != key_of(back)
+
+
+def test_text_does_not_slip_from_one_field_into_another() -> None:
+    assert key_of(pb.Prompt(text="ab", system="c")) != key_of(pb.Prompt(text="a", system="bc"))
+    joined = generation_pb2.SamplingOptions(stop_sequences=["ab"])
+    split = generation_pb2.SamplingOptions(stop_sequences=["a", "b"])
+    assert key_of(joined) != key_of(split)
+
+
+def test_the_order_of_fields_on_the_wire_never_matters() -> None:
+    parts = [
+        pb.InferenceKey(model_digest="a" * 64),
+        pb.InferenceKey(prompt=pb.Prompt(text="hello", system="be kind")),
+        pb.InferenceKey(sampling=generation_pb2.SamplingOptions(temperature=0.0)),
+        pb.InferenceKey(sampling=generation_pb2.SamplingOptions(seed=7)),
+    ]
+    keys = set()
+    for order in itertools.permutations(parts):
+        data = b"".join(part.SerializeToString() for part in order)
+        keys.add(key_of(pb.InferenceKey.FromString(data)))
+    assert len(keys) == 1
+
+
+def test_negative_zero_is_zero() -> None:
+    zero = generation_pb2.SamplingOptions(temperature=0.0)
+    negative = generation_pb2.SamplingOptions(temperature=-0.0)
+    assert math.copysign(1, negative.temperature) == -1
+    assert key_of(zero) == key_of(negative)
+
+
+@given(st.floats(), st.floats())
+def test_two_numbers_share_a_key_only_if_they_are_equal(first: float, second: float) -> None:
+    keys = [key_of(generation_pb2.SamplingOptions(temperature=each)) for each in (first, second)]
+    same = first == second or (math.isnan(first) and math.isnan(second))
+    assert (keys[0] == keys[1]) == same
+
+
+def test_numbers_that_are_not_finite_are_told_apart() -> None:
+    options = [
+        generation_pb2.SamplingOptions(temperature=each)
+        for each in (math.nan, math.inf, -math.inf, 0.0)
+    ]
+    assert len({key_of(each) for each in options}) == 4
+
+
+@given(st.text(), st.text())
+def test_two_texts_share_a_key_only_if_they_are_equal(first: str, second: str) -> None:
+    keys = [key_of(pb.Prompt(text=each)) for each in (first, second)]
+    assert (keys[0] == keys[1]) == (first == second)
+
+
+@pytest.fixture(scope="module")
+def newer_key() -> type[Message]:
+    """An InferenceKey as a later release might have it: one more option and a map."""
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="future.proto", package="future.v1", syntax="proto3"
+    )
+    key = file.message_type.add(name="InferenceKey")
+    key.field.add(name="model_digest", number=1, type=kinds.TYPE_STRING, label=1)
+    key.field.add(name="thinking", number=50, type=kinds.TYPE_BOOL, label=1)
+    extra = key.nested_type.add(name="ExtraEntry")
+    extra.options.map_entry = True
+    extra.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=1)
+    extra.field.add(name="value", number=2, type=kinds.TYPE_STRING, label=1)
+    key.field.add(
+        name="extra",
+        number=51,
+        type=kinds.TYPE_MESSAGE,
+        type_name=".future.v1.InferenceKey.ExtraEntry",
+        label=3,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("future.v1.InferenceKey"))
+
+
+def test_a_field_added_to_the_message_takes_part_in_the_key(newer_key) -> None:
+    variants = [
+        newer_key(model_digest="a"),
+        newer_key(model_digest="a", thinking=True),
+        newer_key(model_digest="a", extra={"x": "1"}),
+        newer_key(model_digest="a", extra={"x": "2"}),
+        newer_key(model_digest="a", extra={"x": "1", "y": "2"}),
+    ]
+    assert len({key_of(each) for each in variants}) == len(variants)
+    forth = newer_key(extra={"x": "1", "y": "2"})
+    back = newer_key(extra={"y": "2", "x": "1"})
+    assert key_of(forth) == key_of(back)
+
+
+def test_a_field_that_this_release_does_not_know_takes_part_in_the_key(newer_key) -> None:
+    def received(**fields: object) -> bytes:
+        data = newer_key(model_digest="a", **fields).SerializeToString()
+        return key_of(pb.InferenceKey.FromString(data))
+
+    keys = {received(), received(thinking=True), received(extra={"x": "1"})}
+    assert len(keys) == 3
+    assert received(thinking=True) == received(thinking=True)

@@ -1,0 +1,77 @@
+"""The local level never holds more than its limit and never answers past an expiry."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.cache.core.local_level import LocalLevel, LocalValue
+
+
+def value(size_bytes: int, expires_at: float = 100.0) -> LocalValue:
+    return LocalValue(b"x" * size_bytes, 0, expires_at)
+
+
+@given(
+    st.integers(0, 20_000),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5_000)), max_size=60),
+)
+def test_its_size_stays_within_the_limit(limit: int, puts: list[tuple[int, int]]) -> None:
+    local = LocalLevel(limit)
+    for key, size in puts:
+        local.put(b"%d" % key, value(size))
+        assert local.size_bytes <= limit
+
+
+@given(st.lists(st.integers(0, 40), max_size=80))
+def test_entries_and_evictions_add_up(keys: list[int]) -> None:
+    local = LocalLevel(10_000)
+    added = 0
+    for key in keys:
+        added += local.get(b"%d" % key, 0.0) is None
+        local.put(b"%d" % key, value(1_000))
+    assert local.entry_count + local.eviction_count == added
+
+
+def test_the_least_recently_used_value_goes_first() -> None:
+    local = LocalLevel(3 * 1_500)
+    for key in (b"a", b"b", b"c"):
+        local.put(key, value(1_000))
+    assert local.get(b"a", 0.0) is not None
+    local.put(b"d", value(1_000))
+    assert [local.get(key, 0.0) is not None for key in (b"a", b"b", b"c", b"d")] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert local.eviction_count == 1
+
+
+def test_a_value_is_forgotten_at_its_expiry_and_counted_as_expired() -> None:
+    local = LocalLevel(10_000)
+    local.put(b"a", value(10, expires_at=60.0))
+    assert local.get(b"a", 59.9) == value(10, expires_at=60.0)
+    assert local.get(b"a", 60.0) is None
+    assert (local.entry_count, local.expiry_count, local.eviction_count) == (0, 1, 0)
+
+
+def test_a_hit_does_not_prolong_a_value() -> None:
+    local = LocalLevel(10_000)
+    local.put(b"a", value(10, expires_at=60.0))
+    for now in range(60):
+        assert local.get(b"a", float(now)) is not None
+    assert local.get(b"a", 60.0) is None
+
+
+def test_a_value_that_can_never_fit_replaces_an_old_one_by_nothing() -> None:
+    local = LocalLevel(2_000)
+    local.put(b"a", value(100))
+    local.put(b"a", value(5_000))
+    assert local.get(b"a", 0.0) is None
+    assert local.size_bytes == 0
+
+
+def test_a_limit_of_nothing_holds_nothing() -> None:
+    local = LocalLevel(0)
+    local.put(b"a", value(0))
+    assert local.entry_count == 0
+    assert local.limit_bytes == 0

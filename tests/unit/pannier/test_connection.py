@@ -1,0 +1,74 @@
+"""Where the services are looked for."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+
+from deploy.local.state import Addresses, StackState, StateFile
+from pannier.client import open_channel
+from pannier.commands.connection import find_address, find_trace_url
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> dict[str, str]:
+    """The environment of a folder in which a stack is recorded."""
+    addresses = Addresses(
+        rag="127.0.0.1:1", cache="127.0.0.1:2", balancer="127.0.0.1:3", trace_url="http://t"
+    )
+    StateFile(tmp_path).write(StackState(addresses=addresses))
+    return {"PANNIER_HOME": str(tmp_path)}
+
+
+def test_the_option_comes_first(stack):
+    environment = stack | {"PANNIER_RAG_ADDRESS": "from:1"}
+    assert find_address("rag", "option:1", environment) == "option:1"
+
+
+def test_the_environment_comes_before_the_recorded_stack(stack):
+    assert find_address("cache", "", stack | {"PANNIER_CACHE_ADDRESS": "from:1"}) == "from:1"
+
+
+def test_the_recorded_stack_comes_before_the_defaults(stack):
+    assert find_address("balancer", "", stack) == "127.0.0.1:3"
+    assert find_trace_url(stack) == "http://t"
+
+
+def test_without_anything_the_defaults_hold(tmp_path):
+    nowhere = {"PANNIER_HOME": str(tmp_path)}
+    assert find_address("rag", "", nowhere) == "127.0.0.1:50051"
+    assert find_trace_url(nowhere) == "http://127.0.0.1:3417"
+
+
+def test_a_trace_url_of_ones_own_is_used(stack):
+    assert (
+        find_trace_url(stack | {"PANNIER_TRACE_URL": "http://tempo:3200/"}) == "http://tempo:3200"
+    )
+
+
+def test_metadata_of_one_call_wins_over_that_of_its_channel(services):
+    async def call() -> None:
+        async with open_channel(services.address, tenant="one", traceparent="t") as channel:
+            method = channel.unary_unary("/pannier.rag.v1.RagService/GetStats")
+            with pytest.raises(grpc.aio.AioRpcError):
+                await method(b"", timeout=5, metadata=[("x-pannier-tenant-id", "two")])
+
+    asyncio.run(call())
+    assert services.metadata["x-pannier-tenant-id"] == "two"
+    assert services.metadata["traceparent"] == "t"
+
+
+def test_missing_packages_are_named_with_what_to_do():
+    script = (
+        "import sys; sys.modules['typer'] = None\nfrom pannier.commands.main import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "The pannier command needs two more packages: pip install 'pannier[cli]'\n"
+    )

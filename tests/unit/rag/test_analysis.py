@@ -1,0 +1,94 @@
+# ruff: noqa: RUF001 (full-width digits are what is tested)
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.rag.core.analysis import MAX_TERM_CHARACTERS, analyse_document, analyse_query
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("getHTTPResponse", {"gethttprespons", "get", "http", "respons"}),
+        ("max_retry_count", {"max_retry_count", "max", "retri", "count"}),
+        ("os.path.join", {"os.path.join", "os", "path", "join"}),
+        ("utf-8", {"utf-8", "utf", "8"}),
+        ("sha256", {"sha256", "sha", "256"}),
+        ("v3.11.2", {"v3.11.2", "v3", "3", "11", "2"}),
+        ("__init__", {"init"}),
+    ],
+)
+def test_identifiers_are_kept_whole_and_split(text: str, terms: set[str]) -> None:
+    assert terms <= set(analyse_document(text).counts)
+
+
+@pytest.mark.parametrize("text", ["1,000", "1000", "１０００", "١٠٠٠", "01000"])
+def test_numbers_are_written_one_way(text: str) -> None:
+    assert analyse_query(text) == ("1000",)
+
+
+def test_words_meet_in_their_stem_whatever_their_case() -> None:
+    assert analyse_query("Connections CONNECTED connecting") == ("connect",)
+
+
+def test_other_languages_have_their_own_stems() -> None:
+    assert analyse_query("Häuser", language="german") == ("haus",)
+    assert analyse_query("maisons", language="french") == ("maison",)
+
+
+def test_an_unknown_language_is_refused() -> None:
+    with pytest.raises(KeyError):
+        analyse_document("text", language="klingon")
+
+
+def test_scripts_without_spaces_become_bigrams() -> None:
+    assert analyse_query("机器学习") == ("机器", "器学", "学习")
+    assert "ไท" in analyse_query("ภาษาไทย")
+    assert analyse_query("学") == ("学",)
+    assert {"python", "语言"} <= set(analyse_query("Python语言"))
+
+
+def test_scripts_with_combining_vowels_keep_whole_words() -> None:
+    assert analyse_query("हिन्दी में") == ("हिन्दी", "में")
+
+
+def test_stop_words_go_from_questions_only() -> None:
+    assert analyse_query("What is the timeout of it?") == ("timeout",)
+    assert "the" in analyse_document("the timeout").counts
+
+
+def test_a_question_of_stop_words_keeps_them() -> None:
+    assert analyse_query("to be or not to be") == ("to", "be", "or", "not")
+
+
+def test_lone_latin_letters_are_dropped_but_digits_are_not() -> None:
+    assert analyse_query("x 7 y") == ("7",)
+
+
+def test_invisible_and_bidirectional_controls_vanish_inside_words() -> None:
+    assert analyse_query("pass\u200bword \u202eevil\u202c") == ("password", "evil")
+
+
+def test_question_terms_are_distinct_and_in_order() -> None:
+    assert analyse_query("beta alpha beta alpha") == ("beta", "alpha")
+
+
+def test_length_is_the_sum_of_the_counts() -> None:
+    analysed = analyse_document("retry the retry of retries")
+    assert analysed.counts["retri"] == 3
+    assert analysed.length == sum(analysed.counts.values()) == 5
+
+
+@given(st.text())
+def test_terms_suit_the_store(text: str) -> None:
+    for term in analyse_document(text).counts:
+        assert 0 < len(term) <= MAX_TERM_CHARACTERS + 8  # a stem may grow by a letter or so
+        assert not {unicodedata.category(character) for character in term} & {"Cc", "Cf", "Cs"}
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_every_question_term_is_a_document_term(text: str) -> None:
+    assert set(analyse_query(text)) <= set(analyse_document(text).counts)

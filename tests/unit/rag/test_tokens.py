@@ -1,0 +1,36 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.rag.core.tokens import TokenMeter, estimate_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("", 0, 0),
+        ("The cat sat on the mat.", 6, 9),
+        ("机器学习很有用", 7, 7),
+        ("foo(bar, baz=[1, 2])", 12, 15),
+        ("getHTTPResponseFromServer", 5, 10),
+        ("привет мир", 6, 9),
+        ("2026", 2, 2),
+    ],
+)
+def test_estimates_are_near_what_models_count(text: str, low: int, high: int) -> None:
+    assert low <= estimate_tokens(text) <= high
+
+
+@given(st.text())
+def test_the_meter_agrees_with_the_estimate_of_the_whole_text(text: str) -> None:
+    assert estimate_tokens(text) - 1 <= TokenMeter(text).count(0, len(text)) + 1e-6
+    assert TokenMeter(text).count(0, len(text)) <= estimate_tokens(text) + 1e-6
+
+
+@given(st.text(), st.data())
+def test_the_parts_of_a_text_add_up(text: str, data: st.DataObject) -> None:
+    meter = TokenMeter(text)
+    middle = data.draw(st.integers(0, len(text)))
+    parts = meter.count(0, middle) + meter.count(middle, len(text))
+    assert parts == pytest.approx(meter.count(0, len(text)))
+    assert meter.count(0, middle) >= 0
