@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # gRPC writes notes about connections otherwise.
 export GRPC_VERBOSITY ?= ERROR
+# A thread per core in each process would only have them stand in each other's way.
+export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \

@@ -24,9 +24,11 @@ NO_MODEL = (
     "and the prompt holds no text to answer from."
 )
 
+_MIN_SENTENCES = 2
 _MAX_SENTENCES = 4
 _MAX_CHARACTERS = 400
-# A further sentence must add at least this share of what the best one matches.
+# What a second, and a third or fourth, sentence must add: shares of what the best one matches.
+_MIN_SECOND_GAIN_RATIO = 0.1
 _MIN_GAIN_RATIO = 0.35
 # The answer must match this share of the question's weight, else the sources do not answer it.
 _MIN_COVERAGE_RATIO = 0.3
@@ -92,7 +94,8 @@ def _choose(sources: list[Source], wanted: frozenset[str]) -> list[Sentence]:
     while candidates and len(chosen) < _MAX_SENTENCES:
         gains = [_gain(candidate, idf, covered) for candidate in candidates]
         gain = max(gains)
-        if gain <= best_gain * _MIN_GAIN_RATIO:
+        ratio = _MIN_GAIN_RATIO if len(chosen) >= _MIN_SENTENCES else _MIN_SECOND_GAIN_RATIO
+        if gain <= best_gain * ratio:
             break
         best = candidates.pop(gains.index(gain))
         best_gain = best_gain or gain

@@ -6,13 +6,28 @@ from typing import Any
 
 DEFAULT_CONTEXT_TOKENS = 4096
 
-_INTEGERS = (
-    "num_ctx num_batch num_gpu main_gpu num_thread draft_num_predict num_keep seed num_predict "
-    "top_k repeat_last_n"
-).split()
-_FLOATS = (
-    "top_p min_p typical_p temperature repeat_penalty presence_penalty frequency_penalty"
-).split()
+_INTEGERS = {
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "draft_num_predict",
+    "num_keep",
+    "seed",
+    "num_predict",
+    "top_k",
+    "repeat_last_n",
+}
+_FLOATS = {
+    "top_p",
+    "min_p",
+    "typical_p",
+    "temperature",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+}
 # Load options besides num_ctx, with the value that says the same as leaving the option out.
 _LOAD_DEFAULTS = {
     "num_batch": 512,

@@ -18,6 +18,7 @@ _UNIT_SECONDS = {
     "m": 60.0,
     "h": 3600.0,
 }
+_UNSUPPORTED = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
 _TERM = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
 
@@ -55,9 +56,8 @@ def parse_keep_alive(value: Any) -> float:
     Raises:
         ValueError: With the server's text, where the value is neither.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        kinds = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
-        raise ValueError(f"Unsupported type: '{kinds[type(value)]}'")
+    if type(value) in _UNSUPPORTED:
+        raise ValueError(f"Unsupported type: '{_UNSUPPORTED[type(value)]}'")
     seconds = parse_duration(value) if isinstance(value, str) else float(value)
     return FOREVER_SECONDS if seconds < 0 else min(seconds, FOREVER_SECONDS)
 

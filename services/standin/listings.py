@@ -1,0 +1,103 @@
+"""The endpoints that only tell: version, models, loaded models."""
+
+from typing import Any
+
+from aiohttp import web
+
+from services.standin.core.catalogue import Model
+from services.standin.core.decode import DecodeError, Fields, decode_object
+from services.standin.core.names import parse_name
+from services.standin.core.times import format_local
+from services.standin.state import State
+from services.standin.wire import ApiError, plain, reply
+
+VERSION = "0.33.0"
+"""The release whose behaviour this server follows."""
+
+
+class ListingHandlers:
+    """Endpoints that neither load nor run anything."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def root(self, _: web.Request) -> web.Response:
+        """Say that the server runs, in the words that clients look for."""
+        return plain("Ollama is running", content_type="text/plain; charset=utf-8")
+
+    async def version(self, _: web.Request) -> web.Response:
+        """The version of the API."""
+        return reply({"version": VERSION})
+
+    async def status(self, _: web.Request) -> web.Response:
+        """Whether cloud models can be had: never."""
+        return reply({"cloud": {"disabled": True, "source": "env"}})
+
+    async def tags(self, _: web.Request) -> web.Response:
+        """The models that could be loaded, newest first."""
+        models = sorted(
+            self._state.models, key=lambda model: model.modified_epoch_seconds, reverse=True
+        )
+        return reply(
+            {
+                "models": [
+                    _identity(model)
+                    | {
+                        "modified_at": format_local(model.modified_epoch_seconds),
+                        "size": model.size_bytes,
+                        "digest": model.digest,
+                        "details": model.full_details(),
+                        "capabilities": [model.capability],
+                    }
+                    for model in models
+                ]
+            }
+        )
+
+    async def loaded(self, _: web.Request) -> web.Response:
+        """The models that are loaded, the one that stays longest first."""
+        return reply(
+            {
+                "models": [
+                    _identity(runner.model)
+                    | {
+                        "size": runner.model.size_bytes,
+                        "digest": runner.model.digest,
+                        "details": runner.model.details(),
+                        "expires_at": format_local(expires_at),
+                        "size_vram": 0,
+                        "context_length": runner.context_tokens,
+                    }
+                    for runner, expires_at in self._state.scheduler.loaded()
+                ]
+            }
+        )
+
+    async def show(self, http: web.Request) -> web.Response:
+        """What is known about one model."""
+        fields = Fields(decode_object(await http.read(), "ShowRequest"), "ShowRequest")
+        text = fields.text("model") or fields.text("name")
+        if not text:
+            raise DecodeError("model is required")
+        model = self._state.find(text)
+        name = parse_name(text)
+        if model is None or name is None:
+            raise ApiError(404, f"model '{name.short if name else text}' not found")
+        return reply(
+            {
+                "license": "Apache-2.0",
+                "modelfile": f"# {model.description}\nFROM {model.name.short}\n",
+                "parameters": "",
+                "template": "{{ .Prompt }}",
+                "system": "",
+                "details": model.full_details(),
+                "model_info": model.metadata(),
+                "tensors": [],
+                "capabilities": [model.capability],
+                "modified_at": format_local(model.modified_epoch_seconds),
+            }
+        )
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    return {"name": model.name.short, "model": model.name.short}
