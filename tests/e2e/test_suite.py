@@ -253,7 +253,7 @@ def test_the_command_says_what_is_wrong(filled):
     assert "nothing" in unknown
     assert "COLLECTION_NOT_FOUND" in unknown
     assert "Traceback" not in unknown
-    environment = {**filled.environment, "PANNIER_RAG_ADDRESS": "127.0.0.1:9"}
+    environment = {**filled.environment, "PANNIER_CLIENT_RAG_ADDRESS": "127.0.0.1:9"}
     away = subprocess.run(
         [sys.executable, "-m", "pannier.commands.main", "ask", "Why?", "--collection", "docs"],
         env=environment,

@@ -76,9 +76,9 @@ async def test_the_services_know_where_the_others_are(tmp_path: Path):
 async def test_a_service_waits_for_what_it_needs(tmp_path: Path):
     planned = await plan_stack(tmp_path, {"PATH": "/usr/bin:/bin"})
     needs = {each.name: each.needs for each in planned.components}
-    assert needs["rag"] == ("postgres", "cache", "balancer")
-    assert needs["cache"] == ("redis",)
-    assert needs["balancer"] == tuple(f"standin-{number}" for number in range(1, 9))
+    assert needs["rag"] == ("postgres", "cache", "balancer", "traces")
+    assert needs["cache"] == ("redis", "traces")
+    assert needs["balancer"] == (*(f"standin-{number}" for number in range(1, 9)), "traces")
 
 
 async def test_other_settings_of_a_service_are_handed_on(tmp_path: Path):
@@ -90,11 +90,6 @@ async def test_an_address_of_the_users_own_is_kept(tmp_path: Path):
     planned = await plan_stack(tmp_path, OWN | {"PANNIER_CACHE_GRPC_ADDRESS": "127.0.0.1:7000"})
     assert planned.addresses.cache == "127.0.0.1:7000"
     assert variables(planned, "rag")["PANNIER_RAG_CACHE_ADDRESS"] == "127.0.0.1:7000"
-
-
-async def test_what_only_the_command_reads_is_kept_from_the_services(tmp_path: Path):
-    planned = await plan_stack(tmp_path, OWN | {"PANNIER_RAG_ADDRESS": "elsewhere:1"})
-    assert "PANNIER_RAG_ADDRESS" not in variables(planned, "rag")
 
 
 async def test_a_store_does_not_get_the_users_secrets(tmp_path: Path):
@@ -118,11 +113,11 @@ async def test_a_taken_port_is_replaced_and_that_is_said(
 
 
 async def test_services_run_this_python_and_see_this_code(tmp_path: Path):
-    planned = await plan_stack(tmp_path, OWN | {"PYTHONPATH": "/mine"})
+    planned = await plan_stack(tmp_path, OWN | {"PYTHONPATH": "/mine:here"})
     (rag,) = [each for each in planned.components if each.name == "rag"]
     assert rag.command == (sys.executable, "-P", "-m", "services.rag")
     root = Path(plan.__file__).parents[2]
-    assert rag.environment["PYTHONPATH"] == f"{root}:/mine"
+    assert rag.environment["PYTHONPATH"] == f"{root}:/mine:{Path.cwd() / 'here'}"
     assert rag.environment["OPENBLAS_NUM_THREADS"] == "1"
 
 

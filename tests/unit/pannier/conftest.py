@@ -89,7 +89,7 @@ class ScriptedServices:
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServices]:
     """Yields services that answer nothing yet."""
     monkeypatch.setenv("PANNIER_HOME", str(tmp_path / "home"))
-    for name in ("PANNIER_TENANT", "PANNIER_TRACE_URL", "PANNIER_RAG_ADDRESS"):
+    for name in ("PANNIER_TENANT", "PANNIER_TRACE_URL", "PANNIER_CLIENT_RAG_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     scripted = ScriptedServices()
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
+import pannier
 from deploy.local.state import Addresses, StackState, StateFile
 from pannier.client import open_channel
+from pannier.commands.application import application
 from pannier.commands.connection import find_address, find_trace_url
 
 
@@ -24,12 +27,12 @@ def stack(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_option_comes_first(stack):
-    environment = stack | {"PANNIER_RAG_ADDRESS": "from:1"}
+    environment = stack | {"PANNIER_CLIENT_RAG_ADDRESS": "from:1"}
     assert find_address("rag", "option:1", environment) == "option:1"
 
 
 def test_the_environment_comes_before_the_recorded_stack(stack):
-    assert find_address("cache", "", stack | {"PANNIER_CACHE_ADDRESS": "from:1"}) == "from:1"
+    assert find_address("cache", "", stack | {"PANNIER_CLIENT_CACHE_ADDRESS": "from:1"}) == "from:1"
 
 
 def test_the_recorded_stack_comes_before_the_defaults(stack):
@@ -59,6 +62,11 @@ def test_metadata_of_one_call_wins_over_that_of_its_channel(services):
     asyncio.run(call())
     assert services.metadata["x-pannier-tenant-id"] == "two"
     assert services.metadata["traceparent"] == "t"
+
+
+def test_the_version_is_shown():
+    result = CliRunner().invoke(application, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"{pannier.__version__}\n")
 
 
 def test_missing_packages_are_named_with_what_to_do():

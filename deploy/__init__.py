@@ -1,0 +1,1 @@
+"""How pannier is run: on one machine (`deploy.local`) and elsewhere."""

@@ -1,0 +1,1 @@
+"""The `pannier` command. Needs the extra `cli`; the stack's commands need the extra `demo`."""

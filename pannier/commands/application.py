@@ -1,0 +1,48 @@
+"""The command line: which module serves which command."""
+
+from typing import Annotated
+
+import typer
+
+import pannier
+from pannier.commands import ask, corpus, ingest, retrieve, stack, stats
+
+__all__ = ["application"]
+
+application = typer.Typer(
+    name="pannier",
+    help="The front door of a fleet of Ollama servers: answers over your documents.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback of ours is for us, without the values of all variables.
+    pretty_exceptions_enable=False,
+)
+
+application.command("up")(stack.up)
+application.command("down")(stack.down)
+application.command("status")(stack.status)
+application.command("ingest")(ingest.ingest)
+application.command("ask")(ask.ask)
+application.command("retrieve")(retrieve.retrieve)
+application.command("documents")(corpus.documents)
+application.command("document")(corpus.document)
+application.command("delete")(corpus.delete)
+application.command("collections")(corpus.collections)
+application.command("stats")(stats.stats)
+
+
+def _show_version(asked: bool) -> None:  # noqa: FBT001 - called with the option's value
+    if asked:
+        typer.echo(pannier.__version__)
+        raise typer.Exit
+
+
+@application.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Takes the options that stand before the command."""
