@@ -119,11 +119,6 @@ def test_texts_are_1_to_512_and_none_is_empty():
     assert convert.embedding_request(pb.EmbedRequest(model="m", texts=["ab"])).texts == ("ab",)
 
 
-def test_more_faults_than_fit_into_metadata_are_cut():
-    message = pb.EmbedRequest(model="m", texts=[""] * 512)
-    assert len(fields_refused(convert.embedding_request, message)) == 20
-
-
 def test_page_size_is_filled_in_and_cut_but_not_negative():
     assert convert.page_size(pb.ListModelsRequest()) == 100
     assert convert.page_size(pb.ListModelsRequest(page_size=5)) == 5

@@ -1,3 +1,5 @@
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +19,34 @@ def test_a_backend_never_seen_is_taken_for_average():
     costs = unit_costs(
         {"fast": speed_of(0.01), "slow": speed_of(0.03), "new": Speed()}, DecayedMean(), 0.0
     )
-    assert costs["new"].text_seconds == pytest.approx(0.02)
+    assert costs["new"].text_seconds == pytest.approx((0.01 * 0.03) ** 0.5)
     assert costs["fast"].text_seconds < costs["new"].text_seconds < costs["slow"].text_seconds
+
+
+def test_one_slow_reply_is_no_proof_but_several_are():
+    def excess(*samples):
+        speeds = {f"b{index}": speed_of(0.01) for index in range(7)}
+        speeds["slow"] = Speed()
+        for sample in samples:
+            speeds["slow"] = speeds["slow"].with_texts(sample, 0.0)
+        costs = unit_costs(speeds, DecayedMean(), 0.0)
+        return costs["slow"].text_seconds / costs["b0"].text_seconds
+
+    assert excess(0.1) < excess(0.1, 0.1) < excess(0.1, 0.1, 0.1)
+    assert excess(*[0.1] * 20) > 5
+    assert excess(*[0.03] * 20) > 2
+    for good_samples in range(20):
+        assert excess(0.1, *[0.01] * good_samples) < 1.4
+
+
+def test_noise_leaves_equal_backends_nearly_equal():
+    rng = random.Random(3)
+    speeds = {f"b{index}": Speed() for index in range(8)}
+    for _ in range(100):
+        for name, speed in speeds.items():
+            speeds[name] = speed.with_texts(0.01 * rng.lognormvariate(0, 0.5), 0.0)
+    seconds = [cost.text_seconds for cost in unit_costs(speeds, DecayedMean(), 0.0).values()]
+    assert max(seconds) / min(seconds) < 1.5
 
 
 def test_a_fleet_never_used_has_equal_costs():

@@ -1,0 +1,1 @@
+"""How the balancer reaches the world outside."""

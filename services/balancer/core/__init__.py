@@ -1,0 +1,1 @@
+"""What the balancer knows and decides, free of any I/O."""

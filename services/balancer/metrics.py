@@ -1,0 +1,141 @@
+"""What the balancer measures."""
+
+from collections.abc import Iterable
+
+from services.balancer.core.failures import FailureKind
+from services.balancer.core.requests import Operation
+from services.balancer.core.selection import Reason
+from services.common.metrics import LATENCY_BUCKETS_SECONDS, Metric, MetricKind, Metrics
+
+__all__ = ["ATTEMPT_OUTCOMES", "CATALOGUE", "CHECK_OUTCOMES", "create_series"]
+
+ATTEMPT_OUTCOMES = ("success", "error", "timeout", "cancelled", "rejected")
+CHECK_OUTCOMES = ("success", "error", "timeout")
+
+_BACKEND = "configured backends by host and port, at most 64"
+_OPERATION = "chat, generate, embed"
+# From small models on good cards to large ones on processors.
+_TOKEN_BUCKETS_SECONDS = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.35, 0.5, 1.0, 2.0,
+)  # fmt: skip
+_LOAD_BUCKETS_SECONDS = (
+    0.1, 0.25, 0.5, 1.0, 2.0, 3.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0,
+)  # fmt: skip
+
+CATALOGUE = (
+    Metric(
+        "balancer_requests_total",
+        MetricKind.COUNTER,
+        "Attempts at backends that have ended; a retried request has several.",
+        {
+            "backend": _BACKEND,
+            "operation": _OPERATION,
+            "outcome": "success, error, timeout, cancelled, rejected (the request was at fault)",
+        },
+    ),
+    Metric(
+        "balancer_request_duration_seconds",
+        MetricKind.HISTOGRAM,
+        "What successful attempts took, from request to last byte.",
+        {"backend": _BACKEND, "operation": _OPERATION},
+        LATENCY_BUCKETS_SECONDS,
+    ),
+    Metric(
+        "balancer_time_to_first_token_seconds",
+        MetricKind.HISTOGRAM,
+        "Time from an attempt's request to its first token.",
+        {"backend": _BACKEND},
+    ),
+    Metric(
+        "balancer_time_per_output_token_seconds",
+        MetricKind.HISTOGRAM,
+        "Time per generated token, as the backend reports it.",
+        {"backend": _BACKEND},
+        _TOKEN_BUCKETS_SECONDS,
+    ),
+    Metric(
+        "balancer_tokens_total",
+        MetricKind.COUNTER,
+        "Tokens read and generated, as the backend reports them.",
+        {"backend": _BACKEND, "direction": "input, output"},
+    ),
+    Metric(
+        "balancer_model_load_seconds",
+        MetricKind.HISTOGRAM,
+        "What loading a model took, for requests that had to wait for it.",
+        {"backend": _BACKEND},
+        _LOAD_BUCKETS_SECONDS,
+    ),
+    Metric(
+        "balancer_backend_healthy",
+        MetricKind.GAUGE,
+        "Whether the backend takes requests: 1 or 0.",
+        {"backend": _BACKEND},
+    ),
+    Metric(
+        "balancer_backend_load_score",
+        MetricKind.GAUGE,
+        "Seconds until the backend would be done with one more request; lower is preferred.",
+        {"backend": _BACKEND},
+    ),
+    Metric(
+        "balancer_backend_inflight",
+        MetricKind.GAUGE,
+        "Attempts under way.",
+        {"backend": _BACKEND},
+    ),
+    Metric(
+        "balancer_backend_last_check_timestamp_seconds",
+        MetricKind.GAUGE,
+        "When the backend's health was last checked, seconds since the epoch.",
+        {"backend": _BACKEND},
+    ),
+    Metric(
+        "balancer_health_checks_total",
+        MetricKind.COUNTER,
+        "Health checks.",
+        {"backend": _BACKEND, "outcome": "success, error, timeout"},
+    ),
+    Metric(
+        "balancer_routing_decisions_total",
+        MetricKind.COUNTER,
+        "Choices of a backend by their reason.",
+        {"policy": "lowest_load, only_candidate, round_robin_fallback"},
+    ),
+    Metric(
+        "balancer_retries_total",
+        MetricKind.COUNTER,
+        "Attempts repeated on another backend, by the failure before.",
+        {
+            "reason": "connection, timeout, stalled, busy, server_error, broken_reply, "
+            "model_absent",
+        },
+    ),
+)
+"""Every metric of the balancer; a test holds it against what a running one shows."""
+
+
+def create_series(metrics: Metrics, backend_ids: Iterable[str]) -> None:
+    """Creates all series whose labels are known, so that a rate exists before the first event.
+
+    Args:
+        metrics: The sink.
+        backend_ids: The backends.
+    """
+    for backend_id in backend_ids:
+        for operation in Operation:
+            for outcome in ATTEMPT_OUTCOMES:
+                metrics.count(
+                    "balancer_requests_total", backend_id, operation.value, outcome, amount=0
+                )
+        for outcome in CHECK_OUTCOMES:
+            metrics.count("balancer_health_checks_total", backend_id, outcome, amount=0)
+        for direction in ("input", "output"):
+            metrics.count("balancer_tokens_total", backend_id, direction, amount=0)
+        metrics.set_gauge("balancer_backend_inflight", 0, backend_id)
+        metrics.set_gauge("balancer_backend_healthy", 0, backend_id)
+    for reason in Reason:
+        metrics.count("balancer_routing_decisions_total", reason.value, amount=0)
+    for kind in FailureKind:
+        if kind.retryable:
+            metrics.count("balancer_retries_total", kind.value, amount=0)
