@@ -181,7 +181,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 responses = handler(call.admit(request), context)
                 try:
                     async for response in responses:
-                        await context.write(response)
+                        await call.write(response)
                 finally:
                     close = getattr(responses, "aclose", None)
                     if close is not None:
@@ -198,6 +198,7 @@ class _Call:
         self._name = name
         self._context = context
         self._expired = False
+        self._caller_left = False
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> _Call:
@@ -234,6 +235,15 @@ class _Call:
             return _admitted(request)
         return request
 
+    async def write(self, response: Any) -> None:
+        """Sends a message of a stream."""
+        try:
+            await self._context.write(response)
+        except grpc.aio.InternalError as error:
+            # The caller left while the message was on its way; gRPC has no name of its own for it.
+            self._caller_left = True
+            raise asyncio.CancelledError from error
+
     def _set_deadline(self) -> None:
         remaining = cast("float | None", self._context.time_remaining())
         loop = asyncio.get_running_loop()
@@ -268,7 +278,7 @@ class _Call:
             if self._expired and task is not None:
                 task.uncancel()
                 error = DeadlineExceeded(self._its._default_deadline_seconds)
-            elif task is not None and task.cancelling():
+            elif self._caller_left or (task is not None and task.cancelling()):
                 return
             # Otherwise the handler's own doing: without a status the caller would wait for ever.
         if not isinstance(error, ServiceError):

@@ -35,6 +35,7 @@ from services.common.tracing import make_tracer_provider
 __all__ = ["CommonSettings", "RunningServer", "Runtime", "run_main", "serve"]
 
 _logger = logging.getLogger(__name__)
+_grpc_logger = logging.getLogger("grpc._cython.cygrpc")
 
 EXIT_BAD_SETTINGS = 64
 
@@ -198,7 +199,10 @@ async def serve(
         await runtime.clock.sleep(settings.drain_delay_seconds)
         await interceptor.drain(settings.drain_grace_seconds)
         await runtime.clock.sleep(_FLUSH_SECONDS)
+        # Only those who watch health are still there; gRPC would log each of them as an error.
+        _grpc_logger.disabled = True
         await server.stop(None)
+        _grpc_logger.disabled = False
         operations.stop()
 
 

@@ -54,6 +54,8 @@ class Servicer(pb_grpc.BalancerServiceServicer):
         try:
             yield pb.GenerateResponse(text_delta="a")
             yield pb.GenerateResponse(text_delta="b")
+            while request.model == "endless":
+                yield pb.GenerateResponse(text_delta="x" * 50_000)
             if request.model == "bad":
                 raise InvalidRequest(FieldViolation("model", "Is bad."))
             self.entered.put_nowait("Generate")
@@ -187,6 +189,17 @@ async def test_a_stream_left_early_ends_its_handler_and_both_spans():
             ("CLIENT", "CANCELLED", "ERROR"),
             ("SERVER", "CANCELLED", "UNSET"),
         ]
+
+
+async def test_a_caller_that_leaves_while_a_message_is_on_its_way_is_no_failure(caplog):
+    async with running() as (stub, _, spans, _, _):
+        for _ in range(100):
+            request = pb.GenerateRequest(model="endless")
+            async with aclosing(cancelled_at_end(stub.Generate(request))) as events:
+                await anext(events)
+        outcomes = set(await spans_of(spans, "/Generate", 200))
+    assert outcomes == {("CLIENT", "CANCELLED", "ERROR"), ("SERVER", "CANCELLED", "UNSET")}
+    assert "call failed" not in caplog.text
 
 
 async def test_an_error_in_mid_stream_reaches_the_caller_after_what_was_sent():
