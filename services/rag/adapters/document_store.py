@@ -8,6 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
+from services.rag.adapters.postgres_collections import (
+    UNSETTLED,
+    EmbeddingKind,
+    ensure_collection,
+    find_collection,
+)
+from services.rag.adapters.postgres_deletes import (
+    delete_document_rows,
+    delete_whole_collection,
+)
 from services.rag.adapters.postgres_pool import Connection, PostgresPool
 from services.rag.adapters.postgres_rows import (
     collection_of,
@@ -21,12 +31,8 @@ from services.rag.adapters.postgres_search import (
     TERM_STATISTICS,
     VECTOR_SEARCH,
 )
-from services.rag.adapters.postgres_writes import (
-    delete_document_rows,
-    delete_whole_collection,
-    replace_document,
-)
-from services.rag.core.errors import CollectionNotFound, DocumentNotFound, EmbeddingModelMismatch
+from services.rag.adapters.postgres_writes import replace_document
+from services.rag.core.errors import CollectionNotFound, DocumentNotFound
 from services.rag.core.model import (
     CollectionStats,
     DeletionReceipt,
@@ -46,11 +52,6 @@ from services.rag.core.model import (
 __all__ = ["PostgresDocumentStore"]
 
 _COLLECTION = "SELECT * FROM rag.collection WHERE tenant_id = $1 AND name = $2"
-
-_CREATE_COLLECTION = """
-INSERT INTO rag.collection (tenant_id, name) VALUES ($1, $2)
-ON CONFLICT (tenant_id, name) DO NOTHING
-"""
 
 _COLLECTIONS = "SELECT * FROM rag.collection WHERE tenant_id = $1 ORDER BY name"
 
@@ -85,8 +86,8 @@ WHERE tenant_id = $1 AND name = $2 AND embedding_model = $3 AND text_digest = AN
 class PostgresDocumentStore:
     """Documents, chunks, vectors and the keyword index of all tenants.
 
-    Every method may raise `StoreUnavailable`. A cancelled call leaves no trace: its statement is
-    cancelled on the server and its transaction rolled back.
+    Every method may raise `StoreUnavailable`. The statement of a cancelled call is cancelled on the
+    server too, and a change is then made wholly or not at all.
 
     Args:
         dsn: `postgresql://user:password@host:port/database`.
@@ -130,7 +131,7 @@ class PostgresDocumentStore:
     async def create_collection(self, tenant_id: str, name: str) -> CollectionStats:
         """Makes sure that a collection exists, and returns it as it is."""
         async with self._pool.transaction() as connection:
-            await connection.execute(_CREATE_COLLECTION, tenant_id, name)
+            await ensure_collection(connection, tenant_id, name)
             return collection_of(await _collection(connection, tenant_id, name))
 
     async def get_collection(self, tenant_id: str, name: str) -> CollectionStats:
@@ -276,17 +277,12 @@ class PostgresDocumentStore:
             EmbeddingModelMismatch: Its vectors are of another model or dimension.
         """
         async with self._pool.connection() as connection:
-            facts = await _collection(connection, tenant_id, collection)
-            if facts["embedding_model"] is None:
+            found = await find_collection(connection, tenant_id, collection)
+            if found.embedding == UNSETTLED:
                 return ()
-            if (facts["embedding_model"], facts["embedding_dimension"]) != (model, len(vector)):
-                raise EmbeddingModelMismatch(
-                    collection,
-                    stored=f"{facts['embedding_model']}/{facts['embedding_dimension']}",
-                    given=f"{model}/{len(vector)}",
-                )
+            found.check_embedding(EmbeddingKind(model, len(vector)))
             rows = await connection.fetch(
-                VECTOR_SEARCH, tenant_id, facts["collection_id"], vector, limit
+                VECTOR_SEARCH, tenant_id, found.collection_id, vector, limit
             )
         return tuple(ScoredChunk(row["chunk_id"], 1.0 - row["distance"]) for row in rows)
 

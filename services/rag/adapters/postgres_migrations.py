@@ -39,7 +39,7 @@ class Migration:
 
 
 def load_migrations() -> tuple[Migration, ...]:
-    """Return the migrations of this release, oldest first."""
+    """Returns the migrations of this release, oldest first."""
     found = [
         Migration(int(matched["version"]), matched["name"], entry.read_text("utf-8"))
         for entry in resources.files(_PACKAGE).iterdir()
@@ -51,7 +51,7 @@ def load_migrations() -> tuple[Migration, ...]:
 async def apply_migrations(
     connection: asyncpg.Connection, migrations: Sequence[Migration]
 ) -> tuple[Migration, ...]:
-    """Apply the migrations that the database lacks, and return them.
+    """Applies the migrations that the database lacks, and return them.
 
     Args:
         connection: Outside any transaction; its role may create schemas and extensions.

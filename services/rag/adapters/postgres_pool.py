@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 import numpy as np
@@ -64,7 +64,7 @@ class PostgresPool:
         self._pool: asyncpg.Pool | None = None
 
     async def open(self) -> None:
-        """Migrate the database and connect; does nothing if that is done already.
+        """Migrates the database and connect; does nothing if that is done already.
 
         Raises:
             StoreUnavailable: The database cannot be reached.
@@ -74,7 +74,7 @@ class PostgresPool:
             pass
 
     async def close(self) -> None:
-        """End all connections, waiting for statements under way no longer than their limit."""
+        """Ends all connections, waiting for statements under way no longer than their limit."""
         pool, self._pool = self._pool, None
         if pool is not None:
             try:
@@ -84,7 +84,7 @@ class PostgresPool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection; each statement on it commits by itself.
+        """Lends a connection; each statement on it commits by itself.
 
         Raises:
             StoreUnavailable: The database cannot be reached, or fails or stalls in the block.
@@ -96,7 +96,7 @@ class PostgresPool:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection inside a transaction that commits when the block ends well.
+        """Lends a connection inside a transaction that commits when the block ends well.
 
         Raises:
             StoreUnavailable: As for `connection`; nothing was changed.
@@ -112,7 +112,7 @@ class PostgresPool:
         return self._pool
 
     async def _connect(self) -> asyncpg.Pool:
-        connection = await asyncpg.connect(self._dsn, timeout=self._connect_seconds)
+        connection = await _dial(self._dsn, timeout=self._connect_seconds)
         try:
             await apply_migrations(connection, load_migrations())
             schema = await connection.fetchval(_FIND_VECTOR_SCHEMA)
@@ -126,8 +126,10 @@ class PostgresPool:
 
         return await asyncpg.create_pool(
             self._dsn,
-            min_size=1,
+            # With a minimum the pool would keep trying, and log, while the database is away.
+            min_size=0,
             max_size=self._size,
+            connect=_dial,
             timeout=self._connect_seconds,
             command_timeout=self._statement_seconds + _CLIENT_GRACE_SECONDS,
             server_settings={
@@ -141,11 +143,20 @@ class PostgresPool:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn every way in which the database can be out of reach into `StoreUnavailable`."""
+    """Turns every way in which the database can be out of reach into `StoreUnavailable`."""
     try:
         yield
     except _UNAVAILABLE as error:
         raise StoreUnavailable(_describe(error)) from error
+
+
+async def _dial(*args: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+    """Connects; a server that turns the connection down is as good as none."""
+    try:
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(*args, **options)
+    except asyncpg.PostgresError as error:
+        raise StoreUnavailable(_describe(error, "connection rejected")) from error
+    return connection
 
 
 async def _reset(connection: Connection) -> None:
@@ -163,7 +174,7 @@ def _decode(binary: bytes) -> Vector:
     return np.asarray(HalfVector.from_binary(binary).to_numpy(), dtype=np.float32)
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, otherwise: str = "connection lost or not possible") -> str:
     if isinstance(error, (TimeoutError, asyncpg.QueryCanceledError)):
         return "timed out"
     if isinstance(error, ConnectionRefusedError):
@@ -174,4 +185,4 @@ def _describe(error: BaseException) -> str:
         return "conflict with another transaction"
     if isinstance(error, asyncpg.CannotConnectNowError):
         return "starting up or shutting down"
-    return "connection lost or not possible"
+    return otherwise

@@ -17,6 +17,8 @@ import Stemmer
 from services.rag.core.model import TermFrequencies
 from services.rag.core.stop_words import ENGLISH_STOP_WORDS
 
+__all__ = ["MAX_TERM_CHARACTERS", "VERSION", "analyse_document", "analyse_query"]
+
 VERSION = 1
 """Grows whenever the same text would give other terms: the index must then be rebuilt."""
 
@@ -30,7 +32,7 @@ _UNSPACED = (
 
 
 def _mark_ranges() -> str:
-    """Return the combining marks as a regex class body; regex words leave them out."""
+    """Returns the combining marks as a regex class body; regex words leave them out."""
     ranges: list[list[int]] = []
     for code in range(0x300, 0x10000):
         if unicodedata.category(chr(code)) in ("Mn", "Mc"):
@@ -50,7 +52,7 @@ _CASE_PART = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 
 
 def analyse_document(text: str, *, language: str = "english") -> TermFrequencies:
-    """Return the index terms of a text with their counts.
+    """Returns the index terms of a text with their counts.
 
     Args:
         text: Any text; usually a chunk with its header line.
@@ -67,7 +69,7 @@ def analyse_document(text: str, *, language: str = "english") -> TermFrequencies
 
 
 def analyse_query(text: str, *, language: str = "english") -> tuple[str, ...]:
-    """Return the distinct terms to search for, in the order of the question.
+    """Returns the distinct terms to search for, in the order of the question.
 
     English stop words are left out, unless nothing else would remain.
 
@@ -129,7 +131,7 @@ def _has_case_parts(part: str) -> bool:
 
 
 def _kept(word: str) -> Iterator[str]:
-    """Yield the term for a word, or nothing for a lone Latin letter."""
+    """Yields the term for a word, or nothing for a lone Latin letter."""
     term = word[:MAX_TERM_CHARACTERS].casefold()[:MAX_TERM_CHARACTERS]
     if term.isdecimal():
         yield str(int(term))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from services.rag.core.model import TermFrequencies, TermStatistics
 
+__all__ = ["K1", "B", "inverse_document_frequency", "score_bound", "score_chunks", "term_weight"]
+
 K1 = 1.2
 """Term frequency saturation: the higher, the more repetitions count."""
 
@@ -22,12 +24,12 @@ B = 0.75
 
 
 def inverse_document_frequency(chunk_count: int, document_frequency: int) -> float:
-    """Return the idf of a term found in `document_frequency` of `chunk_count` chunks."""
+    """Returns the idf of a term found in `document_frequency` of `chunk_count` chunks."""
     return log(1.0 + (chunk_count - document_frequency + 0.5) / (document_frequency + 0.5))
 
 
 def term_weight(frequency: int, length: int, average_length: float) -> float:
-    """Return what a term adds per unit of idf; below `K1 + 1` for any frequency.
+    """Returns what a term adds per unit of idf; below `K1 + 1` for any frequency.
 
     Args:
         frequency: How often the term occurs in the chunk, at least 1.
@@ -39,7 +41,7 @@ def term_weight(frequency: int, length: int, average_length: float) -> float:
 
 
 def score_chunks(terms: Iterable[str], chunks: Mapping[int, TermFrequencies]) -> dict[int, float]:
-    """Score every chunk that contains at least one of the distinct query terms.
+    """Scores every chunk that contains at least one of the distinct query terms.
 
     Args:
         terms: Analysed query terms; repetitions count once.
@@ -62,5 +64,5 @@ def score_chunks(terms: Iterable[str], chunks: Mapping[int, TermFrequencies]) ->
 
 
 def score_bound(terms: Iterable[str], statistics: TermStatistics) -> float:
-    """Return a score that no chunk can exceed for these terms, for normalising BM25 to 0..1."""
+    """Returns a score that no chunk can exceed for these terms, for normalising BM25 to 0..1."""
     return (K1 + 1.0) * sum(statistics.idf(term) for term in dict.fromkeys(terms))

@@ -6,21 +6,16 @@ Small neighbouring sections share a chunk. There is no overlap: public compariso
 gain from it at equal token cost.
 """
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import takewhile
 
+from services.rag.core import parsing
 from services.rag.core.model import Chunk
-from services.rag.core.parsing.parsed import (
-    Block,
-    BlockKind,
-    ParsedDocument,
-    Section,
-)
-from services.rag.core.sentences import Span, segment_sentences
+from services.rag.core.packing import Packer
+from services.rag.core.parsing.parsed import Block, BlockKind, ParsedDocument, Section
+from services.rag.core.sentences import Span
 from services.rag.core.tokens import TokenMeter, estimate_tokens
 
 __all__ = [
@@ -41,21 +36,19 @@ MIN_TARGET_TOKENS = 32
 
 # A header takes at most this share of a chunk; longer ones lose their middle headings.
 _MAX_HEADER_RATIO = 0.25
+# What rounding, and cutting a word at either end, may add to the sum of parts.
+_ROUNDING_TOKENS = 3
 _HEADER_SEPARATOR = " › "  # noqa: RUF001
-
-_WORD = re.compile(r"\S+")
-_LINE = re.compile(r"[^\n]*\S[^\n]*")
-_PARAGRAPH = re.compile(r"[^\n]*\S(?:[^\n]|\n(?![ \t|]*\n))*")
-_JOINING = frozenset("\u200d\ufe0e\ufe0f")
-
-_Splitter = Callable[[str], Iterable[Span]]
 
 
 def fingerprint(
     *, target_tokens: int = DEFAULT_TARGET_TOKENS, max_tokens: int = DEFAULT_MAX_TOKENS
 ) -> str:
-    """Return what identifies this way of chunking: same text and fingerprint, same chunks."""
-    return f"{NAME}-{VERSION}/target={target_tokens}/max={max_tokens}"
+    """Returns what identifies this way of chunking.
+
+    Equal bytes, titles, media types and fingerprints have equal chunks.
+    """
+    return f"{NAME}-{VERSION}/parser-{parsing.VERSION}/target={target_tokens}/max={max_tokens}"
 
 
 def chunk_document(
@@ -64,7 +57,7 @@ def chunk_document(
     target_tokens: int = DEFAULT_TARGET_TOKENS,
     max_tokens: int = DEFAULT_MAX_TOKENS,
 ) -> tuple[Chunk, ...]:
-    """Cut a document into chunks.
+    """Cuts a document into chunks.
 
     Chunks are in order, never overlap and are never empty; together they hold every character that
     is not white space. Sizes are estimated tokens of the header and the text together.
@@ -94,7 +87,7 @@ def restore_chunks(
     *,
     max_tokens: int = DEFAULT_MAX_TOKENS,
 ) -> tuple[Chunk, ...]:
-    """Make the chunks of a document again from their places, without looking for them.
+    """Makes the chunks of a document again from their places, without looking for them.
 
     Args:
         document: The same document.
@@ -139,18 +132,17 @@ class _Headers:
         self._made: dict[tuple[str, ...], tuple[str, int]] = {}
 
     def line(self, path: tuple[str, ...]) -> str:
-        """Return the header line."""
+        """Returns the header line."""
         return self._make(path)[0]
 
     def token_count(self, path: tuple[str, ...]) -> int:
-        """Return the line's estimated tokens."""
+        """Returns the line's estimated tokens."""
         return self._make(path)[1]
 
     def _make(self, path: tuple[str, ...]) -> tuple[str, int]:
         if path not in self._made:
             line = _header_line([self._title, *path], self._limit)
-            # One more, for what rounding up may add.
-            self._made[path] = line, estimate_tokens(line) + 1
+            self._made[path] = line, estimate_tokens(line) + _ROUNDING_TOKENS
         return self._made[path]
 
 
@@ -164,24 +156,23 @@ class _Chunker:
         self._headers = _Headers(document.title, max_tokens)
 
     def split_sections(self) -> Iterator[_Piece]:
-        """Yield each section whole, or in parts if it is too large."""
+        """Yields each section whole, or in parts if it is too large."""
         pending: list[Block] = []
         sections = self._document.sections
         for index, section in enumerate(sections):
-            blocks = [*pending, *section.blocks]
+            pending.extend(section.blocks)
             if index + 1 < len(sections) and _only_headings(section):
                 # A bare heading introduces what follows.
-                pending = blocks
                 continue
+            spans = self._pack(pending, section.heading_path)
             pending = []
-            spans = self._pack(blocks, section.heading_path)
             whole = len(spans) == 1
             for span in spans:
                 path = section.heading_path
                 yield _Piece(span, path, path, None if whole else index)
 
     def merge(self, pieces: Iterable[_Piece]) -> list[_Piece]:
-        """Join neighbours that fit the target together and belong together."""
+        """Joins neighbours that fit the target together and belong together."""
         merged: list[_Piece] = []
         for piece in pieces:
             joined = self._join(merged[-1], piece) if merged else None
@@ -207,73 +198,13 @@ class _Chunker:
 
     def _pack(self, blocks: Sequence[Block], path: tuple[str, ...]) -> list[Span]:
         header_tokens = self._headers.token_count(path)
-        packer = _Packer(
-            self._text, self._size, self._target - header_tokens, self._max - header_tokens
+        packer = Packer(
+            self._text,
+            self._size,
+            target=max(self._target - header_tokens, MIN_TARGET_TOKENS // 2),
+            limit=self._max - header_tokens,
         )
         return packer.pack_blocks(blocks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Packer:
-    """Fills spans with units, up to a target, and cuts the units that are too large.
-
-    Attributes:
-        text: The whole text.
-        size: Estimated tokens of a span.
-        target: Size up to which units are put together.
-        limit: Size that no span exceeds.
-    """
-
-    text: str
-    size: Callable[[Span], float]
-    target: int
-    limit: int
-
-    def pack_blocks(self, blocks: Sequence[Block]) -> list[Span]:
-        """Pack blocks, cutting large ones by their kind."""
-        kinds = {block.char_start: block.kind for block in blocks}
-        units = [Span(block.char_start, block.char_end) for block in blocks]
-        return self._pack(units, lambda unit: self._cut(unit, _splitters(kinds[unit.char_start])))
-
-    def _pack(self, units: Sequence[Span], cut: Callable[[Span], list[Span]]) -> list[Span]:
-        packed: list[Span] = []
-        index = 0
-        while index < len(units):
-            start = units[index].char_start
-            rest = Span(start, units[-1].char_end)
-            if self.size(rest) <= self.limit:
-                return [*packed, rest]
-            end = index
-            while (
-                end + 1 < len(units)
-                and self.size(Span(start, units[end + 1].char_end)) <= self.target
-            ):
-                end += 1
-            filled = Span(start, units[end].char_end)
-            packed.extend([filled] if self.size(filled) <= self.limit else cut(filled))
-            index = end + 1
-        return packed
-
-    def _cut(self, unit: Span, splitters: Sequence[_Splitter]) -> list[Span]:
-        if not splitters:
-            return list(self._cut_characters(unit))
-        offset = unit.char_start
-        parts = [
-            Span(offset + start, offset + end)
-            for start, end in splitters[0](self.text[offset : unit.char_end])
-        ]
-        # The first part keeps the indentation of its line.
-        parts[0] = Span(offset, parts[0].char_end)
-        return self._pack(parts, lambda part: self._cut(part, splitters[1:]))
-
-    def _cut_characters(self, unit: Span) -> Iterator[Span]:
-        start = unit.char_start
-        while start < unit.char_end:
-            end = min(start + self.limit // 2, unit.char_end)
-            while end < unit.char_end and end > start + 1 and _sticks(self.text, end):
-                end -= 1
-            yield Span(start, end)
-            start = end
 
 
 def _make_chunk(
@@ -294,33 +225,12 @@ def _make_chunk(
     )
 
 
-def _splitters(kind: BlockKind) -> tuple[_Splitter, ...]:
-    if kind is BlockKind.VERBATIM:
-        return (_matches(_PARAGRAPH), _matches(_LINE), _matches(_WORD))
-    return (segment_sentences, _matches(_LINE), _matches(_WORD))
-
-
-def _matches(pattern: re.Pattern[str]) -> _Splitter:
-    return lambda text: [Span(*match.span()) for match in pattern.finditer(text)]
-
-
-def _sticks(text: str, position: int) -> bool:
-    """Return whether the character at `position` forms one glyph with the one before."""
-    character = text[position]
-    return (
-        unicodedata.category(character).startswith("M")
-        or character in _JOINING
-        or text[position - 1] == "\u200d"
-        or "\U0001f3fb" <= character <= "\U0001f3ff"
-    )
-
-
 def _only_headings(section: Section) -> bool:
     return all(block.kind is BlockKind.HEADING for block in section.blocks)
 
 
 def _related(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
-    """Return whether two headings are siblings, or one is the other's parent."""
+    """Returns whether two headings are siblings, or one is the other's parent."""
     shared = len(_common_prefix(first, second))
     return shared >= len(first) - 1 and shared >= len(second) - 1
 

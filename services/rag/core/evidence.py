@@ -22,7 +22,7 @@ __all__ = ["EvidenceIndex", "Excerpt"]
 _MIN_GAIN = 0.1
 # Two sentences that share more of their terms than this say the same.
 _SAME_RATIO = 0.8
-# A sentence with fewer terms is likely to be a heading or a fragment.
+# A sentence with fewer terms, or without an end mark, is likely to be a heading or a fragment.
 _FEW_TERMS = 4
 _FRAGMENT_FACTOR = 0.5
 # What one place further down among the passages costs.
@@ -156,19 +156,23 @@ class EvidenceIndex:
         relevance = self._coverage(wanted, sentence.terms)
         novelty = self._coverage(wanted - covered, sentence.terms)
         worth = (1.0 - _NOVELTY_WEIGHT) * relevance + _NOVELTY_WEIGHT * novelty
-        if len(sentence.terms) < _FEW_TERMS:
+        if len(sentence.terms) < _FEW_TERMS or not self._is_complete(sentence):
             worth *= _FRAGMENT_FACTOR
         return worth / (1.0 + _RANK_DISCOUNT * sentence.passage_index)
 
+    def _is_complete(self, sentence: _Sentence) -> bool:
+        start, end = sentence.span
+        return _COMPLETE.search(self._texts[sentence.passage_index][start:end]) is not None
+
     def _answers(self, sentences: Sequence[_Sentence]) -> Iterator[_Sentence]:
         for index, sentence in enumerate(sentences):
-            text = self._texts[sentence.passage_index]
-            start, end = sentence.span
-            if _COMPLETE.search(text[start:end]) or index + 1 == len(sentences):
+            if not sentence.terms:
+                continue
+            if self._is_complete(sentence) or index + 1 == len(sentences):
                 yield sentence
             else:
                 following = sentences[index + 1]
-                span = Span(start, following.span.char_end)
+                span = Span(sentence.span.char_start, following.span.char_end)
                 yield _Sentence(sentence.passage_index, span, sentence.terms | following.terms)
 
 

@@ -12,6 +12,15 @@ from enum import StrEnum
 
 from services.rag.core.model import FusedChunk, ScoredChunk
 
+__all__ = [
+    "DEFAULT_RANK_CONSTANT",
+    "DEFAULT_VECTOR_WEIGHT",
+    "FusionMethod",
+    "fuse",
+    "fuse_convex",
+    "fuse_reciprocal_ranks",
+]
+
 DEFAULT_VECTOR_WEIGHT = 0.5
 DEFAULT_RANK_CONSTANT = 60
 
@@ -35,7 +44,7 @@ def fuse_convex(
     *,
     vector_weight: float = DEFAULT_VECTOR_WEIGHT,
 ) -> list[FusedChunk]:
-    """Fuse by a weighted sum of min-max normalised scores; a missing chunk counts 0.
+    """Fuses by a weighted sum of min-max normalised scores; a missing chunk counts 0.
 
     BM25 scores are normalised from their theoretical minimum 0, cosine similarities from the
     lowest one in the list.
@@ -63,7 +72,7 @@ def fuse_reciprocal_ranks(
     *,
     k: int = DEFAULT_RANK_CONSTANT,
 ) -> list[FusedChunk]:
-    """Fuse by the sum of 1 / (k + rank); an arm without the chunk adds nothing.
+    """Fuses by the sum of 1 / (k + rank); an arm without the chunk adds nothing.
 
     The sum is divided by its greatest possible value, so that scores lie between 0 and 1.
     Source: Cormack, Clarke and Büttcher, Reciprocal Rank Fusion (2009).
@@ -85,7 +94,7 @@ def fuse(
     *,
     vector_weight: float = DEFAULT_VECTOR_WEIGHT,
 ) -> list[FusedChunk]:
-    """Fuse by the given method; only the convex one uses the weight, see `fuse_convex`."""
+    """Fuses by the given method; only the convex one uses the weight, see `fuse_convex`."""
     if method is FusionMethod.CONVEX:
         return fuse_convex(vector, keyword, vector_weight=vector_weight)
     return fuse_reciprocal_ranks(vector, keyword)

@@ -134,7 +134,7 @@ class TermStatistics:
     document_frequencies: Mapping[str, int]
 
     def idf(self, term: str) -> float:
-        """Return the inverse document frequency that BM25 uses; greatest for unknown terms."""
+        """Returns the inverse document frequency that BM25 uses; greatest for unknown terms."""
         return inverse_document_frequency(self.chunk_count, self.document_frequencies.get(term, 0))
 
 

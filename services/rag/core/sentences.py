@@ -11,6 +11,15 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+__all__ = [
+    "LOOKAHEAD_CHARACTERS",
+    "MARKER_PATTERN",
+    "Span",
+    "iterate_blocks",
+    "segment_sentences",
+    "split_block",
+]
+
 _ABBREVIATION_LIST = """
 adj adm al approx apr art aug ave bd blvd ca capt cf ch chap co col corp dec dept dr e.g ed eds
 eq eqs esp est et etc feb fig figs gen gov hon i.e inc jan jr jul jun lt ltd mar min mr mrs ms
@@ -24,18 +33,21 @@ LOOKAHEAD_CHARACTERS = 40
 MARKER_PATTERN = r"[\[【［][ ]{0,2}\d{1,3}(?:[ ]{0,2}[,，、;][ ]{0,2}\d{1,3}){0,5}[ ]{0,2}[\]】］]"  # noqa: RUF001
 
 _END = re.compile(
-    r"(?P<wide>[。！？｡]+[」』”’）〉》]{0,3})"  # noqa: RUF001
-    r"|(?P<mark>[.!?…]+)[\"'”’)\]*_`]{0,3}(?=\s|$|[\[【［])"  # noqa: RUF001
+    r"(?<![。！？｡])(?P<wide>[。！？｡]++[」』”’）〉》]{0,3})"  # noqa: RUF001
+    r"|(?<![.!?…])(?P<mark>[.!?…]++)[\"'”’)\]*_`]{0,3}(?=\s|$|[\[【［])"  # noqa: RUF001
 )
 _TRAILING_MARKERS = re.compile(rf"(?:[ ]{{0,2}}{MARKER_PATTERN})+[.。]?")
 _LINE = re.compile(r"[^\n]+\n?|\n")
 _FENCE = re.compile(r"[ >|]*(?:```|~~~)")
 _ITEM = re.compile(r"[ \t>|]*(?:[-*+•‣\u2013]|\d{1,3}[.)]|[a-zA-Z][.)])[ \t]+(?=\S)")
 _ALONE = re.compile(r"[ \t]*(?:#{1,6}[ \t]|\|.*\|[ \t]*$|={3,}|-{3,}|>>> |\.\.\. )")
+_BLANK = re.compile(r"[\s|>]*")
 _INDENT = re.compile(r"[ \t|>]*")
 _LAST_WORD = re.compile(r"[\w.]+$")
 
 _ABBREVIATIONS = frozenset(_ABBREVIATION_LIST.split())
+# A line of at least so many characters may have been wrapped.
+_WRAPPED_CHARACTERS = 50
 # These end a sentence when a capital follows.
 _OFTEN_LAST = frozenset({"etc", "a.m", "p.m", "inc", "ltd", "co", "corp", "u.s", "u.k", "al"})
 
@@ -48,7 +60,7 @@ class Span(NamedTuple):
 
 
 def segment_sentences(text: str) -> list[Span]:
-    """Return the sentences of a text, in order, without the white space around them.
+    """Returns the sentences of a text, in order, without the white space around them.
 
     Every character that is not white space lies in exactly one sentence.
     """
@@ -56,43 +68,34 @@ def segment_sentences(text: str) -> list[Span]:
 
 
 def iterate_blocks(text: str, start: int = 0) -> Iterator[Span]:
-    """Yield runs of lines that no sentence crosses, from `start` (the start of a block) on."""
-    block_start = block_indent = -1
-    fence = ""
-    position = start
-    for line_match in _LINE.finditer(text, start):
-        line, position = line_match[0], line_match.start()
+    """Yields runs of lines that no sentence crosses, from `start` (the start of a block) on."""
+    block_start, indent = -1, 0
+    previous = fence = ""
+    for match in _LINE.finditer(text, start):
+        line = match[0]
         if fence:
             if _FENCE.match(line) and fence in line:
-                fence = ""
-                yield Span(block_start, line_match.end())
-                block_start = -1
-            continue
-        if not line.strip(" \t\n|>\r\f\v"):
-            if block_start >= 0:
-                yield Span(block_start, line_match.end())
-                block_start = -1
-            elif line.strip():
-                yield Span(position, line_match.end())
+                yield Span(block_start, match.end())
+                block_start, fence = -1, ""
             continue
         opening = _FENCE.match(line)
-        indent = _text_indent(line)
-        if block_start >= 0 and (opening or indent != block_indent or _stands_alone(line)):
-            yield Span(block_start, position)
+        if block_start >= 0 and (opening or _starts_block(line, previous, indent)):
+            yield Span(block_start, match.start())
             block_start = -1
         if block_start < 0:
-            block_start, block_indent = position, indent
+            block_start = match.start()
+        indent, previous = _text_indent(line), line
         if opening:
             fence = opening[0][-3:]
-        elif _ALONE.match(line):
-            yield Span(block_start, line_match.end())
+        elif _ALONE.match(line) or _BLANK.fullmatch(line):
+            yield Span(block_start, match.end())
             block_start = -1
     if block_start >= 0:
         yield Span(block_start, len(text))
 
 
 def split_block(text: str, block: Span) -> Iterator[Span]:
-    """Yield the sentences of one block of `iterate_blocks`."""
+    """Yields the sentences of one block of `iterate_blocks`."""
     start = block.char_start
     if not _FENCE.match(text, start, block.char_end):
         position = start
@@ -109,13 +112,22 @@ def split_block(text: str, block: Span) -> Iterator[Span]:
 
 
 def _text_indent(line: str) -> int:
-    """Return the column where the words of a line start, behind a list marker if there is one."""
+    """Returns the column where the words of a line start, behind a list marker if there is one."""
     marker = _ITEM.match(line) or _INDENT.match(line)
     return marker.end() if marker else 0
 
 
-def _stands_alone(line: str) -> bool:
-    return bool(_ITEM.match(line) or _ALONE.match(line))
+def _starts_block(line: str, previous: str, indent: int) -> bool:
+    if _ITEM.match(line) or _ALONE.match(line) or _BLANK.fullmatch(line):
+        return True
+    change = _text_indent(line) - indent
+    return change < 0 or (change > 0 and not _is_wrapped(previous))
+
+
+def _is_wrapped(line: str) -> bool:
+    """Returns whether a line seems to go on in the next one, even if that is indented further."""
+    words = line.strip()
+    return len(words) >= _WRAPPED_CHARACTERS and (words[-1].isalnum() or words[-1] == ",")
 
 
 def _ends_sentence(text: str, block_start: int, end: re.Match[str]) -> bool:
@@ -126,13 +138,16 @@ def _ends_sentence(text: str, block_start: int, end: re.Match[str]) -> bool:
         return False
     if end["mark"] != ".":
         return True
-    line_start = max(text.rfind("\n", 0, end.start()) + 1, block_start)
-    before = text[line_start : end.start()]
+    window_start = max(block_start, end.start() - LOOKAHEAD_CHARACTERS)
+    line_start = text.rfind("\n", window_start, end.start()) + 1
+    before = text[max(line_start, window_start) : end.start()]
     word_match = _LAST_WORD.search(before)
     if word_match is None:
         return True
     word = word_match[0].casefold()
-    if not before[: word_match.start()].strip(" \t|>") and (word.isdigit() or len(word) == 1):
+    starts_line = line_start > 0 or window_start == block_start
+    lead = before[: word_match.start()]
+    if starts_line and not lead.strip(" \t|>") and (word.isdigit() or len(word) == 1):
         return False
     if len(word) == 1 and word.isalpha() and word_match[0].isupper():
         return False

@@ -20,10 +20,13 @@ _PIECE = re.compile(
 
 _ALPHABET_TOKENS_PER_CHARACTER = 0.8
 _DIGIT_TOKENS_PER_CHARACTER = 0.5
+# Longer runs of letters are encoded data rather than names.
+_LONGEST_NAME = 16
+_ENCODED_TOKENS_PER_CHARACTER = 0.5
 
 
 def estimate_tokens(text: str) -> int:
-    """Return the estimated number of model tokens, without the model's own special tokens."""
+    """Returns the estimated number of model tokens, without the model's own special tokens."""
     return ceil(sum(_piece_cost(piece) for piece in _PIECE.finditer(text)))
 
 
@@ -46,7 +49,7 @@ class TokenMeter:
             self._totals.append(total)
 
     def count(self, char_start: int, char_end: int) -> float:
-        """Return the estimated tokens of `text[char_start:char_end]`."""
+        """Returns the estimated tokens of `text[char_start:char_end]`."""
         return self._before(char_end) - self._before(char_start)
 
     def _before(self, position: int) -> float:
@@ -59,14 +62,20 @@ class TokenMeter:
         return total
 
 
+def _word_cost(word: str) -> float:
+    length = min(len(word), _LONGEST_NAME)
+    if length < 3 or word.islower() or word[1:].islower() or word.isupper():
+        cost = 1.1 + 0.18 * max(0, length - 5) + 0.3 * max(0, length - 11)
+    else:
+        cost = 1.0 + 0.27 * length
+    return cost + _ENCODED_TOKENS_PER_CHARACTER * (len(word) - length)
+
+
 def _piece_cost(piece: re.Match[str]) -> float:
     length = piece.end() - piece.start()
     kind = piece.lastgroup
     if kind == "latin":
-        word = piece[0]
-        if length < 3 or word.islower() or word[1:].islower() or word.isupper():
-            return 1.1 + 0.18 * max(0, length - 5) + 0.3 * max(0, length - 11)
-        return 1.0 + 0.27 * length
+        return _word_cost(piece[0])
     if kind == "digits":
         return max(1.0, length * _DIGIT_TOKENS_PER_CHARACTER)
     if kind == "alphabet":

@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 (full-width marks are what is tested)
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.rag.core.citations import Citation, CitationTracker, cite_answer, find_markers
@@ -109,6 +109,7 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(FRAGMENTS, max_size=25).map("".join), st.data())
 def test_citations_do_not_depend_on_how_the_answer_arrives(
     answer: str, data: st.DataObject
@@ -126,6 +127,7 @@ def test_citations_do_not_depend_on_how_the_answer_arrives(
     assert tracker.unknown_marker_count == unknown
 
 
+@settings(deadline=None)
 @given(st.lists(FRAGMENTS, max_size=25).map("".join))
 def test_every_quote_is_exactly_the_stored_text(answer: str) -> None:
     citations, _ = cite_answer(answer, PASSAGES)

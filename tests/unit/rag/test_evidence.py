@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.rag.core.evidence import EvidenceIndex
@@ -76,6 +76,7 @@ def test_selection_finds_nothing_where_no_word_matches() -> None:
 TEXTS = st.text(alphabet="abc .\n|>#-!。é", min_size=1).filter(str.strip)
 
 
+@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=3), st.text(alphabet="abc ."), st.integers(1, 4))
 def test_excerpts_lie_inside_their_passage(texts: list[str], words: str, count: int) -> None:
     index = EvidenceIndex(texts)

@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 (full-width marks are what is tested)
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.rag.core.sentences import segment_sentences
@@ -90,6 +90,20 @@ def test_a_code_fence_is_never_cut() -> None:
     assert cut(f"Look. Here:\n{fence}\nDone.") == ["Look.", "Here:", fence, "Done."]
 
 
+def test_a_long_line_that_goes_on_further_indented_is_one_sentence() -> None:
+    text = (
+        "    run(...): Runs a command, waits for it to complete, then returns a\n"
+        "              CompletedProcess instance.\n"
+        "    Popen(...): More.\n"
+    )
+    assert [" ".join(sentence.split()) for sentence in cut(text)] == [
+        "run(...): Runs a command, waits for it to complete, then returns a "
+        "CompletedProcess instance.",
+        "Popen(...): More.",
+    ]
+
+
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(FRAGMENTS).map("".join)))
 def test_sentences_cover_all_visible_text_in_order_without_overlap(text: str) -> None:
     position = 0

@@ -54,14 +54,15 @@ _BINARY_BYTE = re.compile(rb"[\x00-\x07\x0e-\x1a\x1c-\x1f]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _OVERSTRIKE = re.compile(r"[^\n\x08]\x08")
 _NEWLINE = re.compile(r"\r\n?|\u2028|\u2029|\x85")
-_LOOKS_LIKE_HTML = re.compile(
-    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.I | re.S
-)
+_HTML_START = re.compile(r"<(?:!doctype\s+html|html)\b", re.I)
+# What may stand before that.
+_HTML_PROLOGUE = re.compile(r"<\?xml|<!--", re.I)
+_SPACE = re.compile(r"\s*")
 _LOOKS_LIKE_MARKDOWN = re.compile(r"^(?:#{1,6} \S|```|~~~)", re.M)
 
 
 def decode_text(content: bytes) -> str:
-    """Return the text of a document, with line feeds as its only line breaks.
+    """Returns the text of a document, with line feeds as its only line breaks.
 
     A byte order mark is dropped, and so are control characters and the overstrikes that terminals
     use for bold type.
@@ -91,7 +92,7 @@ def decode_text(content: bytes) -> str:
 
 
 def detect_media_type(text: str, *, file_name: str = "", declared: str = "") -> str:
-    """Return what kind of text this is: what it plainly is, then what it is called.
+    """Returns what kind of text this is: what it plainly is, then what it is called.
 
     Args:
         text: The decoded text.
@@ -101,7 +102,7 @@ def detect_media_type(text: str, *, file_name: str = "", declared: str = "") -> 
     Raises:
         MediaTypeUnsupported: The sender declared a type that is not text.
     """
-    if _LOOKS_LIKE_HTML.match(text):
+    if _looks_like_html(text):
         return HTML
     media_type = declared.partition(";")[0].strip().lower()
     if media_type in _BY_DECLARATION:
@@ -114,3 +115,19 @@ def detect_media_type(text: str, *, file_name: str = "", declared: str = "") -> 
     if not PurePosixPath(file_name).suffix and _LOOKS_LIKE_MARKDOWN.search(text):
         return MARKDOWN
     return PLAIN
+
+
+def _looks_like_html(text: str) -> bool:
+    position = _skip_space(text, 0)
+    while opening := _HTML_PROLOGUE.match(text, position):
+        ending = "-->" if opening[0] == "<!--" else "?>"
+        end = text.find(ending, opening.end())
+        if end < 0:
+            return False
+        position = _skip_space(text, end + len(ending))
+    return _HTML_START.match(text, position) is not None
+
+
+def _skip_space(text: str, position: int) -> int:
+    space = _SPACE.match(text, position)
+    return space.end() if space else position

@@ -17,7 +17,7 @@ __all__ = ["parse_document"]
 def parse_document(
     content: bytes, *, file_name: str = "", media_type: str = "", title: str = ""
 ) -> ParsedDocument:
-    """Read a document.
+    """Reads a document.
 
     The stored text of plain text, Markdown and Python is the decoded text itself; that of HTML is
     its visible text.

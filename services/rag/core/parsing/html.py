@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from services.rag.core.parsing.html_depth import limit_depth
 from services.rag.core.parsing.html_text import TextWriter
 from services.rag.core.parsing.parsed import BlockKind, Draft
 
@@ -33,8 +34,8 @@ _HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGN
 
 
 def parse_html(source: str) -> Draft:
-    """Extract the visible text with its headings, lists, tables and preformatted blocks."""
-    tree = LexborHTMLParser(source)
+    """Extracts the visible text with its headings, lists, tables and preformatted blocks."""
+    tree = LexborHTMLParser(limit_depth(source))
     title_node = tree.css_first("head > title")
     mains = tree.css(_MAIN)
     root = mains[0] if len(mains) == 1 else tree.body
@@ -61,9 +62,10 @@ class _Walker:
     def __init__(self, writer: TextWriter) -> None:
         self._writer = writer
         self._item_depth = 0
+        self._heading_depth = 0
 
     def walk(self, root: LexborNode) -> None:
-        """Visit everything below `root`."""
+        """Visits everything below `root`."""
         # An own stack, because pages nest deeper than Python calls may.
         stack: list[LexborNode | _Leaving] = [root]
         while stack:
@@ -83,7 +85,9 @@ class _Walker:
             writer.line_break()
         elif tag in _HEADINGS:
             writer.paragraph_break()
-            writer.mark(BlockKind.HEADING, _words(node), _HEADINGS[tag])
+            # A heading inside a heading would only repeat its words.
+            if not self._heading_depth:
+                writer.mark(BlockKind.HEADING, _words(node), _HEADINGS[tag])
         elif tag in _VERBATIM:
             writer.paragraph_break()
             writer.mark(BlockKind.VERBATIM)
@@ -100,9 +104,11 @@ class _Walker:
             writer.paragraph_break()
             writer.mark(BlockKind.PARAGRAPH)
         self._item_depth += tag in _ITEMS
+        self._heading_depth += tag in _HEADINGS
 
     def _leave(self, tag: str) -> None:
         self._item_depth -= tag in _ITEMS
+        self._heading_depth -= tag in _HEADINGS
         if tag == "pre":
             self._writer.leave_verbatim()
         if tag in _CELLS:

@@ -16,15 +16,17 @@ class TextWriter:
         self.marks: list[Mark] = []
         self._parts: list[str] = []
         self._length = 0
+        # The last two characters written.
+        self._tail = ""
         self._space_wanted = False
         self._verbatim_depth = 0
 
     def text(self) -> str:
-        """Return all that was written."""
+        """Returns all that was written."""
         return "".join(self._parts)
 
     def words(self, data: str) -> None:
-        """Write running text."""
+        """Writes running text."""
         if self._verbatim_depth:
             self._append(data)
             return
@@ -39,37 +41,35 @@ class TextWriter:
             self._space_wanted = collapsed.endswith(" ")
 
     def line_break(self) -> None:
-        """Start a new line, unless one has just begun."""
+        """Starts a new line, unless one has just begun."""
         self._space_wanted = False
         if not self.at_line_start():
             self._append("\n")
 
     def paragraph_break(self) -> None:
-        """Leave one blank line."""
+        """Leaves one blank line."""
         self.line_break()
-        if self._parts and not self._ends_with("\n\n"):
+        if self._parts and self._tail != "\n\n":
             self._append("\n")
 
     def mark(self, kind: BlockKind, heading: str = "", level: int = 0) -> None:
-        """Say that a block starts here, at the start of a line."""
+        """Says that a block starts here, at the start of a line."""
         self.marks.append(Mark(self._length, kind, heading, level))
 
     def enter_verbatim(self) -> None:
-        """Keep white space as it is from here on."""
+        """Keeps white space as it is from here on."""
         self._verbatim_depth += 1
 
     def leave_verbatim(self) -> None:
-        """Collapse white space again."""
+        """Collapses white space again."""
         self._verbatim_depth -= 1
 
     def _append(self, data: str) -> None:
         if data:
             self._parts.append(data)
             self._length += len(data)
+            self._tail = (self._tail + data[-2:])[-2:]
 
     def at_line_start(self) -> bool:
-        """Return whether the next word would be the first on its line."""
-        return not self._parts or self._parts[-1].endswith("\n")
-
-    def _ends_with(self, ending: str) -> bool:
-        return "".join(self._parts[-2:]).endswith(ending)
+        """Returns whether the next word would be the first on its line."""
+        return not self._parts or self._tail.endswith("\n")

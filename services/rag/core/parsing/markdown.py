@@ -12,9 +12,8 @@ from services.rag.core.parsing.parsed import BlockKind, Draft, Mark
 __all__ = ["parse_markdown"]
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?P<body>.*?\n)?(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
-_FRONT_TITLE = re.compile(
-    r"^title[ \t]*:[ \t]*(?P<quote>[\"']?)(?P<title>.+?)(?P=quote)[ \t]*$", re.M
-)
+_FRONT_TITLE = re.compile(r"^title[ \t]*:(?P<title>.*)$", re.M)
+_MAX_MARKUP_CHARACTERS = 1000
 _LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
 _EMPHASIS = re.compile(r"[`*]+|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)|<[^>]+>")
 
@@ -30,7 +29,7 @@ _KINDS = {
 
 
 def parse_markdown(text: str) -> Draft:
-    """Find the blocks and headings of a Markdown document."""
+    """Finds the blocks and headings of a Markdown document."""
     front = _FRONT_MATTER.match(text)
     title = _front_title(front["body"] or "") if front else ""
     marks = list(_marks(text, front.end() if front else 0))
@@ -64,8 +63,8 @@ def _level(heading: Token) -> int:
 
 def _front_title(body: str) -> str:
     found = _FRONT_TITLE.search(body)
-    return found["title"] if found else ""
+    return found["title"].strip().strip("\"'") if found else ""
 
 
 def _plain_words(markup: str) -> str:
-    return _EMPHASIS.sub("", _LINK.sub(r"\1", markup)).strip()
+    return _EMPHASIS.sub("", _LINK.sub(r"\1", markup[:_MAX_MARKUP_CHARACTERS])).strip()

@@ -100,7 +100,7 @@ class Draft:
 
 
 def build_sections(text: str, marks: Iterable[Mark], *, title: str = "") -> tuple[Section, ...]:
-    """Cut a text at the marks.
+    """Cuts a text at the marks.
 
     Args:
         text: The stored text.
@@ -142,7 +142,7 @@ def _weight(mark: Mark) -> tuple[int, int]:
 
 
 def trim_block(text: str, kind: BlockKind, char_start: int, char_end: int) -> Block | None:
-    """Return the range without blank lines around it, or None if nothing is left.
+    """Returns the range without blank lines around it, or None if nothing is left.
 
     The indentation of the first line stays, because in code it carries meaning.
     """
@@ -156,6 +156,6 @@ def trim_block(text: str, kind: BlockKind, char_start: int, char_end: int) -> Bl
 
 
 def shorten_heading(words: str) -> str:
-    """Return a heading on one line, cut to a bearable length."""
+    """Returns a heading on one line, cut to a bearable length."""
     line = " ".join(words.split())
     return line if len(line) <= MAX_HEADING_CHARACTERS else line[: MAX_HEADING_CHARACTERS - 1] + "…"

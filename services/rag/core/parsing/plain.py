@@ -27,7 +27,7 @@ _MEMBER_RULE = re.compile(r" {4} \|  -{20,}\Z")
 
 
 def parse_plain(text: str) -> Draft:
-    """Find the paragraphs and headings of a plain text."""
+    """Finds the paragraphs and headings of a plain text."""
     marks = list(_Outline(text).marks())
     module = _MODULE_NAME.search(text)
     title = marks[0].heading if marks else ""
@@ -47,7 +47,7 @@ class _Outline:
         self._class = ""
 
     def marks(self) -> Iterator[Mark]:
-        """Yield a mark for each heading, definition, list item and paragraph."""
+        """Yields a mark for each heading, definition, list item and paragraph."""
         position = 0
         starts_block = True
         for index, line in enumerate(self._lines):

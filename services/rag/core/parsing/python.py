@@ -13,7 +13,7 @@ _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def parse_python(text: str, *, module_name: str) -> Draft:
-    """Find the classes and functions of a module; a file that does not parse is plain text.
+    """Finds the classes and functions of a module; a file that does not parse is plain text.
 
     Args:
         text: The source.
@@ -38,7 +38,7 @@ class _Outline:
         self._starts = [0, *accumulate(len(line) + 1 for line in self._lines)]
 
     def marks(self, body: Sequence[ast.stmt], prefix: str = "", level: int = 1) -> Iterator[Mark]:
-        """Yield a mark for every definition, and for the statements between definitions."""
+        """Yields a mark for every definition, and for the statements between definitions."""
         inside_definition = False
         for statement in body:
             start = self._starts[self._first_line(statement)]
@@ -55,7 +55,7 @@ class _Outline:
                 yield Mark(start, _kind(statement))
 
     def _first_line(self, statement: ast.stmt) -> int:
-        """Return the index of the first line, with decorators and the comment right above."""
+        """Returns the index of the first line, with decorators and the comment right above."""
         line = statement.lineno - 1
         if isinstance(statement, _Definition) and statement.decorator_list:
             line = min(line, *(each.lineno - 1 for each in statement.decorator_list))

@@ -2,6 +2,7 @@ import pytest
 
 from services.rag.core.errors import DocumentEmpty
 from services.rag.core.parsing import ParsedDocument, parse_document
+from services.rag.core.parsing.html_depth import limit_depth
 
 PAGE = """<!doctype html><html><head><title>Page &amp; title</title>
 <style>p { color: red }</style><script>alert(1)</script></head><body>
@@ -55,6 +56,15 @@ def test_a_page_without_visible_text_is_refused() -> None:
         parse("<html><body><script>x</script><nav>menu</nav></body></html>")
 
 
-def test_deep_nesting_is_no_obstacle() -> None:
-    depth = 5000
-    assert "core" in parse("<html><body>" + "<div>" * depth + "core" + "</div>" * depth).text
+def test_what_nests_too_deeply_loses_its_tags_and_keeps_its_text() -> None:
+    depth = 20_000
+    document = parse(
+        "<html><body><h1>Top</h1>" + "<div>" * depth + "core" + "</div>" * depth + "<h2>Sub</h2>end"
+    )
+    assert document.text.split() == ["Top", "core", "Sub", "end"]
+    assert [section.heading_path for section in document.sections] == [(), ("Sub",)]
+
+
+def test_ordinary_pages_are_left_alone_by_the_limit_of_depth() -> None:
+    page = PAGE + "<p>old style<p>" * 2000 + "<ul>" + "<li>item" * 2000
+    assert limit_depth(page) is page

@@ -1,0 +1,199 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from services.rag.adapters.document_store import PostgresDocumentStore
+from services.rag.adapters.postgres_pool import PostgresPool
+from services.rag.core.errors import StoreUnavailable
+from tests.kit.rag_documents import MODEL, document, indexed_chunks, opened_store, unit_vector
+
+SLEEP = "SELECT pg_sleep(30)"
+SOCKET = ".s.PGSQL.5432"
+
+
+@pytest.fixture
+async def store(database_dsn: str) -> AsyncIterator[PostgresDocumentStore]:
+    async with opened_store(database_dsn) as store:
+        yield store
+
+
+async def connection_count(dsn: str, state: str) -> int:
+    connection = await asyncpg.connect(dsn)
+    count: int = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = 'pannier-rag' AND state = $1",
+        state,
+    )
+    await connection.close()
+    return count
+
+
+async def until_busy(dsn: str, count: int) -> None:
+    while await connection_count(dsn, "active") < count:
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def pool(database_dsn: str) -> PostgresPool:
+    return PostgresPool(database_dsn, size=2, statement_seconds=5.0, connect_seconds=2.0)
+
+
+async def test_a_cancelled_statement_ends_on_the_server_and_leaves_the_pool_usable(
+    pool: PostgresPool, database_dsn: str
+) -> None:
+    async def sleep() -> None:
+        async with pool.connection() as connection:
+            await connection.execute(SLEEP)
+
+    for _ in range(3):
+        tasks = [asyncio.create_task(sleep()) for _ in range(2)]
+        await until_busy(database_dsn, 2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+    async with asyncio.timeout(2), pool.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    assert await connection_count(database_dsn, "active") == 0
+    await pool.close()
+
+
+async def test_a_cancelled_put_is_done_wholly_or_not_at_all(store: PostgresDocumentStore) -> None:
+    chunks = indexed_chunks([({f"t{n}": 1}, unit_vector(1, n)) for n in range(400)])
+    await store.put_document(document("first"), chunks, embedding_model=MODEL)
+    undone = 0
+    for delay_seconds in (0.0, 0.001, 0.002, 0.005, 0.01, 0.02):
+        task = asyncio.create_task(
+            store.put_document(document("second"), chunks, embedding_model=MODEL)
+        )
+        await asyncio.sleep(delay_seconds)
+        task.cancel()
+        await asyncio.wait([task])
+        found = await store.find_document("acme", "manuals", "second")
+        stats = await store.get_collection("acme", "manuals")
+        hits = await store.search_keyword("acme", "manuals", terms=["t7"], limit=9)
+        assert (stats.chunk_count, len(hits.hits)) == ((800, 2) if found else (400, 1))
+        if found:
+            await store.delete_document("acme", "manuals", "second")
+        else:
+            undone += 1
+    assert undone
+    await store.put_document(document("second"), chunks, embedding_model=MODEL)
+
+
+async def test_a_statement_beyond_its_limit_is_a_store_that_is_unavailable(
+    database_dsn: str,
+) -> None:
+    pool = PostgresPool(database_dsn, size=1, statement_seconds=0.2, connect_seconds=2.0)
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="timed out") as caught:
+        async with pool.connection() as connection:
+            await connection.execute(SLEEP)
+    assert time.monotonic() - started < 1.5
+    assert caught.value.retry_delay_seconds
+    async with pool.connection() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await pool.close()
+
+
+async def test_a_refused_connection_is_told_at_once(unused_tcp_port: int) -> None:
+    store = PostgresDocumentStore(f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/none")
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="connection refused"):
+        await store.open()
+    with pytest.raises(StoreUnavailable):
+        await store.get_collection("acme", "manuals")
+    assert time.monotonic() - started < 1
+    await store.close()
+
+
+async def test_a_database_that_turns_connections_down_is_a_store_that_is_unavailable(
+    database_dsn: str,
+) -> None:
+    name = database_dsn.partition("?")[0].rpartition("/")[2]
+    for dsn in (
+        database_dsn.replace(f"/{name}?", "/no_such_database?"),
+        database_dsn.replace("postgres:", "no_such_role:"),
+    ):
+        store = PostgresDocumentStore(dsn)
+        with pytest.raises(StoreUnavailable, match="connection rejected"):
+            await store.ping()
+        await store.close()
+
+
+async def test_a_missing_socket_is_a_store_that_is_unavailable(tmp_path: Path) -> None:
+    store = PostgresDocumentStore(f"postgresql://postgres@/none?host={tmp_path}")
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    await store.close()
+
+
+async def test_a_server_that_never_answers_is_given_up() -> None:
+    hung_up = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        hung_up.set()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store = PostgresDocumentStore(
+        f"postgresql://postgres@127.0.0.1:{port}/none?sslmode=disable", connect_seconds=0.3
+    )
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="timed out"):
+        await store.ping()
+    assert time.monotonic() - started < 2
+    await hung_up.wait()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_a_lost_connection_is_told_and_the_next_call_gets_a_new_one(
+    store: PostgresDocumentStore, database_dsn: str
+) -> None:
+    await store.ping()
+    other = await asyncpg.connect(database_dsn)
+    await other.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'pannier-rag' AND datname = current_database()"
+    )
+    await other.close()
+    outcomes = []
+    for _ in range(2):
+        try:
+            await store.ping()
+            outcomes.append("answered")
+        except StoreUnavailable:
+            outcomes.append("unavailable")
+    assert outcomes[-1] == "answered"
+
+
+async def test_a_store_that_was_away_at_the_start_is_found_later(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    address, _, folder = database_dsn.partition("host=")
+    store = PostgresDocumentStore(f"{address}host={tmp_path}")
+    with pytest.raises(StoreUnavailable):
+        await store.open()
+    (tmp_path / SOCKET).symlink_to(Path(folder) / SOCKET)
+    assert await store.list_collections("acme") == ()
+    await store.close()
+
+
+async def test_many_first_calls_open_the_store_once(empty_database_dsn: str) -> None:
+    store = PostgresDocumentStore(empty_database_dsn, pool_size=4)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(12):
+            group.create_task(store.ping())
+    await store.close()
+
+
+async def test_a_closed_pool_opens_again_when_it_is_used(store: PostgresDocumentStore) -> None:
+    await store.close()
+    await store.ping()
