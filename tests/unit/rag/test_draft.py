@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +51,7 @@ def test_however_the_answer_comes_its_citations_are_the_same(cuts):
     whole.append(ANSWER)
     whole.finish()
     edges = [0, *sorted(cuts), len(ANSWER)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         parts.append(ANSWER[start:end])
     parts.finish()
     assert parts.text == ANSWER
