@@ -15,4 +15,4 @@ def test_down_leaves_no_process_behind(suite):
     pids = [each["identity"]["pid"] for each in suite.state()["processes"]]
     suite.pannier("down")
     assert [pid for pid in pids if is_running(pid)] == []
-    assert "not" in suite.pannier("status", status=None).lower()
+    assert "No stack runs" in suite.pannier("status", status=1)
