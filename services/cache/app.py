@@ -1,10 +1,9 @@
 """Puts the cache service together."""
 
-import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from pannier.cache.v1 import cache_service_pb2, cache_service_pb2_grpc
 from services.cache.adapters.redis_store import RedisStore
@@ -18,6 +17,7 @@ from services.cache.settings import DEVELOPMENT_PEPPER, CacheSettings, redis_is_
 from services.cache.shared_level import SharedLevel
 from services.common.interceptors import remaining_seconds
 from services.common.server import RunningServer, Runtime, serve
+from services.common.tasks import in_background
 
 __all__ = ["start"]
 
@@ -51,26 +51,25 @@ async def start(settings: CacheSettings, runtime: Runtime) -> AsyncIterator[Runn
     servicer = CacheServicer(levels, started_at=runtime.clock.now())
 
     await levels.shared.settle()
-    watch = asyncio.create_task(levels.shared.watch(), name="watch the shared store")
     try:
-        async with serve(
-            "cache",
-            settings,
-            runtime,
-            registrations=[
-                (
-                    _SERVICE,
-                    lambda server: cache_service_pb2_grpc.add_CacheServiceServicer_to_server(
-                        servicer, server
-                    ),
-                )
-            ],
-        ) as running:
+        async with (
+            in_background(levels.shared.watch()),
+            serve(
+                "cache",
+                settings,
+                runtime,
+                registrations=[
+                    (
+                        _SERVICE,
+                        lambda server: cache_service_pb2_grpc.add_CacheServiceServicer_to_server(
+                            servicer, server
+                        ),
+                    )
+                ],
+            ) as running,
+        ):
             yield running
     finally:
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
         await store.close()
 
 

@@ -22,22 +22,11 @@ __all__ = ["cancelled_at_end", "open_channel"]
 # Kept back from the caller's deadline, so that a failure further in can still be told.
 _DEADLINE_MARGIN_SECONDS = 0.005
 
+# No retries here: the balancer retries itself, and repeating its calls would multiply them; what
+# the cache does not answer is done without. gRPC still repeats what never left this process.
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": ""},
-    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "0.5s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
 }
 
 

@@ -169,25 +169,22 @@ class InvalidIdentity(ServiceError):
 
 
 class DeadlineExceeded(ServiceError):
-    """The call took longer than its deadline.
+    """A call whose caller set no deadline took longer than the default one.
+
+    Where the caller has set one, gRPC ends the call by itself.
 
     Args:
-        deadline_seconds: How long the call was given.
-        source: "caller", or "default" where the caller set no deadline.
+        deadline_seconds: The default.
     """
 
     reason = "DEADLINE_EXCEEDED"
     code = StatusCode.DEADLINE_EXCEEDED
 
-    def __init__(self, deadline_seconds: float, *, source: str = "default") -> None:
-        advice = (
-            "The call had no deadline, so the service's default applied. Set a deadline."
-            if source == "default"
-            else "Set a longer deadline."
-        )
+    def __init__(self, deadline_seconds: float) -> None:
         super().__init__(
-            f"The call took longer than {deadline_seconds:g} s. {advice}",
-            metadata={"deadline_source": source, "deadline_seconds": f"{deadline_seconds:g}"},
+            f"The call took longer than {deadline_seconds:g} s. It had no deadline, so the "
+            "service's default applied. Set a deadline.",
+            metadata={"deadline_source": "default", "deadline_seconds": f"{deadline_seconds:g}"},
         )
 
 

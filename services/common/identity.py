@@ -54,11 +54,13 @@ def identity_from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Ident
         metadata: Pairs of lower-case key and value.
 
     Raises:
-        InvalidIdentity: Tenant or user have a form that is not allowed.
+        InvalidIdentity: Tenant or user have a form that is not allowed, or there are two tenants.
     """
-    tenant_id, user_id = "default", ""
+    tenant_id, user_id = "", ""
     for key, value in metadata:
         if key == TENANT_HEADER:
+            if tenant_id not in ("", value):
+                raise InvalidIdentity(TENANT_HEADER, "a call belongs to one tenant, not to two.")
             tenant_id = str(value)
             if not _TENANT.fullmatch(tenant_id):
                 raise InvalidIdentity(
@@ -70,7 +72,7 @@ def identity_from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Ident
             user_id = str(value)
             if not _USER.fullmatch(user_id):
                 raise InvalidIdentity(USER_HEADER, "a user has 1 to 128 visible ASCII characters.")
-    return Identity(tenant_id, user_id)
+    return Identity(tenant_id or "default", user_id)
 
 
 def identity_metadata(identity: Identity) -> list[tuple[str, str]]:

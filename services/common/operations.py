@@ -6,6 +6,7 @@ still shows in `/healthz`.
 
 import threading
 from collections.abc import Callable, Iterable
+from socket import AF_INET6
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -21,6 +22,10 @@ _STOP_POLL_SECONDS = 0.1
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = AF_INET6
 
 
 class _Handler(WSGIRequestHandler):
@@ -44,7 +49,11 @@ class OperationsServer:
         self._metrics = make_wsgi_app(registry, disable_compression=True)
         self._ready = ready
         self._server = make_server(
-            host, port, self._respond, server_class=_Server, handler_class=_Handler
+            host,
+            port,
+            self._respond,
+            server_class=_Server6 if ":" in host else _Server,
+            handler_class=_Handler,
         )
         self._thread = threading.Thread(
             target=self._server.serve_forever,

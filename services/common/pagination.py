@@ -13,6 +13,9 @@ __all__ = ["check_page_size", "decode_page_token", "encode_page_token"]
 DEFAULT_PAGE_SIZE = 100
 MAXIMUM_PAGE_SIZE = 1000
 
+# A position is an id of up to 512 characters, written in JSON and base64.
+_MAXIMUM_TOKEN_LENGTH = 16_384
+
 
 def check_page_size(page_size: int, violations: Violations) -> int:
     """Returns the size to use: the default for 0, the maximum for more than that."""
@@ -39,11 +42,16 @@ def decode_page_token(request: str, token: str) -> str:
     """
     if not token:
         return ""
+    if len(token) > _MAXIMUM_TOKEN_LENGTH:
+        raise PageTokenMismatch
     try:
         digest, position = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, RecursionError, binascii.Error):
         raise PageTokenMismatch from None
     if digest != _digest(request) or not isinstance(position, str):
+        raise PageTokenMismatch
+    # No position of ours holds what no store can compare.
+    if "\0" in position or any("\ud800" <= each <= "\udfff" for each in position):
         raise PageTokenMismatch
     return position
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TypeVar
 
 import grpc
@@ -98,13 +99,21 @@ class CommonSettings:
 
     def __post_init__(self) -> None:
         """Refuses to listen to strangers without protection."""
-        host = self.grpc_address.rpartition(":")[0]
-        loopback = host in ("localhost", "[::1]") or host.startswith("127.")
-        if not loopback and not self.allow_insecure:
-            raise ValueError(
-                f"{host} is no loopback address, and neither TLS nor authentication are available "
-                "yet: bind 127.0.0.1, or set ..._ALLOW_INSECURE=true on a network you trust"
-            )
+        for address in (self.grpc_address, self.http_address):
+            host = address.rpartition(":")[0].strip("[]")
+            if not _is_loopback(host) and not self.allow_insecure:
+                raise ValueError(
+                    f"{host} is no loopback address, and neither TLS nor authentication are "
+                    "available yet: bind 127.0.0.1, or set ..._ALLOW_INSECURE=true on a network "
+                    "you trust"
+                )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +220,8 @@ def _server_options(maximum_request_bytes: int) -> list[tuple[str, int]]:
         # On by default, it would let a second process share the port by mistake.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", maximum_request_bytes * _HARD_LIMIT_FACTOR),
-        ("grpc.max_send_message_length", maximum_request_bytes * _HARD_LIMIT_FACTOR),
+        # What a service sends is bounded by what it was given; clients set their own limit.
+        ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.ping_timeout_ms", 5_000),

@@ -1,6 +1,7 @@
 """Answers questions: retrieve, ask the cache, ask a model; do with less where something fails."""
 
-from collections.abc import AsyncGenerator, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,9 @@ from services.rag.recorder import OpenStage, Recorder
 from services.rag.retrieve import Retriever
 
 __all__ = ["AnswerDefaults", "Answerer"]
+
+_RESERVE_SECONDS = 0.5
+_RESERVE_RATIO = 0.25
 
 _NO_MATCH = "Nothing in the collection matches the question."
 
@@ -65,14 +69,29 @@ class AnswerDefaults:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Task:
-    """One question with everything that does not change while it is answered."""
+    """One question on its way to an answer.
+
+    Attributes:
+        question: What is asked.
+        sampling: How tokens are chosen, defaults filled in.
+        recorder: Receives stages, degradations and warnings.
+        partial_answers: Whether texts are shown as they come.
+        cache_is_away: Whether the cache did not answer; it is then not waited for again.
+    """
 
     question: Question
     sampling: Sampling
     recorder: Recorder
     partial_answers: bool
+    cache_is_away: bool = False
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether one answer may stand for others: a chance answer only if it has sources."""
+        repeatable = self.sampling.temperature == 0 or self.sampling.seed is not None
+        return repeatable or self.question.mode is Mode.RAG
 
 
 class Answerer:
@@ -84,6 +103,7 @@ class Answerer:
         models: Asked second.
         catalogue: Models of the fleet.
         defaults: What holds where the caller says nothing.
+        remaining_seconds: What is left of the running call's deadline; None where there is none.
     """
 
     def __init__(
@@ -94,12 +114,14 @@ class Answerer:
         models: ModelsPort,
         catalogue: ModelCatalogue,
         defaults: AnswerDefaults,
+        remaining_seconds: Callable[[], float | None],
     ) -> None:
         self._retriever = retriever
         self._cache = cache
         self._models = models
         self._catalogue = catalogue
         self._defaults = defaults
+        self._remaining_seconds = remaining_seconds
 
     async def answer(
         self, tenant_id: str, question: Question, recorder: Recorder, *, partial_answers: bool
@@ -140,7 +162,12 @@ class Answerer:
     async def _grounded(self, tenant_id: str, task: _Task) -> AsyncGenerator[AnswerEvent, None]:
         question, recorder = task.question, task.recorder
         retrieved = await self._retriever.retrieve(
-            tenant_id, question.collection, question.text, question.retrieval, recorder
+            tenant_id,
+            question.collection,
+            question.text,
+            question.retrieval,
+            recorder,
+            bypass_cache=question.cache_policy is CachePolicy.BYPASS,
         )
         passages = fit_passages(
             question.text,
@@ -148,6 +175,11 @@ class Answerer:
             context_token_count=task.sampling.context_token_count or 0,
             answer_token_count=task.sampling.max_output_token_count or 0,
         )
+        if len(passages) < len(retrieved):
+            recorder.warnings.append(
+                f"{len(retrieved) - len(passages)} of {len(retrieved)} passages do not fit the "
+                "context beside the answer; ask for fewer tokens or a larger context."
+            )
         yield PassagesFound(passages)
         if not passages:
             yield _NO_MATCH
@@ -169,7 +201,7 @@ class Answerer:
                 "generate",
                 error.message,
             )
-            for event in _extracted(task, passages):
+            for event in await asyncio.to_thread(_extracted, task, passages):
                 yield event
 
     async def _model_answer(
@@ -190,7 +222,12 @@ class Answerer:
         stage = OpenStage(failed=True)
         started: ChatStarted | None = None
         completed: ChatCompleted | None = None
-        chat = self._models.chat(model.name, messages, task.sampling)
+        chat = self._models.chat(
+            model.name,
+            messages,
+            task.sampling,
+            time_limit_seconds=self._generation_limit_seconds(draft),
+        )
         try:
             async with aclosing(chat):
                 async for event in chat:
@@ -204,6 +241,8 @@ class Answerer:
                         completed = event
             if started is None or completed is None:
                 raise PeerUnavailable("balancer", "the answer ended without being complete")
+            if draft.passages and not draft.text.strip():
+                raise PeerUnavailable(model.name, "its answer is empty")
             stage.failed = False
         except ServiceError as error:
             if draft.text and task.partial_answers:
@@ -231,8 +270,15 @@ class Answerer:
             backend_id=started.backend_id,
         )
 
+    def _generation_limit_seconds(self, draft: Draft) -> float | None:
+        """Leaves time before the caller's deadline for an answer from the sources."""
+        remaining = self._remaining_seconds()
+        if remaining is None or not draft.passages:
+            return None
+        return remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_RATIO)
+
     async def _look_up(self, task: _Task, key: InferenceKey) -> CachedInference | None:
-        if task.question.cache_policy is not CachePolicy.USE:
+        if task.question.cache_policy is not CachePolicy.USE or not task.cacheable:
             return None
         lookup = InferenceLookup(outcome="unavailable", inference=None, degraded=True)
         with task.recorder.stage("inference_lookup") as stage:
@@ -240,13 +286,16 @@ class Answerer:
                 lookup = await self._cache.lookup_inference(key, mode=task.question.mode.value)
             except PeerUnavailable:
                 stage.failed = True
+                task.cache_is_away = True
             stage.cache_outcome = lookup.outcome
         if lookup.degraded:
             _degrade_cache(task, "inference_lookup")
         return lookup.inference
 
     async def _keep(self, task: _Task, key: InferenceKey, inference: CachedInference) -> None:
-        if task.question.cache_policy is CachePolicy.BYPASS or not inference.text:
+        unwanted = task.question.cache_policy is CachePolicy.BYPASS or not task.cacheable
+        incomplete = not inference.text or inference.finish_reason not in ("stop", "length")
+        if unwanted or incomplete or task.cache_is_away:
             return
         with task.recorder.stage("inference_store") as stage:
             try:
@@ -284,6 +333,8 @@ def _answer(
         task.recorder.warnings.append(
             f"{draft.unknown_marker_count} markers of the answer name no passage."
         )
+    if not draft.text.strip():
+        task.recorder.warnings.append("The model's answer is empty.")
     if inference.finish_reason == "length":
         task.recorder.warnings.append("The answer was cut at the token limit.")
     return Answer(
@@ -299,15 +350,14 @@ def _answer(
     )
 
 
-def _extracted(task: _Task, passages: tuple[RankedPassage, ...]) -> Iterator[AnswerEvent]:
+def _extracted(task: _Task, passages: tuple[RankedPassage, ...]) -> list[AnswerEvent]:
     with task.recorder.stage("extract"):
         text, citations = extract_answer(task.question.text, passages)
-    yield text
-    yield from citations
-    yield Answer(
+    answer = Answer(
         text=text,
         citations=citations,
         passages=passages,
         origin=AnswerOrigin.EXTRACTIVE,
         mode=task.question.mode,
     )
+    return [text, *citations, answer]

@@ -1,14 +1,16 @@
 """The composition root of the rag service: makes every part and orders start and stop."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pannier
 from pannier.rag.v1 import corpus_service_pb2, rag_service_pb2
 from pannier.rag.v1.corpus_service_pb2_grpc import add_CorpusServiceServicer_to_server
 from pannier.rag.v1.rag_service_pb2_grpc import add_RagServiceServicer_to_server
 from services.common.channels import open_channel
+from services.common.interceptors import remaining_seconds
 from services.common.server import RunningServer, Runtime, serve
+from services.common.tasks import in_background
 from services.rag.adapters.balancer_grpc import GrpcModels
 from services.rag.adapters.cache_grpc import GrpcCache
 from services.rag.adapters.document_store import PostgresDocumentStore
@@ -21,6 +23,7 @@ from services.rag.retrieve import Retriever
 from services.rag.servicer import RagServicer
 from services.rag.settings import RagSettings
 from services.rag.statistics import RagStatistics
+from services.rag.watch_store import StoreWatch
 
 __all__ = ["start"]
 
@@ -69,6 +72,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         embeddings=embeddings,
         models=catalogue,
         embedding_time_limit_seconds=settings.embedding_time_limit_seconds,
+        remaining_seconds=remaining_seconds,
     )
     answerer = Answerer(
         retriever=retriever,
@@ -80,6 +84,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
             answer_token_count=settings.answer_token_count,
             context_token_count=settings.context_token_count,
         ),
+        remaining_seconds=remaining_seconds,
     )
     ingestion = Ingestion(
         store=store,
@@ -91,6 +96,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
             chunk_token_count=settings.chunk_token_count,
             maximum_chunk_token_count=settings.maximum_chunk_token_count,
             document_concurrency=settings.ingest_document_concurrency,
+            content_bytes=settings.ingest_content_bytes,
             embedding_batch_size=settings.embedding_batch_size,
             embedding_concurrency=settings.embedding_concurrency,
         ),
@@ -116,11 +122,19 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
             lambda server: add_CorpusServiceServicer_to_server(corpus_servicer, server),
         ),
     ]
-    try:
+    store_watch = StoreWatch(store, clock=runtime.clock)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(cache_channel.close)
+        stack.push_async_callback(balancer_channel.close)
+        stack.push_async_callback(store.close)
         await store.open()
-        async with serve("rag", settings, runtime, registrations=registrations) as running:
-            yield running
-    finally:
-        await cache_channel.close()
-        await balancer_channel.close()
-        await store.close()
+        await stack.enter_async_context(in_background(catalogue.watch(), store_watch.watch()))
+        yield await stack.enter_async_context(
+            serve(
+                "rag",
+                settings,
+                runtime,
+                registrations=registrations,
+                ready=lambda: store_watch.reachable,
+            )
+        )

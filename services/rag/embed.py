@@ -19,7 +19,7 @@ class EmbeddingsFound:
     Attributes:
         vectors: One per text.
         computed_count: Vectors the balancer computed now.
-        cache_outcome: `hit_local`, `hit_shared`, `miss` or `unavailable`.
+        cache_outcome: `hit_local`, `hit_shared`, `miss`, `bypassed` or `unavailable`.
         cache_degraded: Whether the cache or its store could not be asked.
     """
 
@@ -42,7 +42,12 @@ class EmbeddingSource:
         self._models = models
 
     async def embed(
-        self, model: ModelFacts, texts: Sequence[str], *, time_limit_seconds: float | None = None
+        self,
+        model: ModelFacts,
+        texts: Sequence[str],
+        *,
+        time_limit_seconds: float | None = None,
+        bypass_cache: bool = False,
     ) -> EmbeddingsFound:
         """Finds or computes the vectors of texts.
 
@@ -50,6 +55,7 @@ class EmbeddingSource:
             model: The embedding model.
             texts: 1 to 512 texts.
             time_limit_seconds: Longest time of the computation.
+            bypass_cache: Whether to neither ask the cache nor tell it.
 
         Raises:
             PeerUnavailable: The balancer cannot be asked.
@@ -59,21 +65,24 @@ class EmbeddingSource:
         known: dict[str, Vector] = {}
         degraded, outcome = False, "unavailable"
         distinct = list(dict.fromkeys(texts))
-        try:
-            lookups = await self._cache.lookup_embeddings(model.digest, distinct)
-        except PeerUnavailable:
-            degraded = True
+        if bypass_cache:
+            outcome = "bypassed"
         else:
-            degraded, outcome = lookups.degraded, lookups.outcome
-            known = {
-                text: vector
-                for text, vector in zip(distinct, lookups.vectors, strict=True)
-                if vector is not None
-            }
+            try:
+                lookups = await self._cache.lookup_embeddings(model.digest, distinct)
+            except PeerUnavailable:
+                degraded = True
+            else:
+                degraded, outcome = lookups.degraded, lookups.outcome
+                known = {
+                    text: vector
+                    for text, vector in zip(distinct, lookups.vectors, strict=True)
+                    if vector is not None
+                }
         missing = [text for text in distinct if text not in known]
         if missing:
             known |= await self._compute(
-                model, missing, time_limit_seconds, store=outcome != "unavailable"
+                model, missing, time_limit_seconds, store=outcome not in ("unavailable", "bypassed")
             )
         return EmbeddingsFound(
             vectors=tuple(known[text] for text in texts),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from services.common.clock import Clock
 from services.common.errors import ServiceError
@@ -10,7 +11,8 @@ from services.rag.ports import ModelFacts, ModelsPort
 
 __all__ = ["ModelCatalogue", "canonical_name", "model_identity", "split_identity"]
 
-_FRESH_SECONDS = 30.0
+_INTERVAL_SECONDS = 30.0
+_FIRST_PAUSE_SECONDS = 1.0
 
 
 def canonical_name(name: str) -> str:
@@ -33,12 +35,12 @@ def split_identity(identity: str) -> tuple[str, str]:
 class ModelCatalogue:
     """Resolves model names to models of the fleet.
 
-    What was learned last is used on while the balancer cannot be asked, so that cached answers
-    stay within reach.
+    What is known is used without asking, and learned anew in the background; so a balancer that
+    is away or frozen keeps no cached answer out of reach.
 
     Args:
         models: The balancer.
-        clock: Tells how old the knowledge is.
+        clock: Waits between one look and the next.
         chat_model: Default model that answers; empty for the first that generates text.
         embedding_model: Default model that embeds; empty for the first that embeds.
     """
@@ -51,8 +53,14 @@ class ModelCatalogue:
         self._chat_model = chat_model
         self._embedding_model = embedding_model
         self._known: tuple[ModelFacts, ...] = ()
-        self._learned_at = -_FRESH_SECONDS
-        self._refreshing = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
+
+    async def watch(self) -> None:
+        """Learns from time to time which models there are; never returns."""
+        while True:
+            with suppress(ServiceError):
+                await self._learn()
+            await self._clock.sleep(_INTERVAL_SECONDS if self._known else _FIRST_PAUSE_SECONDS)
 
     async def chat_model(self, name: str = "") -> ModelFacts:
         """Finds the model that answers.
@@ -62,7 +70,7 @@ class ModelCatalogue:
 
         Raises:
             ModelNotFound: The fleet does not have it.
-            PeerUnavailable: The balancer cannot be asked and nothing is known from before.
+            ServiceError: It is not known yet, and the balancer cannot be asked.
         """
         return await self._find(
             name or self._chat_model, "generates text", lambda model: model.generates
@@ -78,9 +86,8 @@ class ModelCatalogue:
         self, name: str, ability: str, able: Callable[[ModelFacts], bool]
     ) -> ModelFacts:
         found = self._search(name, able)
-        fresh = self._clock.monotonic() - self._learned_at < _FRESH_SECONDS
-        if found is None or not fresh:
-            await self._refresh(required=found is None)
+        if found is None:
+            await self._learn()
             found = self._search(name, able)
         if found is None:
             raise ModelNotFound(
@@ -99,15 +106,11 @@ class ModelCatalogue:
             None,
         )
 
-    async def _refresh(self, *, required: bool) -> None:
-        asked_at = self._clock.monotonic()
-        async with self._refreshing:
-            if self._learned_at >= asked_at:
-                return
-            try:
-                self._known = await self._models.list_models()
-            except ServiceError:
-                if required:
-                    raise
-            else:
-                self._learned_at = self._clock.monotonic()
+    async def _learn(self) -> None:
+        """Asks the balancer, once for all who wait; whoever stops waiting stops nobody else."""
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.create_task(self._ask())
+        await asyncio.shield(self._learning)
+
+    async def _ask(self) -> None:
+        self._known = await self._models.list_models()

@@ -171,7 +171,12 @@ class ModelsPort(Protocol):
         ...
 
     def chat(
-        self, model: str, messages: Sequence[ChatMessage], sampling: Sampling
+        self,
+        model: str,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        *,
+        time_limit_seconds: float | None = None,
     ) -> AsyncGenerator[ChatStarted | str | ChatCompleted, None]:
         """Answers a conversation: started, then texts to append, then completed."""
         ...
@@ -179,6 +184,10 @@ class ModelsPort(Protocol):
 
 class DocumentStore(Protocol):
     """The documents of all tenants. Every method may raise `StoreUnavailable`."""
+
+    async def ping(self) -> None:
+        """Asks for a sign of life."""
+        ...
 
     async def get_collection(self, tenant_id: str, name: str) -> CollectionStats:
         """Returns a collection's facts; raises `CollectionNotFound`."""

@@ -1,19 +1,14 @@
 """Finds passages: by meaning and by words at the same time, then fused."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from services.common.errors import ServiceError
 from services.rag.core.analysis import analyse_query
-from services.rag.core.errors import EmbeddingModelChanged, StoreUnavailable
+from services.rag.core.errors import CollectionNotFound, EmbeddingModelChanged
 from services.rag.core.fusion import fuse
-from services.rag.core.model import (
-    CollectionStats,
-    KeywordMatches,
-    RankedPassage,
-    ScoredChunk,
-    TermStatistics,
-)
+from services.rag.core.model import CollectionStats, FusedChunk, RankedPassage, ScoredChunk, Vector
 from services.rag.core.options import RetrievalOptions
 from services.rag.core.profile import DegradationReason
 from services.rag.embed import EmbeddingSource
@@ -23,10 +18,11 @@ from services.rag.recorder import Recorder
 
 __all__ = ["Retriever"]
 
-_NO_MATCHES = KeywordMatches(
-    hits=(),
-    statistics=TermStatistics(chunk_count=0, average_length=0.0, document_frequencies={}),
-)
+# A document that is replaced between search and load takes its chunks along; a second search
+# finds the new ones.
+_SEARCH_COUNT = 2
+# What embedding may take of the time left, so that words can be searched and told of.
+_EMBEDDING_SHARE_RATIO = 0.5
 
 
 class Retriever:
@@ -37,6 +33,7 @@ class Retriever:
         embeddings: Vectors of questions.
         models: Models of the fleet.
         embedding_time_limit_seconds: Longest time to embed a question.
+        remaining_seconds: What is left of the running call's deadline; None where there is none.
     """
 
     def __init__(
@@ -46,11 +43,13 @@ class Retriever:
         embeddings: EmbeddingSource,
         models: ModelCatalogue,
         embedding_time_limit_seconds: float,
+        remaining_seconds: Callable[[], float | None],
     ) -> None:
         self._store = store
         self._embeddings = embeddings
         self._models = models
         self._embedding_time_limit_seconds = embedding_time_limit_seconds
+        self._remaining_seconds = remaining_seconds
 
     async def retrieve(
         self,
@@ -59,6 +58,8 @@ class Retriever:
         question: str,
         options: RetrievalOptions,
         recorder: Recorder,
+        *,
+        bypass_cache: bool = False,
     ) -> tuple[RankedPassage, ...]:
         """Finds the passages that match a question, best first.
 
@@ -68,122 +69,151 @@ class Retriever:
             question: The question.
             options: How to search.
             recorder: Receives stages and degradations.
+            bypass_cache: Whether to compute the question's vector without asking the cache.
 
         Raises:
             CollectionNotFound: The tenant has no such collection.
-            StoreUnavailable: Neither arm could search.
+            ServiceError: Neither arm could search; most likely `StoreUnavailable`.
         """
         with recorder.stage("collection"):
             stats = await self._store.get_collection(tenant_id, collection)
-        async with asyncio.TaskGroup() as group:
-            by_meaning = group.create_task(
-                self._search_vector(tenant_id, stats, question, options, recorder)
-            )
-            by_words = group.create_task(
-                self._search_keyword(tenant_id, stats, question, options, recorder)
-            )
-        vector_hits, keyword = by_meaning.result(), by_words.result()
-        if isinstance(vector_hits, StoreUnavailable) and isinstance(keyword, StoreUnavailable):
-            raise keyword
-        if isinstance(vector_hits, StoreUnavailable):
-            recorder.degrade(
-                DegradationReason.SEARCH_ARM_FAILED, "vector_search", vector_hits.message
-            )
-            vector_hits = ()
-        if isinstance(keyword, StoreUnavailable):
-            recorder.degrade(DegradationReason.SEARCH_ARM_FAILED, "keyword_search", keyword.message)
-            keyword = _NO_MATCHES
-        return await self._load(tenant_id, vector_hits, keyword.hits, options, recorder)
+        search = _Search(tenant_id, stats, question, options, recorder)
+        embedding: Vector | ServiceError | None = None
+        passages: tuple[RankedPassage, ...] = ()
+        for _ in range(_SEARCH_COUNT):
+            async with asyncio.TaskGroup() as group:
+                by_words = group.create_task(self._search_words(search))
+                if embedding is None:
+                    embedding = await self._embed(search, bypass_cache=bypass_cache)
+                meaning = await self._search_meaning(search, embedding)
+            fused = _fuse(search, meaning, by_words.result())
+            passages = await self._load(search, fused)
+            if len(passages) == len(fused):
+                break
+        return passages
 
-    async def _search_vector(
-        self,
-        tenant_id: str,
-        stats: CollectionStats,
-        question: str,
-        options: RetrievalOptions,
-        recorder: Recorder,
-    ) -> Sequence[ScoredChunk] | StoreUnavailable:
-        if stats.embedding_model is None:
-            return ()
-        name, digest = split_identity(stats.embedding_model)
+    async def _embed(self, search: "_Search", *, bypass_cache: bool) -> Vector | ServiceError:
+        identity = search.collection.embedding_model
+        if identity is None:
+            # Nothing was ever stored in it.
+            return CollectionNotFound(search.collection.name)
+        name, digest = split_identity(identity)
         try:
-            with recorder.stage("embed_question") as stage:
+            with search.recorder.stage("embed_question") as stage:
                 model = await self._models.embedding_model(name)
                 if model.digest != digest:
                     raise EmbeddingModelChanged(name, listed=digest, served=model.digest)
                 found = await self._embeddings.embed(
-                    model, [question], time_limit_seconds=self._embedding_time_limit_seconds
+                    model,
+                    [search.question],
+                    time_limit_seconds=self._embedding_limit_seconds(),
+                    bypass_cache=bypass_cache,
                 )
                 stage.cache_outcome = found.cache_outcome
         except ServiceError as error:
-            recorder.degrade(
+            search.recorder.degrade(
                 DegradationReason.EMBEDDING_UNAVAILABLE, "embed_question", error.message
             )
-            return ()
+            return error
         if found.cache_degraded:
-            recorder.degrade(
+            search.recorder.degrade(
                 DegradationReason.CACHE_UNAVAILABLE, "embed_question", "the cache did not answer"
             )
+        return found.vectors[0]
+
+    def _embedding_limit_seconds(self) -> float:
+        remaining = self._remaining_seconds()
+        if remaining is None:
+            return self._embedding_time_limit_seconds
+        return min(self._embedding_time_limit_seconds, remaining * _EMBEDDING_SHARE_RATIO)
+
+    async def _search_meaning(
+        self, search: "_Search", embedding: Vector | ServiceError
+    ) -> Sequence[ScoredChunk] | ServiceError:
+        if isinstance(embedding, ServiceError):
+            return embedding
         try:
-            with recorder.stage("vector_search") as stage:
+            with search.recorder.stage("vector_search") as stage:
                 hits = await self._store.search_vector(
-                    tenant_id,
-                    stats.name,
-                    model=stats.embedding_model,
-                    vector=found.vectors[0],
-                    limit=options.candidate_count,
+                    search.tenant_id,
+                    search.collection.name,
+                    model=search.collection.embedding_model or "",
+                    vector=embedding,
+                    limit=search.options.candidate_count,
                 )
                 stage.item_count = len(hits)
-        except StoreUnavailable as error:
+        except ServiceError as error:
+            search.recorder.degrade(
+                DegradationReason.SEARCH_ARM_FAILED, "vector_search", error.message
+            )
             return error
         return hits
 
-    async def _search_keyword(
-        self,
-        tenant_id: str,
-        stats: CollectionStats,
-        question: str,
-        options: RetrievalOptions,
-        recorder: Recorder,
-    ) -> KeywordMatches | StoreUnavailable:
+    async def _search_words(self, search: "_Search") -> Sequence[ScoredChunk] | ServiceError:
         try:
-            with recorder.stage("keyword_search") as stage:
+            with search.recorder.stage("keyword_search") as stage:
                 matches = await self._store.search_keyword(
-                    tenant_id,
-                    stats.name,
-                    terms=analyse_query(question),
-                    limit=options.candidate_count,
+                    search.tenant_id,
+                    search.collection.name,
+                    terms=analyse_query(search.question),
+                    limit=search.options.candidate_count,
                 )
                 stage.item_count = len(matches.hits)
-        except StoreUnavailable as error:
+        except ServiceError as error:
+            search.recorder.degrade(
+                DegradationReason.SEARCH_ARM_FAILED, "keyword_search", error.message
+            )
             return error
-        return matches
+        return matches.hits
 
     async def _load(
-        self,
-        tenant_id: str,
-        vector_hits: Sequence[ScoredChunk],
-        keyword_hits: Sequence[ScoredChunk],
-        options: RetrievalOptions,
-        recorder: Recorder,
+        self, search: "_Search", fused: Sequence[FusedChunk]
     ) -> tuple[RankedPassage, ...]:
-        weight = options.vector_weight_ratio
-        if not vector_hits or not keyword_hits:
-            # With one ranking alone, half of every score would be missing.
-            weight = 1.0 if vector_hits else 0.0
-        with recorder.stage("fuse") as stage:
-            fused = fuse(options.fusion, vector_hits, keyword_hits, vector_weight=weight)[
-                : options.passage_count
-            ]
-            stage.item_count = len(fused)
         if not fused:
             return ()
-        with recorder.stage("load_passages") as stage:
-            passages = await self._store.load_passages(tenant_id, [each.chunk_id for each in fused])
+        with search.recorder.stage("load_passages") as stage:
+            passages = await self._store.load_passages(
+                search.tenant_id, [each.chunk_id for each in fused]
+            )
             stage.item_count = len(passages)
-        # A document deleted since the search is simply no longer there.
         return tuple(
             RankedPassage(passages[each.chunk_id], each)
             for each in fused
             if each.chunk_id in passages
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What does not change while passages are looked for."""
+
+    tenant_id: str
+    collection: CollectionStats
+    question: str
+    options: RetrievalOptions
+    recorder: Recorder
+
+
+def _fuse(
+    search: _Search,
+    meaning: Sequence[ScoredChunk] | ServiceError,
+    words: Sequence[ScoredChunk] | ServiceError,
+) -> Sequence[FusedChunk]:
+    """Merges what the arms found; with one arm alone its ranking is kept.
+
+    Raises:
+        ServiceError: What kept the words from being searched, where meaning could not be either.
+    """
+    if isinstance(words, ServiceError) and isinstance(meaning, ServiceError):
+        raise words
+    vector_hits = () if isinstance(meaning, ServiceError) else meaning
+    keyword_hits = () if isinstance(words, ServiceError) else words
+    weight = search.options.vector_weight_ratio
+    if not vector_hits or not keyword_hits:
+        # Half of every score would be missing.
+        weight = 1.0 if vector_hits else 0.0
+    with search.recorder.stage("fuse") as stage:
+        fused = fuse(search.options.fusion, vector_hits, keyword_hits, vector_weight=weight)
+        best = fused[: search.options.passage_count]
+        stage.item_count = len(best)
+    return best

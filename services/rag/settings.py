@@ -15,6 +15,8 @@ from services.common.settings import (
 
 __all__ = ["RagSettings"]
 
+_SMALLEST_REQUEST_LIMIT = 2 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RagSettings(CommonSettings):
@@ -37,7 +39,7 @@ class RagSettings(CommonSettings):
     cache_time_limit_seconds: float = setting(
         duration_seconds("10ms", "10s"),
         "Longest time of one call to the cache; after that it is done without.",
-        default="500ms",
+        default="250ms",
     )
     balancer_address: str = setting(
         host_and_port, "The balancer service, `host:port`.", default="127.0.0.1:50053"
@@ -84,6 +86,11 @@ class RagSettings(CommonSettings):
     ingest_document_concurrency: int = setting(
         integer(1, 64), "Documents of one call worked on at the same time.", default="4"
     )
+    ingest_content_bytes: int = setting(
+        byte_size("1KiB", "64GiB"),
+        "Content of documents worked on at the same time, over all calls; further ones wait.",
+        default="64MiB",
+    )
     embedding_batch_size: int = setting(
         integer(1, 256), "Texts embedded by one call to the balancer.", default="16"
     )
@@ -94,6 +101,8 @@ class RagSettings(CommonSettings):
     def __post_init__(self) -> None:
         """Checks what concerns several settings."""
         CommonSettings.__post_init__(self)
+        if self.maximum_request_bytes < _SMALLEST_REQUEST_LIMIT:
+            raise ValueError("MAXIMUM_REQUEST_BYTES must be at least 2MiB: parts have up to 1 MiB")
         if self.chunk_token_count > self.maximum_chunk_token_count:
             raise ValueError("CHUNK_TOKEN_COUNT must not exceed MAXIMUM_CHUNK_TOKEN_COUNT")
         if self.answer_token_count * 2 > self.context_token_count:

@@ -58,6 +58,9 @@ class FakeBalancer(BalancerServiceServicer):
         chats: Requests to Chat.
         embedded: Texts embedded, with how often.
         hold: Chat waits for it after its first word.
+        hold_listing: ListModels waits for it.
+        hold_embedding: Embed waits for it.
+        spoilt_vectors: Embed gives vectors that cannot be used.
         chat_ended: Gets a value whenever a Chat handler is left.
     """
 
@@ -75,10 +78,14 @@ class FakeBalancer(BalancerServiceServicer):
         self.embedded: Counter[str] = Counter()
         self.tenants: Counter[str] = Counter()
         self.hold: asyncio.Event | None = None
+        self.hold_listing: asyncio.Event | None = None
+        self.hold_embedding: asyncio.Event | None = None
+        self.spoilt_vectors = False
         self.chat_ended: asyncio.Queue[str] = asyncio.Queue()
 
     async def ListModels(self, request, context):
-        self._note(context)
+        if self.hold_listing is not None:
+            await self.hold_listing.wait()
         return balancer.ListModelsResponse(
             models=[
                 balancer.Model(name=name, digest=digest, capabilities=[capability])
@@ -88,11 +95,16 @@ class FakeBalancer(BalancerServiceServicer):
 
     async def Embed(self, request, context):
         self._note(context)
+        if self.hold_embedding is not None:
+            await self.hold_embedding.wait()
         await _abort(context, self.fault or self.embed_fault)
         self.embedded.update(request.texts)
         return balancer.EmbedResponse(
             vectors=[
-                vector_pb2.EmbeddingVector(float32_le=embed(text), dimension=DIMENSION)
+                vector_pb2.EmbeddingVector(
+                    float32_le=embed(text)[: 6 if self.spoilt_vectors else None],
+                    dimension=DIMENSION,
+                )
                 for text in request.texts
             ],
             model=request.model,
@@ -138,11 +150,13 @@ class FakeCache(CacheServiceServicer):
     Attributes:
         fault: Raised by every call where set.
         degraded: Whether its store is said to be away.
+        hold: Every call waits for it.
     """
 
     def __init__(self) -> None:
         self.fault: ServiceError | None = None
         self.degraded = False
+        self.hold: asyncio.Event | None = None
         self.entries: dict[bytes, object] = {}
         self.calls: Counter[str] = Counter()
 
@@ -186,6 +200,8 @@ class FakeCache(CacheServiceServicer):
 
     async def _enter(self, name, context):
         self.calls[name] += 1
+        if self.hold is not None:
+            await self.hold.wait()
         await _abort(context, self.fault)
 
 

@@ -72,7 +72,9 @@ class RagServiceServicer(object):
 
     def Query(self, request, context):
         """Answers a question. Where no model can answer, the answer consists of sentences of the sources and a degradation
-        says so. Fails as Retrieve does, and with MODEL_NOT_FOUND where the caller named a model. Set a deadline of 120 s or more.
+        says so. Fails as Retrieve does, with MODEL_NOT_FOUND where the caller named a model or the mode is DIRECT, with
+        BACKEND_REJECTED_REQUEST, and in mode DIRECT with PEER_UNAVAILABLE, ALL_ATTEMPTS_FAILED or STREAM_INTERRUPTED.
+        Set a deadline of 120 s or more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class RagServiceStub:
     """
     Query: _grpc.UnaryUnaryMultiCallable[_rag_service_pb2.QueryRequest, _rag_service_pb2.QueryResponse]
     """Answers a question. Where no model can answer, the answer consists of sentences of the sources and a degradation
-    says so. Fails as Retrieve does, and with MODEL_NOT_FOUND where the caller named a model. Set a deadline of 120 s or more.
+    says so. Fails as Retrieve does, with MODEL_NOT_FOUND where the caller named a model or the mode is DIRECT, with
+    BACKEND_REJECTED_REQUEST, and in mode DIRECT with PEER_UNAVAILABLE, ALL_ATTEMPTS_FAILED or STREAM_INTERRUPTED.
+    Set a deadline of 120 s or more.
     """
     StreamQuery: _grpc.UnaryStreamMultiCallable[_rag_service_pb2.StreamQueryRequest, _rag_service_pb2.StreamQueryResponse]
     """Answers a question as the answer comes. Streams exactly one `started`, then one `retrieved` unless the mode needs no
@@ -62,7 +64,9 @@ class RagServiceAsyncStub(RagServiceStub):
     """
     Query: _aio.UnaryUnaryMultiCallable[_rag_service_pb2.QueryRequest, _rag_service_pb2.QueryResponse]  # type: ignore[assignment]
     """Answers a question. Where no model can answer, the answer consists of sentences of the sources and a degradation
-    says so. Fails as Retrieve does, and with MODEL_NOT_FOUND where the caller named a model. Set a deadline of 120 s or more.
+    says so. Fails as Retrieve does, with MODEL_NOT_FOUND where the caller named a model or the mode is DIRECT, with
+    BACKEND_REJECTED_REQUEST, and in mode DIRECT with PEER_UNAVAILABLE, ALL_ATTEMPTS_FAILED or STREAM_INTERRUPTED.
+    Set a deadline of 120 s or more.
     """
     StreamQuery: _aio.UnaryStreamMultiCallable[_rag_service_pb2.StreamQueryRequest, _rag_service_pb2.StreamQueryResponse]  # type: ignore[assignment]
     """Answers a question as the answer comes. Streams exactly one `started`, then one `retrieved` unless the mode needs no
@@ -93,7 +97,9 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rag_service_pb2.QueryResponse, _abc.Awaitable[_rag_service_pb2.QueryResponse]]:
         """Answers a question. Where no model can answer, the answer consists of sentences of the sources and a degradation
-        says so. Fails as Retrieve does, and with MODEL_NOT_FOUND where the caller named a model. Set a deadline of 120 s or more.
+        says so. Fails as Retrieve does, with MODEL_NOT_FOUND where the caller named a model or the mode is DIRECT, with
+        BACKEND_REJECTED_REQUEST, and in mode DIRECT with PEER_UNAVAILABLE, ALL_ATTEMPTS_FAILED or STREAM_INTERRUPTED.
+        Set a deadline of 120 s or more.
         """
 
     @_abc_1.abstractmethod

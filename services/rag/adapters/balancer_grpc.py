@@ -8,10 +8,10 @@ import grpc
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerServiceStub
 from services.common.channels import cancelled_at_end
-from services.common.interceptors import remaining_seconds
+from services.common.errors import PeerUnavailable
 from services.rag.adapters.protocol import (
-    FINISH_REASONS,
     answer_of,
+    finish_reason_of,
     peer_error,
     to_messages,
     to_sampling,
@@ -24,9 +24,7 @@ from services.rag.ports import Embedded, ModelFacts
 __all__ = ["GrpcModels"]
 
 _PAGE_SIZE = 1000
-_RESERVE_SECONDS = 0.5
-_RESERVE_RATIO = 0.25
-_FINISH_NAMES = {number: name for name, number in FINISH_REASONS.items()}
+_LISTING_LIMIT_SECONDS = 2.0
 
 
 class GrpcModels:
@@ -44,7 +42,9 @@ class GrpcModels:
         models: list[ModelFacts] = []
         request = pb.ListModelsRequest(page_size=_PAGE_SIZE)
         while True:
-            response = await answer_of("balancer", self._stub.ListModels(request, timeout=5))
+            response = await answer_of(
+                "balancer", self._stub.ListModels(request, timeout=_LISTING_LIMIT_SECONDS)
+            )
             models += [
                 ModelFacts(
                     name=each.name,
@@ -66,19 +66,25 @@ class GrpcModels:
         response = await answer_of(
             "balancer", self._stub.Embed(request, timeout=time_limit_seconds)
         )
-        return Embedded(
-            vectors=tuple(vector_of(each) for each in response.vectors),
-            model_digest=response.model_digest,
-        )
+        vectors = [vector_of(each) for each in response.vectors]
+        usable = tuple(each for each in vectors if each is not None)
+        if len(usable) != len(texts) or len({len(each) for each in usable}) > 1:
+            raise PeerUnavailable("balancer", "its vectors cannot be used")
+        return Embedded(vectors=usable, model_digest=response.model_digest)
 
     async def chat(
-        self, model: str, messages: Sequence[ChatMessage], sampling: Sampling
+        self,
+        model: str,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling,
+        *,
+        time_limit_seconds: float | None = None,
     ) -> AsyncGenerator[ChatStarted | str | ChatCompleted, None]:
         """Answers a conversation: started, then texts to append, then completed."""
         request = pb.ChatRequest(
             model=model, messages=to_messages(tuple(messages)), sampling=to_sampling(sampling)
         )
-        call = self._stub.Chat(request, timeout=_generation_limit_seconds())
+        call = self._stub.Chat(request, timeout=time_limit_seconds)
         try:
             async with aclosing(cancelled_at_end(call)) as events:
                 async for event in events:
@@ -98,17 +104,9 @@ class GrpcModels:
             raise peer_error("balancer", error) from error
 
 
-def _generation_limit_seconds() -> float | None:
-    """Leaves time before the caller's deadline for an answer that needs no model."""
-    remaining = remaining_seconds()
-    if remaining is None:
-        return None
-    return remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_RATIO)
-
-
 def _completed(message: pb.GenerationCompleted) -> ChatCompleted:
     return ChatCompleted(
-        finish_reason=_FINISH_NAMES.get(message.finish_reason, "stop"),
+        finish_reason=finish_reason_of(message.finish_reason),
         usage=usage_of(message.usage),
         generation_seconds=message.timings.total.ToNanoseconds() / 1e9,
     )

@@ -10,6 +10,7 @@ from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from services.common.errors import PeerUnavailable
 from services.rag.adapters.protocol import (
     FINISH_REASONS,
+    finish_reason_of,
     to_messages,
     to_sampling,
     to_usage,
@@ -34,7 +35,6 @@ _OUTCOMES = {
     pb.LOOKUP_OUTCOME_HIT_LOCAL: "hit_local",
     pb.LOOKUP_OUTCOME_HIT_SHARED: "hit_shared",
 }
-_FINISH_NAMES = {number: name for name, number in FINISH_REASONS.items()}
 
 
 class GrpcCache:
@@ -90,7 +90,7 @@ class GrpcCache:
             if outcome == "miss"
             else CachedInference(
                 text=found.text,
-                finish_reason=_FINISH_NAMES.get(found.finish_reason, "stop"),
+                finish_reason=finish_reason_of(found.finish_reason),
                 usage=usage_of(found.usage),
                 generation_seconds=found.generation_time.ToNanoseconds() / 1e9,
             ),

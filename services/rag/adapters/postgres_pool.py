@@ -29,11 +29,19 @@ SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extname
 WHERE extname = 'vector'
 """
 
-_UNAVAILABLE = (
+# A server that goes away says so before it hangs up; a connection used in between ends in an
+# internal error of the client.
+_CONNECTION_LOST = (
     OSError,
-    TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+_UNAVAILABLE = (
+    *_CONNECTION_LOST,
+    TimeoutError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
     asyncpg.TransactionRollbackError,
@@ -92,7 +100,13 @@ class PostgresPool:
         with translated_errors():
             pool = await self._opened()
             async with pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                yield connection
+                try:
+                    yield connection
+                except _CONNECTION_LOST:
+                    # The idle ones are likely to be lost too.
+                    connection.terminate()
+                    await pool.expire_connections()
+                    raise
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

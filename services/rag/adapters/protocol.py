@@ -15,6 +15,7 @@ from services.rag.core.model import Vector
 __all__ = [
     "FINISH_REASONS",
     "answer_of",
+    "finish_reason_of",
     "peer_error",
     "to_messages",
     "to_sampling",
@@ -32,10 +33,16 @@ _ROLES = {
     "assistant": generation_pb2.CHAT_ROLE_ASSISTANT,
 }
 
+# What other reasons there may be one day is not known here.
 FINISH_REASONS = {
     "stop": generation_pb2.FINISH_REASON_STOP,
     "length": generation_pb2.FINISH_REASON_LENGTH,
 }
+
+
+def finish_reason_of(number: generation_pb2.FinishReason.ValueType) -> str:
+    """Reads why a generation ended; empty where that is not known."""
+    return next((name for name, each in FINISH_REASONS.items() if each == number), "")
 
 
 def to_messages(messages: tuple[ChatMessage, ...]) -> list[generation_pb2.ChatMessage]:
@@ -79,9 +86,19 @@ def to_vector(vector: Vector) -> vector_pb2.EmbeddingVector:
     )
 
 
-def vector_of(message: vector_pb2.EmbeddingVector) -> Vector:
-    """Reads a vector; the array is read-only and shares the message's bytes."""
-    return np.frombuffer(message.float32_le, dtype="<f4")
+def vector_of(message: vector_pb2.EmbeddingVector) -> Vector | None:
+    """Reads a vector; the array is read-only and shares the message's bytes.
+
+    Returns:
+        The vector, or None where the message does not hold one that can be compared.
+    """
+    if not message.dimension or len(message.float32_le) != 4 * message.dimension:
+        return None
+    vector = np.frombuffer(message.float32_le, dtype="<f4")
+    # One pass: a sum of squares is finite and above 0 exactly where each part is finite and one
+    # is not 0.
+    length = float(np.dot(vector, vector))
+    return vector if np.isfinite(length) and length > 0 else None
 
 
 def peer_error(peer: str, error: grpc.aio.AioRpcError) -> PeerUnavailable | RelayedError:
@@ -92,18 +109,16 @@ def peer_error(peer: str, error: grpc.aio.AioRpcError) -> PeerUnavailable | Rela
         error: The failure.
     """
     relayed = error_from_call(error)
-    if relayed.error_reason != relayed.status_code.name:
+    if relayed.error_reason:
         return relayed
     if relayed.status_code is StatusCode.DEADLINE_EXCEEDED:
         return RelayedError(
             f"The service {peer} did not answer in time. Set a longer deadline.",
             code=relayed.status_code,
-            reason=relayed.error_reason,
+            reason="DEADLINE_EXCEEDED",
             metadata={"peer": peer},
         )
-    if relayed.status_code in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED):
-        return PeerUnavailable(peer, relayed.message)
-    return relayed
+    return PeerUnavailable(peer, relayed.message)
 
 
 async def answer_of(peer: str, call: Awaitable[T]) -> T:

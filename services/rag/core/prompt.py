@@ -24,8 +24,12 @@ DIRECT_INSTRUCTIONS = "You answer questions. Be brief, and say so when you do no
 # Estimates are off by some percent; a prompt cut by the backend would be worse than a small one.
 _MARGIN_RATIO = 0.1
 _MARKUP_TOKEN_COUNT = 16
+# However long the answer may be, so much of the context is for what it is made from.
+_LEAST_SOURCES_RATIO = 0.5
 
-_CLOSING_TAG = re.compile(r"</(?=source\b)", re.IGNORECASE)
+_TITLE_ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;", '"': "&quot;"})
+
+_TAG = re.compile(r"<(?=\s*/?\s*source\b)", re.IGNORECASE)
 
 
 def fit_passages(
@@ -47,7 +51,8 @@ def fit_passages(
         The passages, in order; the first is always among them.
     """
     used = estimate_tokens(INSTRUCTIONS) + estimate_tokens(question) + 2 * _MARKUP_TOKEN_COUNT
-    budget = context_token_count * (1 - _MARGIN_RATIO) - answer_token_count - used
+    reserved = min(answer_token_count, context_token_count * (1 - _LEAST_SOURCES_RATIO))
+    budget = context_token_count * (1 - _MARGIN_RATIO) - reserved - used
     chosen: list[RankedPassage] = []
     for each in passages:
         budget -= estimate_tokens(_block(len(chosen) + 1, each)) + _MARKUP_TOKEN_COUNT
@@ -78,7 +83,7 @@ def direct_messages(question: str) -> tuple[ChatMessage, ...]:
 
 def _block(number: int, ranked: RankedPassage) -> str:
     passage = ranked.passage
-    title = passage.header.replace('"', "'").replace("\n", " ")
     # A source must not be able to end itself and go on as if it were the user.
-    text = _CLOSING_TAG.sub("<\u2060/", passage.text)
+    title = " ".join(passage.header.split()).translate(_TITLE_ESCAPES)
+    text = _TAG.sub("&lt;", passage.text)
     return f'<source id="{number}" title="{title}">\n{text}\n</source>'

@@ -65,8 +65,9 @@ async def start_rag(database_dsn):  # noqa: F811
     """Starts the service against a fresh database and scripted peers."""
     async with AsyncExitStack() as stack:
 
-        async def begin(**settings):
+        async def begin(*, prepare=lambda balancer: None, **settings):
             balancer, cache = FakeBalancer(), FakeCache()
+            prepare(balancer)
             runtime, spans = make_runtime("rag", CATALOGUE)
             stack.callback(runtime.tracer_provider.shutdown)
             chosen = {

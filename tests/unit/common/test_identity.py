@@ -19,6 +19,11 @@ def test_an_identity_survives_the_way_to_another_service():
     assert identity_from_metadata(identity_metadata(identity)) == identity
 
 
+def test_a_call_cannot_belong_to_two_tenants():
+    with pytest.raises(InvalidIdentity):
+        identity_from_metadata([(TENANT_HEADER, "acme"), (TENANT_HEADER, "rival")])
+
+
 @pytest.mark.parametrize("tenant", ["", "A", "-a", "a b", "a" * 65, "a/b", "a\n"])
 def test_a_tenant_of_another_form_is_refused(tenant):
     with pytest.raises(InvalidIdentity) as raised:

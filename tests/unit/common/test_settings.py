@@ -117,9 +117,11 @@ def test_an_integer_is_accepted_exactly_within_its_range(value, first, second):
             parse(str(value))
 
 
-def test_a_strange_address_needs_leave_to_be_unprotected():
+@pytest.mark.parametrize("variable", ["GRPC_ADDRESS", "HTTP_ADDRESS"])
+@pytest.mark.parametrize("address", ["0.0.0.0:50051", "127.evil.example:50051", "[::]:1"])
+def test_a_strange_address_needs_leave_to_be_unprotected(variable, address):
     with pytest.raises(SettingsError, match="no loopback address"):
-        load(CommonSettings, {"PANNIER_TEST_GRPC_ADDRESS": "0.0.0.0:50051"}, prefix=PREFIX)
+        load(CommonSettings, {f"PANNIER_TEST_{variable}": address}, prefix=PREFIX)
     load(
         CommonSettings,
         {

@@ -59,6 +59,12 @@ def test_a_default_deadline_says_so():
     assert info.metadata["deadline_source"] == "default"
 
 
+def test_a_status_fits_a_trailer_whatever_is_in_it():
+    error = InvalidRequest(*(FieldViolation("\N{OX}" * 500, "\N{OX}" * 500) for _ in range(16)))
+    status = to_status(error, domain="d", request_id="0")
+    assert len(status.SerializeToString()) * 4 / 3 + 3 * len(status.message.encode()) < 8192
+
+
 def test_a_long_message_stays_within_the_limit_of_a_header():
     error = InvalidRequest(*(FieldViolation(f"field{n}", "x" * 100) for n in range(100)))
     assert len(to_status(error, domain="d", request_id="0").message) <= 1024
