@@ -8,7 +8,7 @@ from random import Random
 import pannier
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1.balancer_service_pb2_grpc import add_BalancerServiceServicer_to_server
-from services.balancer.adapters.ollama import OllamaServer, open_session
+from services.balancer.adapters.ollama import OllamaServer, open_client
 from services.balancer.check_health import HealthMonitor
 from services.balancer.dispatch import Dispatcher
 from services.balancer.fleet import Fleet
@@ -84,9 +84,9 @@ async def _open_servers(
 ) -> dict[str, ModelServer]:
     servers: dict[str, ModelServer] = {}
     for endpoint in settings.backends:
-        session = open_session(endpoint.url, connect_limit_seconds=settings.connect_limit_seconds)
+        client = open_client(endpoint.url, connect_limit_seconds=settings.connect_limit_seconds)
         servers[endpoint.backend_id] = OllamaServer(
-            await stack.enter_async_context(session),
+            await stack.enter_async_context(client),
             first_token_limit_seconds=settings.first_token_limit_seconds,
             stall_limit_seconds=settings.stall_limit_seconds,
         )

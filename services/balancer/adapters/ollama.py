@@ -1,20 +1,16 @@
-"""Ollama servers over HTTP.
-
-aiohttp is used as it is. httpx takes twice the time per call, with its own transport much more
-(measured: 10 ms per call at 64 in flight); and over aiohttp (httpx-aiohttp 0.2.0) it reports a
-refused connection, a connection lost before the reply and a connect time-out all as
-`ConnectTimeout`, and lets other errors of aiohttp through.
-"""
+"""Ollama servers over HTTP."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
 
-import aiohttp
+import httpx
 import orjson
 
 from services.balancer.adapters import wire
+from services.balancer.adapters.transport import AiohttpTransport
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import ModelDescription, ServerReport
 from services.balancer.core.requests import (
@@ -25,7 +21,7 @@ from services.balancer.core.requests import (
     TextDelta,
 )
 
-__all__ = ["OllamaServer", "open_session"]
+__all__ = ["OllamaServer", "open_client"]
 
 T = TypeVar("T")
 
@@ -38,22 +34,22 @@ _EMBEDDINGS_BYTES = 64 * 1024 * 1024
 _PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate"}
 
 
-def open_session(url: str, *, connect_limit_seconds: float) -> aiohttp.ClientSession:
+def open_client(url: str, *, connect_limit_seconds: float) -> httpx.AsyncClient:
     """Opens what keeps the connections to one server.
 
     Args:
         url: Scheme, host and port.
         connect_limit_seconds: Longest time to connect, the look-up of the name included.
     """
-    return aiohttp.ClientSession(
+    return httpx.AsyncClient(
         base_url=url,
-        # Unlimited: a check must not wait for a connection behind the generations under way.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION_SECONDS),
-        timeout=aiohttp.ClientTimeout(
-            total=None, connect=connect_limit_seconds, sock_connect=connect_limit_seconds
-        ),
+        transport=AiohttpTransport(idle_limit_seconds=_IDLE_CONNECTION_SECONDS),
+        # A reply may be silent longer before its first token than later, for which httpx has one
+        # and the same limit; so silence is limited here, not there.
+        timeout=httpx.Timeout(None, connect=connect_limit_seconds),
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
-        cookie_jar=aiohttp.DummyCookieJar(),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        follow_redirects=False,
         trust_env=False,
     )
 
@@ -62,19 +58,19 @@ class OllamaServer:
     """One Ollama server, a `ModelServer`.
 
     Args:
-        session: Keeps the connections to it.
+        client: Keeps the connections to it.
         first_token_limit_seconds: Longest silence before the first token or the vectors.
         stall_limit_seconds: Longest silence between two tokens.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        client: httpx.AsyncClient,
         *,
         first_token_limit_seconds: float,
         stall_limit_seconds: float,
     ) -> None:
-        self._session = session
+        self._client = client
         self._first_token_limit_seconds = first_token_limit_seconds
         self._stall_limit_seconds = stall_limit_seconds
 
@@ -121,7 +117,7 @@ class OllamaServer:
                 async for chunk in chunks:
                     for item in reader.feed(chunk):
                         if isinstance(item, Completion):
-                            await _finish(response)
+                            await _finish(chunks)
                             yield item
                             return
                         yield item
@@ -133,11 +129,12 @@ class OllamaServer:
             FailureKind.BROKEN_REPLY, "the reply ended without its final line", status_code=200
         )
 
-    async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         limit = self._stall_limit_seconds
+        chunks = response.aiter_raw()
         while True:
             async with _failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit):
-                chunk = await response.content.readany()
+                chunk = await anext(chunks, b"")
             if not chunk:
                 return
             yield chunk
@@ -170,29 +167,28 @@ class OllamaServer:
         *,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[httpx.Response]:
         """Opens a reply with status 200; at the end closes the connection if it is not read up."""
+        request = self._client.build_request(method, path, content=body, headers=headers)
         async with _failures_as(FailureKind.CONNECTION, FailureKind.TIMEOUT, limit_seconds):
-            response = await self._session.request(
-                method, path, data=body, headers=headers, allow_redirects=False
-            )
+            response = await self._client.send(request, stream=True)
         try:
-            if response.status != 200:
+            if response.status_code != 200:
                 text = await _read(response, _ERROR_BYTES, limit_seconds)
-                raise wire.error_reply(response.status, text)
+                raise wire.error_reply(response.status_code, text)
             yield response
         finally:
-            response.close()
+            await response.aclose()
 
 
 def _unless_failed(result: T | AttemptFailed) -> T | None:
     return None if isinstance(result, AttemptFailed) else result
 
 
-async def _read(response: aiohttp.ClientResponse, limit_bytes: int, limit_seconds: float) -> bytes:
+async def _read(response: httpx.Response, limit_bytes: int, limit_seconds: float) -> bytes:
     body = bytearray()
     async with _failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
-        while chunk := await response.content.readany():
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > limit_bytes:
                 raise AttemptFailed(
@@ -201,21 +197,19 @@ async def _read(response: aiohttp.ClientResponse, limit_bytes: int, limit_second
     return bytes(body)
 
 
-async def _finish(response: aiohttp.ClientResponse) -> None:
+async def _finish(chunks: AsyncIterator[bytes]) -> None:
     """Reads up to the end, so that the connection can serve again; gives up soon."""
-    try:
+    with suppress(AttemptFailed, TimeoutError):
         async with asyncio.timeout(_END_OF_REPLY_SECONDS):
-            while await response.content.readany():
+            async for _ in chunks:
                 pass
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return
 
 
 @asynccontextmanager
 async def _failures_as(
     broken: FailureKind, silent: FailureKind, limit_seconds: float
 ) -> AsyncIterator[None]:
-    """Turns what aiohttp raises into `AttemptFailed`.
+    """Turns what httpx raises into `AttemptFailed`.
 
     Args:
         broken: Kind of failure where the connection does not come about or breaks.
@@ -225,12 +219,9 @@ async def _failures_as(
     try:
         async with asyncio.timeout(limit_seconds):
             yield
-    except aiohttp.ServerTimeoutError as error:
-        # Raised by the limit for connecting only; our own limit raises a plain TimeoutError.
+    except httpx.ConnectTimeout as error:
         raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error
     except TimeoutError as error:
         raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
-    except aiohttp.ClientConnectorError as error:
-        raise AttemptFailed(broken, error.strerror or "cannot connect") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise AttemptFailed(broken, str(error) or type(error).__name__) from error
+    except httpx.TransportError as error:
+        raise AttemptFailed(broken, str(error)) from error

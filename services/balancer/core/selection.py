@@ -15,6 +15,8 @@ __all__ = ["BackendView", "Decision", "Reason", "Refusal", "RefusalReason", "Wan
 # Load scores nearer than this are taken for equal: the estimates behind them are no better
 # (response times of equal backends vary by half, and a mean of twenty by a tenth).
 _TIE_RATIO = 0.2
+# One failure is no tie: whoever just failed a request would be next in turn for its successor.
+_TIE_FAILURE_RATIO = 0.02
 
 
 class Reason(Enum):
@@ -133,8 +135,14 @@ def choose(
 def _least_loaded(ready: Sequence[BackendView], wanted: Wanted) -> Decision:
     if len(ready) == 1:
         return _decide(ready, ready, wanted, Reason.ONLY_CANDIDATE)
-    lowest = min(_score(each, wanted) for each in ready)
-    tied = [each for each in ready if _score(each, wanted) <= lowest * (1.0 + _TIE_RATIO)]
+    best = min(ready, key=lambda each: _score(each, wanted))
+    lowest = _score(best, wanted)
+    tied = [
+        each
+        for each in ready
+        if _score(each, wanted) <= lowest * (1.0 + _TIE_RATIO)
+        and each.cost.failure_ratio <= best.cost.failure_ratio + _TIE_FAILURE_RATIO
+    ]
     return _decide(tied, ready, wanted, Reason.LOWEST_LOAD)
 
 

@@ -217,3 +217,19 @@ def test_choice_is_never_excluded_lacks_nothing_and_is_nearly_the_least_loaded(v
 @given(VIEWS)
 def test_choice_depends_on_its_arguments_alone(views):
     assert choose(views, GENERATION, frozenset()) == choose(views, GENERATION, frozenset())
+
+
+def test_whoever_just_failed_is_not_next_in_turn():
+    failed = UnitCost(generation_seconds=1.0, text_seconds=0.01, failure_ratio=0.1)
+    backends = [view("a", cost=failed, last_turn=1), view("b", last_turn=2)]
+    decision = choose(backends, GENERATION, frozenset())
+    assert isinstance(decision, Decision)
+    assert decision.backend_id == "b"
+
+
+def test_a_failure_is_forgiven_where_the_others_are_busy():
+    failed = UnitCost(generation_seconds=1.0, text_seconds=0.01, failure_ratio=0.1)
+    backends = [view("a", cost=failed), view("b", outstanding=3)]
+    decision = choose(backends, GENERATION, frozenset())
+    assert isinstance(decision, Decision)
+    assert decision.backend_id == "a"
