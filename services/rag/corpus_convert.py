@@ -77,13 +77,14 @@ def check_document_id(document_id: str, violations: Violations, *, field: str) -
     violations.check_text(
         field, document_id, minimum_length=1, maximum_length=MAXIMUM_DOCUMENT_ID_LENGTH
     )
-    violations.require(
-        document_id.isprintable(), field, "Must not hold control characters or line breaks."
-    )
+    printable = document_id[:MAXIMUM_DOCUMENT_ID_LENGTH].isprintable()
+    violations.require(printable, field, "Must not hold control characters or line breaks.")
 
 
 def header_of(header: pb.DocumentHeader) -> IncomingDocument:
     """Reads the description of a document; its content is still to come.
+
+    Metadata of too many entries is not looked into.
 
     Raises:
         InvalidRequest: Fields break their rules.
@@ -93,12 +94,10 @@ def header_of(header: pb.DocumentHeader) -> IncomingDocument:
     for field, limit in (("source_uri", 2000), ("title", 500), ("media_type", 100)):
         value = getattr(header, field)
         violations.check_text(f"header.{field}", value, maximum_length=limit)
-        violations.check_plain(f"header.{field}", value)
-    violations.require(
-        len(header.metadata) <= MAXIMUM_METADATA_COUNT,
-        "header.metadata",
-        f"At most {MAXIMUM_METADATA_COUNT} entries are allowed.",
-    )
+        violations.check_plain(f"header.{field}", value[:limit])
+    if len(header.metadata) > MAXIMUM_METADATA_COUNT:
+        violations.add("header.metadata", f"At most {MAXIMUM_METADATA_COUNT} entries are allowed.")
+        violations.raise_found()
     for key, value in header.metadata.items():
         violations.check_text("header.metadata", key, minimum_length=1, maximum_length=100)
         violations.check_text(f"header.metadata[{key[:100]!r}]", value, maximum_length=2000)

@@ -14,6 +14,7 @@ from services.common.validation import Violations
 from services.rag import corpus_convert as convert
 from services.rag.convert import check_collection
 from services.rag.core.intake import DocumentDone
+from services.rag.core.model import DocumentPage
 from services.rag.ingest import Ingestion
 from services.rag.ports import DocumentStore
 from services.rag.receive import receive_documents, receive_options
@@ -22,6 +23,9 @@ from services.rag.statistics import RagStatistics
 __all__ = ["CorpusServicer"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# Half of what a client accepts by default; one document's metadata may have 128 KB.
+_PAGE_BYTES = 2 * 1024 * 1024
 
 
 class CorpusServicer(CorpusServiceServicer):
@@ -76,9 +80,10 @@ class CorpusServicer(CorpusServiceServicer):
             after=decode_page_token(scope, request.page_token),
             page_size=size,
         )
+        documents, after = _within_message(page)
         return pb.ListDocumentsResponse(
-            documents=[convert.to_document(each) for each in page.documents],
-            next_page_token=encode_page_token(scope, page.next_after) if page.next_after else "",
+            documents=documents,
+            next_page_token=encode_page_token(scope, after) if after else "",
         )
 
     async def GetDocument(
@@ -132,3 +137,16 @@ class CorpusServicer(CorpusServiceServicer):
                 encode_page_token("collections", collections[size - 1].name) if more else ""
             ),
         )
+
+
+def _within_message(page: DocumentPage) -> tuple[list[pb.Document], str]:
+    """Writes the documents of a page that fit a message, and where the next page begins."""
+    documents: list[pb.Document] = []
+    size = 0
+    for each in page.documents:
+        document = convert.to_document(each)
+        size += document.ByteSize()
+        if documents and size > _PAGE_BYTES:
+            return documents, documents[-1].document_id
+        documents.append(document)
+    return documents, page.next_after or ""

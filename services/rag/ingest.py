@@ -3,16 +3,21 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from opentelemetry.trace import Tracer
 
 from services.common.errors import PeerUnavailable, ServiceError
+from services.rag.byte_budget import ByteBudget
 from services.rag.core.analysis import analyse_document
 from services.rag.core.chunking import chunk_document, fingerprint, restore_chunks
-from services.rag.core.errors import CollectionNotFound, EmbeddingModelMismatch
+from services.rag.core.errors import (
+    CollectionNotFound,
+    EmbeddingModelMismatch,
+    UnexpectedFailure,
+)
 from services.rag.core.intake import (
     DocumentDone,
     DocumentProgress,
@@ -25,14 +30,13 @@ from services.rag.core.intake import (
 from services.rag.core.model import Chunk, Document, IndexedChunk, TermFrequencies, Vector
 from services.rag.core.parsing import ParsedDocument, parse_document
 from services.rag.embed import EmbeddingSource
+from services.rag.ingest_call import IngestCall, Outbox
 from services.rag.models import ModelCatalogue, model_identity, split_identity
 from services.rag.ports import CachePort, ChunkSpan, DocumentStore, ModelFacts
 
 __all__ = ["IngestLimits", "Ingestion"]
 
 _logger = logging.getLogger(__name__)
-
-Report = Callable[[IngestEvent], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,8 @@ class IngestLimits:
         chunk_token_count: Size that chunks are cut to.
         maximum_chunk_token_count: Largest chunk.
         document_concurrency: Documents of one call worked on at the same time.
+        content_bytes: Content of the documents worked on at the same time, over all ingestions; a
+            larger document is worked on alone.
         embedding_batch_size: Texts of one call that embeds.
         embedding_concurrency: Calls that embed at the same time, over all ingestions.
     """
@@ -50,15 +56,9 @@ class IngestLimits:
     chunk_token_count: int
     maximum_chunk_token_count: int
     document_concurrency: int
+    content_bytes: int
     embedding_batch_size: int
     embedding_concurrency: int
-
-
-class UnexpectedFailure(ServiceError):
-    """A fault of the service itself; the log has the cause."""
-
-    def __init__(self) -> None:
-        super().__init__("An internal error occurred. Send the document again.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,7 @@ class Ingestion:
         self._models = models
         self._tracer = tracer
         self._limits = limits
+        self._content_budget = ByteBudget(limits.content_bytes)
         self._embedding_slots = asyncio.Semaphore(limits.embedding_concurrency)
         self._fingerprint = fingerprint(
             target_tokens=limits.chunk_token_count, max_tokens=limits.maximum_chunk_token_count
@@ -108,7 +109,9 @@ class Ingestion:
     ) -> AsyncGenerator[IngestEvent, None]:
         """Takes in documents and reports on each; the totals come last.
 
-        A document is asked of `documents` only when there is room to work on it.
+        A document is asked of `documents` only when there is room to work on it and its results
+        are read. Documents with the same id are taken in one after the other, so that the last
+        one stays. Where `documents` fails, those before are finished first.
 
         Args:
             tenant_id: Owner of the collection.
@@ -122,15 +125,15 @@ class Ingestion:
             StoreUnavailable: The store cannot be asked for the collection.
         """
         target = await self._target(tenant_id, collection)
-        events: asyncio.Queue[IngestEvent | None] = asyncio.Queue()
+        call = IngestCall(documents)
         outcomes: Counter[IngestOutcome] = Counter()
         chunk_count = 0
         # No task group around the yields: a consumer that leaves would see its GeneratorExit
         # come back wrapped in a group.
-        work = asyncio.create_task(self._work_all(target, documents, events.put_nowait))
-        work.add_done_callback(lambda _: events.put_nowait(None))
+        work = asyncio.create_task(self._work_all(target, call))
+        work.add_done_callback(lambda _: call.outbox.end())
         try:
-            while (event := await events.get()) is not None:
+            while (event := await call.outbox.get()) is not None:
                 if isinstance(event, DocumentDone):
                     outcomes[event.outcome] += 1
                     if event.outcome in (IngestOutcome.CREATED, IngestOutcome.UPDATED):
@@ -142,33 +145,51 @@ class Ingestion:
         work.result()
         yield IngestTotals(counts=outcomes, chunk_count=chunk_count)
 
-    async def _work_all(
-        self, target: _Target, documents: AsyncIterator[IncomingDocument], report: Report
-    ) -> None:
-        waiting: asyncio.Queue[IncomingDocument | None] = asyncio.Queue(maxsize=1)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._limits.document_concurrency):
-                    group.create_task(self._work(target, waiting, report))
-                async for document in documents:
-                    await waiting.put(document)
-                for _ in range(self._limits.document_concurrency):
-                    await waiting.put(None)
-        except* ServiceError as errors:
-            raise _first(errors) from errors
+    async def _work_all(self, target: _Target, call: IngestCall) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._limits.document_concurrency):
+                group.create_task(self._work(target, call))
+        if call.fault is not None:
+            raise call.fault
 
-    async def _work(
-        self, target: _Target, waiting: "asyncio.Queue[IncomingDocument | None]", report: Report
-    ) -> None:
-        while (document := await waiting.get()) is not None:
-            try:
-                done = await self._ingest(target, document, report)
-            except ServiceError as error:
-                done = _failed(document, error)
-            except Exception:
-                _logger.exception("document failed", extra={"document_id": document.document_id})
-                done = _failed(document, UnexpectedFailure())
-            report(done)
+    async def _work(self, target: _Target, call: IngestCall) -> None:
+        while await self._work_on_next(target, call):
+            pass
+
+    async def _work_on_next(self, target: _Target, call: IngestCall) -> bool:
+        async with call.turn:
+            document = await call.receive()
+            if document is None:
+                return False
+            document_id, byte_count = document.document_id, len(document.content)
+            await self._content_budget.acquire(byte_count)
+            call.begin(document_id)
+        try:
+            done = await self._attempt(target, document, call.outbox)
+        finally:
+            # The result may wait for its reader as long as the reader likes; the content is not
+            # kept for it.
+            del document
+            self._content_budget.release(byte_count)
+        await call.outbox.put(done)
+        call.end(document_id)
+        return True
+
+    async def _attempt(
+        self, target: _Target, document: IncomingDocument, outbox: Outbox
+    ) -> DocumentDone:
+        try:
+            return await self._ingest(target, document, outbox)
+        except ServiceError as error:
+            failure = error
+        except Exception:
+            _logger.exception("document failed", extra={"document_id": document.document_id})
+            failure = UnexpectedFailure()
+        # The frames of the traceback and a decoding error among the causes hold the content.
+        failure.__traceback__ = failure.__cause__ = failure.__context__ = None
+        return DocumentDone(
+            document_id=document.document_id, outcome=IngestOutcome.FAILED, failure=failure
+        )
 
     async def _target(self, tenant_id: str, collection: str) -> _Target:
         try:
@@ -182,21 +203,21 @@ class Ingestion:
         return _Target(tenant_id=tenant_id, collection=collection, model=model)
 
     async def _ingest(
-        self, target: _Target, incoming: IncomingDocument, report: Report
+        self, target: _Target, incoming: IncomingDocument, outbox: Outbox
     ) -> DocumentDone:
         if incoming.fault is not None:
             raise incoming.fault
         document_id = incoming.document_id
-        report(DocumentProgress(document_id=document_id, stage=IngestStage.RECEIVED))
-        digest = blake2b(incoming.content, digest_size=32).hexdigest()
+        await outbox.put(DocumentProgress(document_id=document_id, stage=IngestStage.RECEIVED))
+        digest = await asyncio.to_thread(_digest, incoming.content)
+        index_fingerprint = self._index_fingerprint(incoming)
         stored = await self._store.find_document(target.tenant_id, target.collection, document_id)
         if (
             stored is not None
             and stored.content_digest == digest
-            and stored.index_fingerprint == self._fingerprint
+            and stored.index_fingerprint == index_fingerprint
             and stored.source_uri == incoming.source_uri
             and stored.metadata == dict(incoming.metadata)
-            and incoming.title in ("", stored.title)
         ):
             return DocumentDone(
                 document_id=document_id,
@@ -212,7 +233,7 @@ class Ingestion:
                 title=incoming.title,
             )
             chunks, terms = await self._cut(digest, parsed)
-            vectors, computed_count = await self._embed(target, document_id, chunks, report)
+            vectors, computed_count = await self._embed(target, document_id, chunks, outbox)
             document = Document(
                 tenant_id=target.tenant_id,
                 collection=target.collection,
@@ -222,7 +243,7 @@ class Ingestion:
                 media_type=parsed.media_type,
                 text=parsed.text,
                 content_digest=digest,
-                index_fingerprint=self._fingerprint,
+                index_fingerprint=index_fingerprint,
                 byte_count=len(incoming.content),
                 metadata=dict(incoming.metadata),
             )
@@ -268,6 +289,12 @@ class Ingestion:
                 _logger.debug("chunks not kept: the cache cannot be asked")
         return chunks, terms
 
+    def _index_fingerprint(self, incoming: IncomingDocument) -> str:
+        # What the sender says of a document decides how it is read, but not all of it shows in
+        # what is stored: no title given is something else than the title found.
+        said = "\0".join((incoming.media_type, incoming.title))
+        return f"{self._fingerprint}/said={blake2b(said.encode(), digest_size=8).hexdigest()}"
+
     def _chunks_fingerprint(self, parsed: ParsedDocument) -> str:
         # The title stands in every chunk's header and so has a say in where chunks end.
         title = blake2b(parsed.title.encode(), digest_size=8).hexdigest()
@@ -291,15 +318,16 @@ class Ingestion:
         return chunks, [analyse_document(chunk.embedding_text) for chunk in chunks]
 
     async def _embed(
-        self, target: _Target, document_id: str, chunks: Sequence[Chunk], report: Report
+        self, target: _Target, document_id: str, chunks: Sequence[Chunk], outbox: Outbox
     ) -> tuple[Sequence[Vector], int]:
         """Gets the vectors of chunks: from the collection, the cache, or newly computed."""
-        report(
+        await outbox.put(
             DocumentProgress(
                 document_id=document_id, stage=IngestStage.CHUNKED, chunk_count=len(chunks)
             )
         )
         texts = {chunk.text_digest: chunk.embedding_text for chunk in chunks}
+        occurrences = Counter(chunk.text_digest for chunk in chunks)
         vectors = dict(
             await self._store.find_embeddings(
                 target.tenant_id,
@@ -310,45 +338,47 @@ class Ingestion:
         )
         missing = [digest for digest in texts if digest not in vectors]
         size = self._limits.embedding_batch_size
+        embedded_count = len(chunks) - sum(occurrences[digest] for digest in missing)
         computed_count = 0
 
-        def report_embedding() -> None:
-            embedded = sum(chunk.text_digest in vectors for chunk in chunks)
-            report(
+        async def report_embedding() -> None:
+            await outbox.put(
                 DocumentProgress(
                     document_id=document_id,
                     stage=IngestStage.EMBEDDING,
                     chunk_count=len(chunks),
-                    embedded_chunk_count=embedded,
+                    embedded_chunk_count=embedded_count,
                 )
             )
 
         async def embed(digests: Sequence[str]) -> None:
-            nonlocal computed_count
-            async with self._embedding_slots:
-                found = await self._embeddings.embed(
-                    target.model, [texts[digest] for digest in digests]
-                )
+            nonlocal computed_count, embedded_count
+            found = await self._embeddings.embed(
+                target.model, [texts[digest] for digest in digests]
+            )
             vectors.update(zip(digests, found.vectors, strict=True))
             computed_count += found.computed_count
-            report_embedding()
+            embedded_count += sum(occurrences[digest] for digest in digests)
+            await report_embedding()
 
-        report_embedding()
+        await report_embedding()
         try:
             async with asyncio.TaskGroup() as group:
                 for start in range(0, len(missing), size):
-                    group.create_task(embed(missing[start : start + size]))
+                    # Slots go to who asks first. A document asks for one at a time, so that
+                    # others wait for its next batch and not for all of them.
+                    await self._embedding_slots.acquire()
+                    task = group.create_task(embed(missing[start : start + size]))
+                    task.add_done_callback(lambda _: self._embedding_slots.release())
         except* ServiceError as errors:
             raise _first(errors) from errors
         return [vectors[chunk.text_digest] for chunk in chunks], computed_count
 
 
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=32).hexdigest()
+
+
 def _first(group: ExceptionGroup[ServiceError]) -> ServiceError:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, ExceptionGroup) else first
-
-
-def _failed(document: IncomingDocument, error: ServiceError) -> DocumentDone:
-    return DocumentDone(
-        document_id=document.document_id, outcome=IngestOutcome.FAILED, failure=error
-    )

@@ -1,5 +1,6 @@
 """Puts the messages of an ingestion together to documents."""
 
+import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -7,7 +8,12 @@ from pannier.rag.v1 import corpus_service_pb2 as pb
 from services.common.errors import FieldViolation, InvalidRequest, ServiceError
 from services.rag.core.errors import DocumentTooLarge, StreamProtocolViolation
 from services.rag.core.intake import IncomingDocument
-from services.rag.corpus_convert import MAXIMUM_PART_BYTES, collection_of, header_of
+from services.rag.corpus_convert import (
+    MAXIMUM_DOCUMENT_ID_LENGTH,
+    MAXIMUM_PART_BYTES,
+    collection_of,
+    header_of,
+)
 
 __all__ = ["receive_documents", "receive_options"]
 
@@ -47,37 +53,66 @@ async def receive_documents(
         StreamProtocolViolation: Messages came in an order that is not allowed.
         InvalidRequest: A part of a content is too large.
     """
-    current: IncomingDocument | None = None
-    parts: list[bytes] = []
-    size = 0
+    arrival: _Arrival | None = None
     async for request in requests:
         kind = request.WhichOneof("message") or "nothing"
-        expected = "header" if current is None else "content"
+        expected = "header" if arrival is None else "content"
         if kind != expected:
             raise StreamProtocolViolation(expected=expected, actual=kind)
-        if current is None:
-            current, parts, size = _begin(request.header), [], 0
+        if arrival is None:
+            arrival = _Arrival(_begin(request.header), maximum_document_bytes)
             continue
-        data = request.content.data
+        arrival.add(request.content.data)
+        if request.content.last:
+            yield arrival.take()
+            arrival = None
+    if arrival is not None:
+        raise StreamProtocolViolation(expected="content", actual="the end")
+
+
+class _Arrival:
+    """A document whose content is coming in.
+
+    Args:
+        document: What its header says.
+        maximum_bytes: Largest content accepted.
+    """
+
+    def __init__(self, document: IncomingDocument, maximum_bytes: int) -> None:
+        self._document = document
+        self._maximum_bytes = maximum_bytes
+        self._content = io.BytesIO()
+
+    def add(self, data: bytes) -> None:
+        """Adds a part; once the document has a fault its content is not kept.
+
+        Raises:
+            InvalidRequest: The part is too large.
+        """
         if len(data) > MAXIMUM_PART_BYTES:
             raise InvalidRequest(
                 FieldViolation("content.data", f"Must have at most {MAXIMUM_PART_BYTES} bytes.")
             )
-        size += len(data)
-        if size > maximum_document_bytes and current.fault is None:
-            current = replace(current, fault=DocumentTooLarge(maximum_document_bytes))
-            parts.clear()
-        if current.fault is None:
-            parts.append(data)
-        if request.content.last:
-            yield replace(current, content=b"".join(parts))
-            current = None
-    if current is not None:
-        raise StreamProtocolViolation(expected="content", actual="the end")
+        if self._document.fault is not None:
+            return
+        if self._content.tell() + len(data) > self._maximum_bytes:
+            fault = DocumentTooLarge(self._maximum_bytes)
+            self._document = replace(self._document, fault=fault)
+            self._content = io.BytesIO()
+        else:
+            self._content.write(data)
+
+    def take(self) -> IncomingDocument:
+        """Returns the document with its content, and keeps nothing of it."""
+        # Whole already, not copied: a join would hold up the event loop and need twice the bytes.
+        content, self._content = self._content, io.BytesIO()
+        return replace(self._document, content=content.getvalue())
 
 
 def _begin(header: pb.DocumentHeader) -> IncomingDocument:
     try:
         return header_of(header)
     except ServiceError as error:
-        return IncomingDocument(document_id=header.document_id, source_uri="", fault=error)
+        # An id of any length would come back with the result, and break the client's limit.
+        document_id = header.document_id[:MAXIMUM_DOCUMENT_ID_LENGTH]
+        return IncomingDocument(document_id=document_id, source_uri="", fault=error)

@@ -88,7 +88,8 @@ class RagSettings(CommonSettings):
     )
     ingest_content_bytes: int = setting(
         byte_size("1KiB", "64GiB"),
-        "Content of documents worked on at the same time, over all calls; further ones wait.",
+        "Content of documents worked on at the same time, over all calls; others wait. "
+        "The work takes about 50 times as much memory.",
         default="64MiB",
     )
     embedding_batch_size: int = setting(

@@ -85,7 +85,7 @@ class _IngestOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IngestO
     INGEST_OUTCOME_UPDATED: _IngestOutcome.ValueType  # 2
     """A new version replaced the old one."""
     INGEST_OUTCOME_UNCHANGED: _IngestOutcome.ValueType  # 3
-    """This very content was stored already."""
+    """This very document was stored already: the same content, with the same header."""
     INGEST_OUTCOME_FAILED: _IngestOutcome.ValueType  # 4
     """Not stored; what was stored before is unchanged."""
 
@@ -99,7 +99,7 @@ INGEST_OUTCOME_CREATED: IngestOutcome.ValueType  # 1
 INGEST_OUTCOME_UPDATED: IngestOutcome.ValueType  # 2
 """A new version replaced the old one."""
 INGEST_OUTCOME_UNCHANGED: IngestOutcome.ValueType  # 3
-"""This very content was stored already."""
+"""This very document was stored already: the same content, with the same header."""
 INGEST_OUTCOME_FAILED: IngestOutcome.ValueType  # 4
 """Not stored; what was stored before is unchanged."""
 Global___IngestOutcome: _TypeAlias = IngestOutcome  # noqa: Y015
@@ -336,7 +336,7 @@ class DocumentResult(_message.Message):
     COMPUTED_EMBEDDING_COUNT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
-    """OUTPUT ONLY. The document."""
+    """OUTPUT ONLY. The document; an id that is too long is cut to 512 characters."""
     outcome: Global___IngestOutcome.ValueType
     """OUTPUT ONLY. What became of it."""
     chunk_count: _builtins.int

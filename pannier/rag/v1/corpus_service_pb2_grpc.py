@@ -70,8 +70,11 @@ class CorpusServiceServicer(object):
         """Takes in documents and reports progress. The client sends `options`, then for each document one `header` and its
         content in parts; the server streams progress, one `result` per document in the order they finish, and exactly one
         `completed`. A document that cannot be read or embedded fails alone, with its reason in its `result`; the others are
-        stored. A document is replaced as a whole or not at all. Creates the collection where it does not exist.
-        The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE.
+        stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
+        in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
+        left out and further documents wait; results are never left out.
+        The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
+        STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,8 +37,11 @@ class CorpusServiceStub:
     """Takes in documents and reports progress. The client sends `options`, then for each document one `header` and its
     content in parts; the server streams progress, one `result` per document in the order they finish, and exactly one
     `completed`. A document that cannot be read or embedded fails alone, with its reason in its `result`; the others are
-    stored. A document is replaced as a whole or not at all. Creates the collection where it does not exist.
-    The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE.
+    stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
+    in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
+    left out and further documents wait; results are never left out.
+    The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
+    STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
     """
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.ListDocumentsRequest, _corpus_service_pb2.ListDocumentsResponse]
     """Lists the documents of a collection by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
@@ -62,8 +65,11 @@ class CorpusServiceAsyncStub(CorpusServiceStub):
     """Takes in documents and reports progress. The client sends `options`, then for each document one `header` and its
     content in parts; the server streams progress, one `result` per document in the order they finish, and exactly one
     `completed`. A document that cannot be read or embedded fails alone, with its reason in its `result`; the others are
-    stored. A document is replaced as a whole or not at all. Creates the collection where it does not exist.
-    The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE.
+    stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
+    in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
+    left out and further documents wait; results are never left out.
+    The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
+    STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
     """
     ListDocuments: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.ListDocumentsRequest, _corpus_service_pb2.ListDocumentsResponse]  # type: ignore[assignment]
     """Lists the documents of a collection by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
@@ -90,8 +96,11 @@ class CorpusServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes in documents and reports progress. The client sends `options`, then for each document one `header` and its
         content in parts; the server streams progress, one `result` per document in the order they finish, and exactly one
         `completed`. A document that cannot be read or embedded fails alone, with its reason in its `result`; the others are
-        stored. A document is replaced as a whole or not at all. Creates the collection where it does not exist.
-        The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, STORE_UNAVAILABLE.
+        stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
+        in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
+        left out and further documents wait; results are never left out.
+        The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
+        STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
         """
 
     @_abc_1.abstractmethod

@@ -6,18 +6,13 @@ stored text, so the quote can be shown in place.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import string
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from services.rag.core.evidence import EvidenceIndex
 from services.rag.core.model import Passage
-from services.rag.core.sentences import (
-    LOOKAHEAD_CHARACTERS,
-    MARKER_PATTERN,
-    Span,
-    iterate_blocks,
-    split_block,
-)
+from services.rag.core.sentences import MARKER_PATTERN, Sentence, SentenceCutter, Span
 
 __all__ = ["Citation", "CitationTracker", "cite_answer", "find_markers"]
 
@@ -25,6 +20,8 @@ _MARKER = re.compile(MARKER_PATTERN)
 _NUMBER = re.compile(r"\d+")
 _CODE = re.compile(r"(?:```|~~~).*|`[^`\n]*`", re.DOTALL)
 _WORD = re.compile(r"\w")
+# What adds nothing to a statement at its end.
+_EMPTY = f"{string.whitespace}{string.punctuation}。"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +62,7 @@ class CitationTracker:
     """Finds the citations of an answer while it is being written.
 
     A sentence is judged when enough of what follows it is known to say that it has ended. However
-    the answer is cut into pieces, the citations are the same.
+    the answer is cut into pieces, the citations are the same, and the work is linear in its length.
 
     Args:
         passages: What the answer was made from; the first has marker 1.
@@ -74,11 +71,9 @@ class CitationTracker:
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = tuple(passages)
         self._evidence = EvidenceIndex([passage.text for passage in passages])
-        self._text = ""
-        # Where the block starts that holds the first sentence not yet judged.
-        self._block_start = 0
-        self._judged_end = 0
-        self._previous: Span | None = None
+        self._sentences = SentenceCutter()
+        # The last sentence so far: where it starts, and what it says.
+        self._previous: tuple[int, str] | None = None
         self._unknown_marker_count = 0
 
     @property
@@ -88,42 +83,29 @@ class CitationTracker:
 
     def feed(self, text: str) -> list[Citation]:
         """Adds to the answer, and returns the citations of the sentences that this completes."""
-        self._text += text
-        return list(self._judge(self._settled_end()))
+        # A part each time, so that the first citation does not pay for all of it.
+        self._evidence.analyse_next()
+        return self._cite_all(self._sentences.feed(text))
 
     def finish(self) -> list[Citation]:
         """Returns the citations of what is left; the answer is complete."""
-        return list(self._judge(len(self._text)))
+        return self._cite_all(self._sentences.finish())
 
-    def _settled_end(self) -> int:
-        """Returns up to where sentences can end that later text does not change."""
-        end = len(self._text.rstrip()) - LOOKAHEAD_CHARACTERS
-        # Whether a line is a table row shows at its end.
-        last_line = self._text.rfind("\n") + 1
-        return min(end, last_line) if "|" in self._text[last_line:] else end
+    def _cite_all(self, sentences: Iterable[Sentence]) -> list[Citation]:
+        return [citation for sentence in sentences for citation in self._cite(sentence)]
 
-    def _judge(self, settled_end: int) -> Iterator[Citation]:
-        for block in iterate_blocks(self._text, self._block_start):
-            for sentence in split_block(self._text, block):
-                if sentence.char_end > settled_end:
-                    return
-                self._block_start = block.char_start
-                if sentence.char_start >= self._judged_end:
-                    self._judged_end = sentence.char_end
-                    yield from self._cite(sentence)
-
-    def _cite(self, sentence: Span) -> Iterator[Citation]:
-        words = self._text[sentence.char_start : sentence.char_end]
-        markers = find_markers(words)
-        statement = _MARKER.sub(" ", words)
+    def _cite(self, sentence: Sentence) -> Iterator[Citation]:
+        start, end = sentence.span
+        markers = find_markers(sentence.text)
+        statement = _MARKER.sub(" ", sentence.text)
         if markers and self._previous and not _WORD.search(statement):
             # Markers on a line of their own belong to what stands before.
-            sentence = Span(self._previous.char_start, sentence.char_end)
-            statement = _MARKER.sub(" ", self._text[sentence.char_start : sentence.char_end])
-        self._previous = sentence
+            start, before = self._previous
+            statement = f"{before} {statement.strip(_EMPTY)}".rstrip()
+        self._previous = start, statement
         for marker in markers:
             if 1 <= marker <= len(self._passages):
-                yield self._citation(marker, sentence, statement)
+                yield self._citation(marker, Span(start, end), statement)
             else:
                 self._unknown_marker_count += 1
 

@@ -33,6 +33,7 @@ __all__ = [
     "StoreSchemaTooNew",
     "StoreUnavailable",
     "StreamProtocolViolation",
+    "UnexpectedFailure",
 ]
 
 STORE_RETRY_DELAY_SECONDS = 1.0
@@ -111,7 +112,7 @@ class CollectionNotFound(ServiceError):
 
     def __init__(self, collection: str) -> None:
         super().__init__(
-            f"There is no collection {collection!r}. Create it or ingest a document into it.",
+            f"There is no collection {collection!r}. Ingest a document into it to create it.",
             metadata={"collection": collection},
         )
 
@@ -276,3 +277,10 @@ class EmbeddingModelChanged(ServiceError):
             f"{served[:12]} served. Pull the model again on all backends.",
             metadata={"model": model, "stored": listed, "given": served},
         )
+
+
+class UnexpectedFailure(ServiceError):
+    """A fault of the service itself; the log has the cause."""
+
+    def __init__(self) -> None:
+        super().__init__("An internal error occurred. Send the document again.")

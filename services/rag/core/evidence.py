@@ -1,16 +1,15 @@
 """Which sentences of the passages support a statement.
 
 Support is the share of a statement's terms that a stretch of text holds, each term weighted by how
-telling it is among the sentences of all passages. It needs no model and takes no notice of order
-or negation, so it says that the words are there, not that the statement follows.
+telling it is among the sentences of the best passages. It needs no model and takes no notice of
+order or negation, so it says that the words are there, not that the statement follows.
 """
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from services.rag.core.analysis import analyse_query
 from services.rag.core.bm25 import inverse_document_frequency
@@ -29,6 +28,10 @@ _FRAGMENT_FACTOR = 0.5
 _RANK_DISCOUNT = 0.1
 # How far a sentence is judged by what it adds to those already chosen.
 _NOVELTY_WEIGHT = 0.5
+
+# The weights come from so many passages, the best ones. More would change them little, and each
+# costs as much to analyse as one that is cited.
+_WEIGHED_COUNT = 16
 
 _DECORATION = re.compile(r"[\s|>]*")
 _COMPLETE = re.compile(r"[.!?…。！？｡][\"'”’)\]*_`」』]*$")  # noqa: RUF001
@@ -59,7 +62,10 @@ class _Sentence:
 
 
 class EvidenceIndex:
-    """The sentences of some passages; analysed when first asked for.
+    """The sentences of some passages, each analysed once, when first needed.
+
+    The terms are weighted by the best passages only; `analyse_next` can do that work ahead, a part
+    at a time.
 
     Args:
         texts: The passages' texts, best first.
@@ -67,11 +73,24 @@ class EvidenceIndex:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)
+        self._analysed: dict[int, tuple[_Sentence, ...]] = {}
+        self._unweighed = deque(range(min(len(self._texts), _WEIGHED_COUNT)))
+        self._sentence_count = 0
+        self._frequencies: Counter[str] = Counter()
+        self._weights: dict[str, float] = {}
+        self._last_wanted = "", frozenset[str]()
+
+    def analyse_next(self) -> None:
+        """Analyses one more passage of those that the weights come from, if one is left."""
+        if self._unweighed:
+            sentences = self._sentences(self._unweighed.popleft())
+            self._sentence_count += len(sentences)
+            self._frequencies.update(chain.from_iterable(each.terms for each in sentences))
 
     def support(self, statement: str, passage_index: int) -> float:
         """Returns how far a whole passage supports a statement, 0 to 1."""
-        held = frozenset().union(*(each.terms for each in self._by_passage[passage_index]))
-        return self._coverage(frozenset(analyse_query(statement)), held)
+        held = frozenset().union(*(each.terms for each in self._sentences(passage_index)))
+        return self._coverage(self._wanted(statement), held)
 
     def best_span(self, statement: str, passage_index: int) -> Excerpt:
         """Returns the sentence, or the two neighbours, of a passage that supports most.
@@ -82,8 +101,8 @@ class EvidenceIndex:
             statement: What is to be supported.
             passage_index: The passage, which holds some visible text.
         """
-        wanted = frozenset(analyse_query(statement))
-        sentences = self._by_passage[passage_index]
+        wanted = self._wanted(statement)
+        sentences = self._sentences(passage_index)
         single = max(
             (self._judged(wanted, [each]) for each in sentences), key=lambda each: each.support
         )
@@ -104,8 +123,8 @@ class EvidenceIndex:
         wanted = frozenset(analyse_query(question))
         candidates = [
             each
-            for sentences in self._by_passage
-            for each in self._answers(sentences)
+            for index in range(len(self._texts))
+            for each in self._answers(self._sentences(index))
             if each.terms & wanted
         ]
         chosen: list[_Sentence] = []
@@ -116,33 +135,35 @@ class EvidenceIndex:
             candidates = [each for each in candidates if not _repeats(each, best)]
         return tuple(self._judged(wanted, [each]) for each in chosen)
 
-    @cached_property
-    def _by_passage(self) -> tuple[tuple[_Sentence, ...], ...]:
-        return tuple(tuple(_sentences(index, text)) for index, text in enumerate(self._texts))
+    def _sentences(self, passage_index: int) -> tuple[_Sentence, ...]:
+        sentences = self._analysed.get(passage_index)
+        if sentences is None:
+            sentences = tuple(_analyse(passage_index, self._texts[passage_index]))
+            self._analysed[passage_index] = sentences
+        return sentences
 
-    @cached_property
-    def _frequencies(self) -> Counter[str]:
-        return Counter(
-            term
-            for sentences in self._by_passage
-            for sentence in sentences
-            for term in sentence.terms
-        )
-
-    @cached_property
-    def _sentence_count(self) -> int:
-        return sum(map(len, self._by_passage))
+    def _wanted(self, statement: str) -> frozenset[str]:
+        # A statement is often asked about for several passages, one after the other.
+        if statement != self._last_wanted[0]:
+            self._last_wanted = statement, frozenset(analyse_query(statement))
+        return self._last_wanted[1]
 
     def _weight(self, terms: Iterable[str]) -> float:
         # In a fixed order, so that equal inputs give equal sums.
-        return sum(
-            inverse_document_frequency(self._sentence_count, self._frequencies[term])
-            for term in sorted(terms)
-        )
+        return sum(map(self._term_weight, sorted(terms)))
+
+    def _term_weight(self, term: str) -> float:
+        weight = self._weights.get(term)
+        if weight is None:
+            while self._unweighed:
+                self.analyse_next()
+            weight = inverse_document_frequency(self._sentence_count, self._frequencies[term])
+            self._weights[term] = weight
+        return weight
 
     def _coverage(self, wanted: frozenset[str], held: frozenset[str]) -> float:
-        total = self._weight(wanted)
-        return min(1.0, self._weight(wanted & held) / total) if total > 0.0 else 0.0
+        shared = wanted & held
+        return min(1.0, self._weight(shared) / self._weight(wanted)) if shared else 0.0
 
     def _judged(self, wanted: frozenset[str], sentences: Sequence[_Sentence]) -> Excerpt:
         return Excerpt(
@@ -176,7 +197,7 @@ class EvidenceIndex:
                 yield _Sentence(sentence.passage_index, span, sentence.terms | following.terms)
 
 
-def _sentences(passage_index: int, text: str) -> Iterator[_Sentence]:
+def _analyse(passage_index: int, text: str) -> Iterator[_Sentence]:
     for start, end in segment_sentences(text):
         words = _DECORATION.match(text, start, end)
         visible = words.end() if words and words.end() < end else start

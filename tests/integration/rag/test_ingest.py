@@ -67,6 +67,49 @@ async def test_a_changed_title_or_label_is_a_new_version(rag):
     assert dict((await get(rag, "guide.md")).metadata) == {"team": "docs"}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "stored"),
+    [
+        ({"media_type": "text/plain"}, {"media_type": "text/html"}, ("text/html", "page")),
+        ({"media_type": "text/html"}, {}, ("text/plain", "page")),
+        ({"title": "Given"}, {"title": "Better"}, ("text/plain", "Better")),
+        ({"title": "Given"}, {}, ("text/plain", "page")),
+    ],
+)
+async def test_what_is_said_of_a_document_decides_whether_it_is_a_new_version(
+    rag, first, second, stored
+):
+    content = {"page": "Intro\n\n<b>bold</b> text"}
+    results = []
+    for header in (first, first, second, second):
+        call = rag.corpus.IngestDocuments(
+            messages(content, **header), metadata=as_tenant("acme"), timeout=10
+        )
+        results += [event.result.outcome async for event in call if event.HasField("result")]
+    assert results == [
+        pb.INGEST_OUTCOME_CREATED,
+        pb.INGEST_OUTCOME_UNCHANGED,
+        pb.INGEST_OUTCOME_UPDATED,
+        pb.INGEST_OUTCOME_UNCHANGED,
+    ]
+    document = await get(rag, "page")
+    assert (document.media_type, document.title) == stored
+
+
+async def test_of_two_versions_in_one_call_the_one_sent_last_stays(rag):
+    old = "# Old\n\n" + "\n\n".join(f"Paragraph {n} tells of topic {n}. " * 9 for n in range(200))
+    new = "# New\n\nThe new version is short."
+    requests = [*messages({"guide.md": old}), *list(messages({"guide.md": new}))[1:]]
+    call = rag.corpus.IngestDocuments(iter(requests), metadata=as_tenant("acme"), timeout=30)
+    results = [event.result async for event in call if event.HasField("result")]
+    assert [each.outcome for each in results] == [
+        pb.INGEST_OUTCOME_CREATED,
+        pb.INGEST_OUTCOME_UPDATED,
+    ]
+    assert results[1].chunk_count < results[0].chunk_count
+    assert (await get(rag, "guide.md")).text == new
+
+
 async def test_a_vector_known_to_the_cache_is_not_computed_again(rag):
     await rag.ingest({"guide.md": GUIDE})
     before = rag.balancer.embedded.total()
@@ -114,6 +157,14 @@ async def test_a_bad_header_fails_its_document_alone(rag):
     results, totals = await rag.ingest({"a\nb": "Text.", "good.txt": "Text."})
     assert results["a\nb"].failure.reason == "INVALID_FIELD"
     assert "header.document_id" in results["a\nb"].failure.message
+    assert (totals.created_count, totals.failed_count) == (1, 1)
+
+
+async def test_an_id_larger_than_a_message_may_be_fails_its_document_alone(rag):
+    # A result that repeated it would be over the client's limit of 4 MiB.
+    overlong = "x" * 4_194_290
+    results, totals = await rag.ingest({overlong: "Text.", "good.txt": "Text."})
+    assert results[overlong[:512]].failure.reason == "INVALID_FIELD"
     assert (totals.created_count, totals.failed_count) == (1, 1)
 
 
@@ -192,6 +243,24 @@ async def test_messages_in_the_wrong_order_are_refused(rag, requests, expected, 
     assert error.metadata == {"expected": expected, "actual": actual}
 
 
+async def test_documents_sent_whole_before_a_wrong_message_get_their_results(rag):
+    content = pb.IngestDocumentsRequest(content=pb.DocumentContent(data=b"x"))
+    requests = [*messages({"one.txt": "One.", "two.txt": "Two."}), content]
+    call = rag.corpus.IngestDocuments(iter(requests), metadata=as_tenant("acme"), timeout=10)
+    seen = []
+
+    async def read():
+        async for event in call:
+            seen.append(event)
+
+    error = await error_of(read())
+    assert error.error_reason == "STREAM_PROTOCOL"
+    results = {event.result.document_id for event in seen if event.HasField("result")}
+    assert results == {"one.txt", "two.txt"}
+    assert not any(event.HasField("completed") for event in seen)
+    assert (await get(rag, "two.txt")).text == "Two."
+
+
 @pytest.mark.parametrize("name", ["", "Docs", "-docs", "a b", "a" * 65, "../x"])
 async def test_a_collection_of_another_form_is_refused(rag, name):
     error = await error_of(collect(rag.corpus.IngestDocuments(messages({}, name), timeout=10)))
@@ -238,6 +307,24 @@ async def test_documents_are_listed_in_pages(rag):
         rag.corpus.ListCollections(pb.ListCollectionsRequest(page_token="invented"))
     )
     assert error.error_reason == "PAGE_TOKEN_MISMATCH"
+
+
+async def test_a_page_of_documents_fits_a_message(rag):
+    labels = {f"label{n}": "x" * 2000 for n in range(64)}
+    documents = {f"d{n:02}.txt": f"Text {n}." for n in range(40)}
+    request = messages(documents, metadata=labels)
+    async for _ in rag.corpus.IngestDocuments(request, metadata=as_tenant("acme"), timeout=30):
+        pass
+    names, token = [], ""
+    while not names or token:
+        page = await rag.corpus.ListDocuments(
+            pb.ListDocumentsRequest(collection="docs", page_token=token),
+            metadata=as_tenant("acme"),
+        )
+        assert page.ByteSize() < 4 * 1024 * 1024
+        names += [each.document_id for each in page.documents]
+        token = page.next_page_token
+    assert names == sorted(documents)
 
 
 async def test_collections_are_listed_in_pages(rag):

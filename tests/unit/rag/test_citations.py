@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.rag.core import citations, evidence
 from services.rag.core.citations import Citation, CitationTracker, cite_answer, find_markers
 from services.rag.core.model import Passage
 
@@ -36,10 +37,10 @@ PASSAGES = [passage(27, 84), passage(86, len(STORED))]
 
 
 def cited(answer: str) -> list[tuple[int, str, str]]:
-    citations, _ = cite_answer(answer, PASSAGES)
+    found, _ = cite_answer(answer, PASSAGES)
     return [
         (each.marker, answer[each.answer_char_start : each.answer_char_end], each.quote)
-        for each in citations
+        for each in found
     ]
 
 
@@ -67,15 +68,15 @@ def test_each_marker_quotes_the_supporting_sentence_of_its_passage() -> None:
 
 
 def test_quotes_are_placed_in_the_stored_text() -> None:
-    citations, _ = cite_answer("Timeout thirty seconds [1]. Retries twice [2].", PASSAGES)
-    assert len(citations) == 2
-    for each in citations:
+    found, _ = cite_answer("Timeout thirty seconds [1]. Retries twice [2].", PASSAGES)
+    assert len(found) == 2
+    for each in found:
         assert STORED[each.quote_char_start : each.quote_char_end] == each.quote
 
 
 def test_unknown_markers_are_dropped_and_counted() -> None:
-    citations, unknown = cite_answer("Ten requests [1][7]. Nothing [0].", PASSAGES)
-    assert ([each.marker for each in citations], unknown) == ([1], 2)
+    found, unknown = cite_answer("Ten requests [1][7]. Nothing [0].", PASSAGES)
+    assert ([each.marker for each in found], unknown) == ([1], 2)
 
 
 def test_a_marker_is_cited_once_per_sentence() -> None:
@@ -88,8 +89,8 @@ def test_markers_on_their_own_line_cite_the_sentence_before() -> None:
 
 
 def test_a_sentence_without_support_is_cited_with_support_zero() -> None:
-    citations, _ = cite_answer("Penguins swim [2].", PASSAGES)
-    assert [each.support for each in citations] == [0.0]
+    found, _ = cite_answer("Penguins swim [2].", PASSAGES)
+    assert [each.support for each in found] == [0.0]
 
 
 def test_citations_come_while_the_answer_is_still_being_written() -> None:
@@ -130,10 +131,47 @@ def test_citations_do_not_depend_on_how_the_answer_arrives(
 @settings(deadline=None)
 @given(st.lists(FRAGMENTS, max_size=25).map("".join))
 def test_every_quote_is_exactly_the_stored_text(answer: str) -> None:
-    citations, _ = cite_answer(answer, PASSAGES)
-    for each in citations:
+    found, _ = cite_answer(answer, PASSAGES)
+    for each in found:
         cited_passage = PASSAGES[each.passage_index]
         assert cited_passage.char_start <= each.quote_char_start
         assert each.quote_char_start < each.quote_char_end <= cited_passage.char_end
         assert STORED[each.quote_char_start : each.quote_char_end] == each.quote
         assert 0 <= each.answer_char_start < each.answer_char_end <= len(answer)
+
+
+def test_markers_repeated_on_lines_of_their_own_do_not_make_the_statement_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    statements: set[str] = set()
+    analyse = evidence.analyse_query
+
+    def recording(text: str) -> tuple[str, ...]:
+        statements.add(text)
+        return analyse(text)
+
+    monkeypatch.setattr(evidence, "analyse_query", recording)
+    answer = "The limit is ten requests.\n" + "[1].\n" * 500
+    assert len(cited(answer)) == 500
+    assert max(map(len, statements)) < 50
+
+
+def test_a_long_answer_in_small_pieces_is_judged_sentence_by_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    examined: list[int] = []
+    find = citations.find_markers
+
+    def counting(text: str) -> list[int]:
+        examined.append(len(text))
+        return find(text)
+
+    monkeypatch.setattr(citations, "find_markers", counting)
+    answer = "The limit is ten requests [1]. A retry waits a second [2]. " * 200
+    tracker = CitationTracker(PASSAGES)
+    early = [
+        each for start in range(0, len(answer), 3) for each in tracker.feed(answer[start:][:3])
+    ]
+    assert len(early) >= 399
+    assert len(early) + len(tracker.finish()) == 400
+    assert sum(examined) <= len(answer)

@@ -1,7 +1,10 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.rag.core import evidence
 from services.rag.core.evidence import EvidenceIndex
+from services.rag.core.sentences import Span
 
 RE = """re - Regular expressions.
 
@@ -71,6 +74,38 @@ def test_selection_prefers_better_ranked_passages_and_repeats_nothing() -> None:
 
 def test_selection_finds_nothing_where_no_word_matches() -> None:
     assert EvidenceIndex([RE, SUBPROCESS]).select("penguins in Antarctica", 3) == ()
+
+
+def test_only_the_best_passages_and_the_cited_one_are_analysed_each_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    analysed: list[str] = []
+    segment = evidence.segment_sentences
+
+    def recording(text: str) -> list[Span]:
+        analysed.append(text)
+        return segment(text)
+
+    monkeypatch.setattr(evidence, "segment_sentences", recording)
+    texts = [f"The host {number} starts. It waits for process {number}." for number in range(50)]
+    index = EvidenceIndex(texts)
+    assert analysed == []
+    index.analyse_next()
+    assert analysed == texts[:1]
+    for _ in range(2):
+        index.best_span("Process 40 is waited for.", 40)
+        index.best_span("Process 3 is waited for.", 3)
+    assert len(analysed) == len(set(analysed)) <= 17
+    index.analyse_next()
+    assert len(analysed) <= 17
+
+
+def test_work_done_ahead_changes_no_result() -> None:
+    ahead = EvidenceIndex([RE, SUBPROCESS])
+    for _ in range(3):
+        ahead.analyse_next()
+    statement = "A timeout stops a penguin."
+    assert ahead.best_span(statement, 1) == EvidenceIndex([RE, SUBPROCESS]).best_span(statement, 1)
 
 
 TEXTS = st.text(alphabet="abc .\n|>#-!。é", min_size=1).filter(str.strip)

@@ -1,16 +1,29 @@
 # ruff: noqa: RUF001 (full-width marks are what is tested)
 
+from io import StringIO
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.rag.core.sentences import segment_sentences
+from services.rag.core import sentences
+from services.rag.core.sentences import Sentence, SentenceCutter, segment_sentences
 
 FRAGMENTS = st.sampled_from(
     [
         "The cat sat. ", "Did it? ", "e.g. ", "Dr. Who ", "3.14 ", "[1]", " [2, 3]", ".", "a",
         "- item\n", "1. step ", "```\n", "x = 1. Y\n", "| a | b |\n", "今日は。", "# Head\n",
         "\n", "\n\n", "  ", "…", "😀 ",
+    ]
+)  # fmt: skip
+# What a decision may have to wait for.
+SLOW_FRAGMENTS = st.sampled_from(
+    [
+        "The cat sat", "etc.", "J. ", "e.g. ", "U.S.", ". ", ".", "!?", "。", "』", "\n", "\n\n",
+        " ", " " * 41, "\t", "\r\n", "\x0b", "." * 50, "[1]" * 15, "[", "]", "【1】",
+        " [ 1  ,  2  ;  3  ,  4  、 5 , 6 ]", "- ", "a. ", "12) ", "# ", ">>> ", "> ", ">" * 45,
+        "|", "| a [1] |\n", "---", "```", "```\n", "> ```", "~~~", "`", "word " * 12, "\n    ",
+        "x" * 60, "a", "T", "1", "*",
     ]
 )  # fmt: skip
 
@@ -113,3 +126,104 @@ def test_sentences_cover_all_visible_text_in_order_without_overlap(text: str) ->
         assert text[start:end] == text[start:end].strip()
         position = end
     assert not text[position:].strip()
+
+
+def arriving(text: str, steps: list[int]) -> list[Sentence]:
+    """Returns the sentences of a text that arrives in pieces of these lengths, over and over."""
+    cutter = SentenceCutter()
+    found: list[Sentence] = []
+    position = index = 0
+    while position < len(text):
+        step = steps[index % len(steps)]
+        found += cutter.feed(text[position : position + step])
+        position += step
+        index += 1
+    return found + cutter.finish()
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(st.text(), st.lists(st.one_of(FRAGMENTS, SLOW_FRAGMENTS)).map("".join)),
+    st.lists(st.integers(1, 50), min_size=1),
+)
+def test_sentences_do_not_depend_on_how_the_text_arrives(text: str, steps: list[int]) -> None:
+    found = arriving(text, steps)
+    assert [sentence.span for sentence in found] == segment_sentences(text)
+    assert [sentence.text for sentence in found] == cut(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "One. [ 11  ,  22  ;  33  ,  44  ,  55  ,  66 ] Two.",
+        "These words make a line so long that it may be wrapped\n| one is long. Two | three |\nEnd",
+        "One\n" + "\x0b" * 20 + "goes on",
+        "These words make a line so long that it may be wrapped\n" + ">" * 50 + " on. Two",
+        "> ```\nx = 1. Y\n> ```\nTwo",
+        "``` python. Y is a language\n```\nTwo",
+    ],
+)
+def test_what_shows_late_does_not_depend_on_how_the_text_arrives(text: str) -> None:
+    assert [sentence.text for sentence in arriving(text, [1])] == cut(text)
+
+
+def test_a_sentence_is_given_out_once_nothing_can_change_it() -> None:
+    cutter = SentenceCutter()
+    assert cutter.feed("One is so. [1]") == []
+    assert [sentence.text for sentence in cutter.feed(" T")] == ["One is so. [1]"]
+    assert cutter.feed("wo, etc.") == []
+    assert cutter.feed(" and so on。") == []
+    assert [sentence.text for sentence in cutter.feed("x")] == ["Two, etc. and so on。"]
+
+
+def test_a_code_fence_is_given_out_with_its_last_line_however_long_it_is() -> None:
+    fence = "```py\n" + "x = 1. Y\n" * 1000 + "```"
+    cutter = SentenceCutter()
+    assert cutter.feed(fence) == []
+    assert [sentence.text for sentence in cutter.feed("\n")] == [fence]
+
+
+class CountingBuffer(StringIO):
+    """Counts the characters that are taken out of it."""
+
+    read_count = 0
+
+    def read(self, size: int | None = -1) -> str:
+        text = super().read(size)
+        CountingBuffer.read_count += len(text)
+        return text
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "It says a thing about the cat [1]. ",
+        "word ",
+        "Wrapped,\nit goes on\n",
+        "- item\n",
+        "a.b e.g. c ",
+        ".",
+        "。",
+        " ",
+        "\n",
+        "> ",
+        "| a. b ",
+        "[1]",
+        "x. \n",
+    ],
+)
+@pytest.mark.parametrize("start", ["", "```\n", "So. ", "One\n"])
+@pytest.mark.parametrize("step", [1, 4])
+def test_the_work_is_linear_in_the_length_of_the_text(
+    part: str, start: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentences, "StringIO", CountingBuffer)
+
+    def examined_count(length: int) -> int:
+        CountingBuffer.read_count = 0
+        arriving((start + part * length)[:length], [step])
+        return CountingBuffer.read_count
+
+    # Each look at the end of the text takes in the context of an end mark, too.
+    assert 0 < examined_count(8000) <= 8000 * (10 + 40 / step)
+    assert examined_count(8000) <= 2.2 * examined_count(4000)
