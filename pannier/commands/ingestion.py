@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,11 +141,16 @@ async def _read(
             document_id=source.document_id, source_uri=source.path.absolute().as_uri()
         )
         await messages.put(message(header=header))
-        while part is not None:
-            data, last = part
-            content = corpus_service_pb2.DocumentContent(data=data, last=last)
-            await messages.put(message(content=content))
-            part = await asyncio.to_thread(next, parts, None)
+        try:
+            while part is not None:
+                data, last = part
+                content = corpus_service_pb2.DocumentContent(data=data, last=last)
+                await messages.put(message(content=content))
+                part = await asyncio.to_thread(next, parts, None)
+        finally:
+            # A thread that is reading right now closes the file with the generator's end.
+            with suppress(ValueError):
+                parts.close()
     await messages.put(None)
 
 

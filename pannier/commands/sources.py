@@ -1,7 +1,7 @@
 """Finds the files to ingest and reads them in parts."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def _below(folder: Path) -> Iterator[SourceFile]:
                 yield SourceFile(path.relative_to(folder).as_posix(), path)
 
 
-def read_parts(path: Path) -> Iterator[tuple[bytes, bool]]:
+def read_parts(path: Path) -> Generator[tuple[bytes, bool], None, None]:
     """Yields the parts of a file with whether each is the last; an empty file has one empty part.
 
     Raises:
