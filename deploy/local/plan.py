@@ -204,7 +204,9 @@ def _plan_standin(draft: _Draft, number: int) -> str:
     draft.components.append(
         Component(
             name=name,
-            command=_module("services.standin", "--port", str(port), "--name", name),
+            command=_module(
+                "services.standin", "--host", "127.0.0.1", "--port", str(port), "--name", name
+            ),
             environment=draft.python(),
             address=url,
             check=check,

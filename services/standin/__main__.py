@@ -10,4 +10,4 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 if __name__ == "__main__":
-    importlib.import_module("services.standin.command").main()
+    importlib.import_module("services.standin.command").main(os.environ)

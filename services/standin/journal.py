@@ -2,12 +2,14 @@
 
 import itertools
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from aiohttp import web
 
-_KEPT_ENTRIES = 2000
+from services.standin.faults import NO_FAULT, Fault
+
+_KEPT_ENTRIES = 10_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -15,6 +17,7 @@ class Entry:
     """One request.
 
     Args:
+        fault: The fault of a request that only asks.
         number: Counts the requests of this process from 1.
         method: HTTP method.
         path: HTTP path.
@@ -26,6 +29,13 @@ class Entry:
         status: HTTP status of the reply, 0 before there is one.
         tokens: Tokens produced so far; of an embedding request, tokens read.
         tokens_after_disconnect: Tokens produced after the client had gone.
+        prompt_tokens: Tokens of its prompt or its texts.
+        cached_tokens: Those of them that needed not be read.
+        output_tokens: Tokens of its answer so far.
+        load_seconds: From its arrival until it had a loaded model.
+        queue_seconds: How long it then waited for a slot.
+        prefill_seconds: How long its prompt, or its texts, took.
+        decode_seconds: How long its answer took.
         faults: Faults that were applied to it.
     """
 
@@ -40,7 +50,21 @@ class Entry:
     status: int = 0
     tokens: int = 0
     tokens_after_disconnect: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    load_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
+    fault: Fault = NO_FAULT
+
+    def dump(self) -> dict[str, Any]:
+        """The entry as a JSON object."""
+        return {
+            each.name: getattr(self, each.name) for each in fields(self) if each.name != "fault"
+        }
 
 
 ENTRY = web.RequestKey("entry", Entry)
@@ -72,4 +96,4 @@ class Journal:
 
     def dump(self) -> list[dict[str, Any]]:
         """The requests as JSON objects."""
-        return [asdict(entry) for entry in self._entries]
+        return [entry.dump() for entry in self._entries]

@@ -1,5 +1,6 @@
 """The endpoints that only tell: version, models, loaded models."""
 
+import json
 from typing import Any
 
 from aiohttp import web
@@ -8,6 +9,7 @@ from services.standin.core.catalogue import Model
 from services.standin.core.decode import DecodeError, Fields, decode_object
 from services.standin.core.names import parse_name
 from services.standin.core.times import format_local
+from services.standin.journal import ENTRY
 from services.standin.state import State
 from services.standin.wire import ApiError, plain, reply
 
@@ -25,9 +27,9 @@ class ListingHandlers:
         """Say that the server runs, in the words that clients look for."""
         return plain("Ollama is running", content_type="text/plain; charset=utf-8")
 
-    async def version(self, _: web.Request) -> web.Response:
+    async def version(self, http: web.Request) -> web.Response:
         """The version of the API."""
-        return reply({"version": VERSION})
+        return reply({"version": http[ENTRY].fault.version or VERSION})
 
     async def status(self, _: web.Request) -> web.Response:
         """Whether cloud models can be had: never."""
@@ -35,9 +37,6 @@ class ListingHandlers:
 
     async def tags(self, _: web.Request) -> web.Response:
         """The models that could be loaded, newest first."""
-        models = sorted(
-            self._state.models, key=lambda model: model.modified_epoch_seconds, reverse=True
-        )
         return reply(
             {
                 "models": [
@@ -47,9 +46,9 @@ class ListingHandlers:
                         "size": model.size_bytes,
                         "digest": model.digest,
                         "details": model.full_details(),
-                        "capabilities": [model.capability],
+                        "capabilities": list(model.capabilities),
                     }
-                    for model in models
+                    for model in self._state.library.newest_first()
                 ]
             }
         )
@@ -79,7 +78,7 @@ class ListingHandlers:
         text = fields.text("model") or fields.text("name")
         if not text:
             raise DecodeError("model is required")
-        model = self._state.find(text)
+        model = self._state.library.find(text)
         name = parse_name(text)
         if model is None or name is None:
             raise ApiError(404, f"model '{name.short if name else text}' not found")
@@ -87,16 +86,26 @@ class ListingHandlers:
             {
                 "license": "Apache-2.0",
                 "modelfile": f"# {model.description}\nFROM {model.name.short}\n",
-                "parameters": "",
+                "parameters": "\n".join(_parameters(model)),
                 "template": "{{ .Prompt }}",
-                "system": "",
+                "system": model.system,
                 "details": model.full_details(),
                 "model_info": model.metadata(),
                 "tensors": [],
-                "capabilities": [model.capability],
+                "capabilities": list(model.capabilities),
                 "modified_at": format_local(model.modified_epoch_seconds),
             }
         )
+
+
+def _parameters(model: Model) -> list[str]:
+    values = {
+        name: value if isinstance(value, list) else [value]
+        for name, value in model.parameters.items()
+    }
+    return [
+        f"{name:<30} {json.dumps(each)}" for name, each_of in values.items() for each in each_of
+    ]
 
 
 def _identity(model: Model) -> dict[str, Any]:

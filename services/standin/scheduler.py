@@ -9,19 +9,50 @@ that it needs) before it looks at the next request.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.common.clock import Clock
 from services.standin.core.catalogue import EMBEDDING, Model
 from services.standin.core.options import LoadOptions, effective_context, needs_reload
+from services.standin.core.prompt_cache import PromptCache
 from services.standin.core.times import FOREVER_SECONDS
+from services.standin.totals import Totals
 
 Load = Callable[[Model], Awaitable[None]]
+
+OUT_OF_MEMORY_TEXT = "llama-server process has terminated: error: out of memory"
 
 
 class QueueFullError(Exception):
     """More requests than the queue holds are waiting for a model to be loaded."""
+
+
+class LoadError(Exception):
+    """A model could not be loaded; the text is for the client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server may hold and keep.
+
+    Args:
+        num_parallel: Slots of a model; an embedding model always has one.
+        max_queue: Requests that may wait for the loader besides the one it works on.
+        max_loaded_models: Models loaded at the same time.
+        keep_alive_seconds: How long a model stays loaded when no request said otherwise.
+        memory_bytes: What the loaded models may take together; 0 is any amount.
+        context_tokens: Context length of requests that name none.
+        saved_prompt_tokens: Tokens of saved prompts that a loaded model keeps.
+    """
+
+    num_parallel: int = 1
+    max_queue: int = 512
+    max_loaded_models: int = 3
+    keep_alive_seconds: float = 300.0
+    memory_bytes: int = 0
+    context_tokens: int = 4096
+    saved_prompt_tokens: int = 65_536
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -31,9 +62,12 @@ class Runner:
     Args:
         model: The model.
         load: What it was loaded with.
+        context_tokens: The context length that it runs with.
         slots: One permit per request that it works on at a time, given in order of arrival.
+        prompts: What it remembers of earlier prompts.
         keep_alive_seconds: How long it stays loaded when idle; the last explicit value wins.
         unloaded: Set when it is gone.
+        died: Set when its process has ended by itself; the next request loads the model again.
         users: Requests that hold it, waiting for a slot or in one.
         retiring: Whether the loader waits for it to become idle, to unload it.
         expires_at: When it will be unloaded (epoch seconds) as of its last idle moment.
@@ -41,18 +75,16 @@ class Runner:
 
     model: Model
     load: LoadOptions
+    context_tokens: int
     slots: asyncio.Semaphore
+    prompts: PromptCache
     keep_alive_seconds: float
-    unloaded: asyncio.Event
+    unloaded: asyncio.Event = field(default_factory=asyncio.Event)
+    died: asyncio.Event = field(default_factory=asyncio.Event)
     users: int = 0
     retiring: bool = False
     expires_at: float | None = None
     expiry: asyncio.Task[None] | None = None
-
-    @property
-    def context_tokens(self) -> int:
-        """The context length that it runs with."""
-        return effective_context(self.load, self.model.context_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,35 +101,27 @@ class Scheduler:
     Args:
         load: Loads a model; cancelled when the request that caused it goes away.
         clock: Time for keep-alive.
-        num_parallel: Slots of a chat model; an embedding model always has one.
-        max_queue: Requests that may wait for the loader besides the one it works on.
-        max_loaded_models: Models loaded at the same time.
-        keep_alive_seconds: How long a model stays loaded when no request said otherwise.
+        limits: What it may hold and keep.
+        totals: Where it counts.
     """
 
-    def __init__(
-        self,
-        *,
-        load: Load,
-        clock: Clock,
-        num_parallel: int,
-        max_queue: int,
-        max_loaded_models: int,
-        keep_alive_seconds: float,
-    ) -> None:
+    def __init__(self, *, load: Load, clock: Clock, limits: Limits, totals: Totals) -> None:
         self._load = load
         self._clock = clock
-        self._num_parallel = num_parallel
-        self._max_loaded_models = max_loaded_models
-        self._keep_alive_seconds = keep_alive_seconds
-        self._queue: asyncio.Queue[_Pending] = asyncio.Queue(max_queue)
+        self._limits = limits
+        self._totals = totals
+        self._queue: asyncio.Queue[_Pending] = asyncio.Queue()
+        self._is_loading = False
         self._runners: dict[str, Runner] = {}
 
     async def run(self) -> None:
         """Load what is asked for, one request at a time, until cancelled."""
         try:
             while True:
-                await self._serve(await self._queue.get())
+                pending = await self._queue.get()
+                self._is_loading = True
+                await self._serve(pending)
+                self._is_loading = False
         finally:
             for runner in list(self._runners.values()):
                 self._unload(runner)
@@ -115,8 +139,9 @@ class Scheduler:
 
         Raises:
             QueueFullError: The model must be loaded and too many requests wait for that already.
+            LoadError: It could not be loaded.
         """
-        runner = self._runners.get(model.name.key)
+        runner = self._runners.get(model.file)
         if runner is None or self._differs(runner, load):
             runner = await self._wait(model, load, keep_alive_seconds)
         else:
@@ -128,10 +153,16 @@ class Scheduler:
 
     def expire(self, model: Model) -> None:
         """Unload a model as soon as no request holds it."""
-        runner = self._runners.get(model.name.key)
+        runner = self._runners.get(model.file)
         if runner is not None:
             runner.keep_alive_seconds = 0.0
             self._unload_if_due(runner)
+
+    def kill(self, model: Model | None) -> None:
+        """End the process of a loaded model, or of all of them."""
+        for runner in self._runners.values():
+            if model is None or runner.model.file == model.file:
+                runner.died.set()
 
     def loaded(self) -> list[tuple[Runner, float]]:
         """The loaded models and when they expire (epoch seconds), the latest first."""
@@ -148,31 +179,43 @@ class Scheduler:
         pending = _Pending(
             model=model, load=load, keep_alive_seconds=keep_alive_seconds, granted=granted
         )
-        try:
-            self._queue.put_nowait(pending)
-        except asyncio.QueueFull:
-            raise QueueFullError from None
+        # The loader takes one out of the queue, even if it has not had the time to do so yet.
+        if self._queue.qsize() >= self._limits.max_queue + (not self._is_loading):
+            self._totals.refused += 1
+            raise QueueFullError
+        self._queue.put_nowait(pending)
         try:
             return await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
                 self._release(granted.result())
             raise
 
     async def _serve(self, pending: _Pending) -> None:
-        while not pending.granted.cancelled():
-            runner = self._runners.get(pending.model.name.key)
+        while not pending.granted.done():
+            runner = self._runners.get(pending.model.file)
             if runner is not None and not self._differs(runner, pending.load):
                 self._take(runner, pending.keep_alive_seconds)
                 pending.granted.set_result(runner)
                 return
-            if runner is None and len(self._runners) < self._max_loaded_models:
+            if runner is None and self._fits(pending.model):
                 await self._load_for(pending)
+            elif runner is None and not self._runners:
+                self._totals.failed_loads += 1
+                pending.granted.set_exception(LoadError(OUT_OF_MEMORY_TEXT))
             else:
                 await self._retire(runner or self._victim())
 
+    def _fits(self, model: Model) -> bool:
+        limits = self._limits
+        if len(self._runners) >= limits.max_loaded_models:
+            return False
+        used = sum(runner.model.size_bytes for runner in self._runners.values())
+        return not limits.memory_bytes or used + model.size_bytes <= limits.memory_bytes
+
     async def _load_for(self, pending: _Pending) -> None:
         """Load a model, or stop when the request that wants it goes away."""
+        self._totals.loads += 1
         loading: asyncio.Future[Any] = asyncio.ensure_future(self._load(pending.model))
         granted: asyncio.Future[Any] = pending.granted
         try:
@@ -180,23 +223,37 @@ class Scheduler:
         finally:
             loading.cancel()
         if pending.granted.cancelled():
+            self._totals.aborted_loads += 1
             return
-        loading.result()
-        keep_alive_seconds = pending.keep_alive_seconds
-        is_embedding = pending.model.capability == EMBEDDING
-        self._runners[pending.model.name.key] = Runner(
-            model=pending.model,
+        try:
+            loading.result()
+        except LoadError as error:
+            self._totals.failed_loads += 1
+            pending.granted.set_exception(error)
+            return
+        self._runners[pending.model.file] = self._make_runner(pending)
+
+    def _make_runner(self, pending: _Pending) -> Runner:
+        model, limits = pending.model, self._limits
+        parallel = model.parallel or limits.num_parallel
+        if model.capability == EMBEDDING:
+            parallel = 1
+        own = pending.keep_alive_seconds
+        return Runner(
+            model=model,
             load=pending.load,
-            slots=asyncio.Semaphore(1 if is_embedding else self._num_parallel),
-            keep_alive_seconds=(
-                self._keep_alive_seconds if keep_alive_seconds is None else keep_alive_seconds
+            context_tokens=effective_context(
+                pending.load, trained_tokens=model.context_tokens, default=limits.context_tokens
             ),
-            unloaded=asyncio.Event(),
+            slots=asyncio.Semaphore(parallel),
+            prompts=PromptCache(slots=parallel, saved_tokens=limits.saved_prompt_tokens),
+            keep_alive_seconds=limits.keep_alive_seconds if own is None else own,
         )
 
     async def _retire(self, runner: Runner) -> None:
         """Wait until a runner is idle and unload it; meanwhile others may still use it."""
         runner.retiring = True
+        self._totals.evictions += not runner.died.is_set()
         self._unload_if_due(runner)
         await runner.unloaded.wait()
 
@@ -208,7 +265,12 @@ class Scheduler:
         )
 
     def _differs(self, runner: Runner, load: LoadOptions) -> bool:
-        return needs_reload(runner.load, load, trained_tokens=runner.model.context_tokens)
+        return runner.died.is_set() or needs_reload(
+            runner.load,
+            load,
+            trained_tokens=runner.model.context_tokens,
+            default=self._limits.context_tokens,
+        )
 
     def _take(self, runner: Runner, keep_alive_seconds: float | None) -> None:
         runner.users += 1
@@ -240,5 +302,6 @@ class Scheduler:
         if runner.expiry is not None:
             runner.expiry.cancel()
             runner.expiry = None
-        self._runners.pop(runner.model.name.key, None)
+        self._totals.unloads += 1
+        self._runners.pop(runner.model.file, None)
         runner.unloaded.set()

@@ -1,6 +1,7 @@
 """Bytes on the wire: JSON as Go writes it, NDJSON streams, and error replies."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -35,7 +36,7 @@ class ApiError(Exception):
         self.content_type = content_type
 
 
-def encode(value: Mapping[str, Any]) -> bytes:
+def encode(value: Mapping[str, Any] | str) -> bytes:
     """Serialise as Go does: `<`, `>` and `&` escaped, other text as UTF-8, float32 shortest."""
     text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
@@ -58,6 +59,12 @@ def without_zeros(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
+@lru_cache(maxsize=65_536)
+def encode_inner(text: str) -> bytes:
+    """A JSON string without its quotes."""
+    return encode(text)[1:-1]
+
+
 class LineStream:
     """An NDJSON reply whose status and headers leave with its first line.
 
@@ -76,11 +83,23 @@ class LineStream:
 
     async def write(self, value: Mapping[str, Any]) -> None:
         """Send one line."""
+        await self.write_bytes(encode(value) + b"\n")
+
+    async def write_bytes(self, lines: bytes) -> None:
+        """Send whole lines."""
         if not self._response.prepared:
             await self._response.prepare(self._request)
-        await self._response.write(encode(value) + b"\n")
+        await self._response.write(lines)
+
+    def write_half_a_chunk(self) -> None:
+        """Announce more bytes than follow."""
+        write = getattr(self._request.transport, "write", None)
+        if self.started and write is not None:
+            write(b'100\r\n{"model":"')
 
     async def end(self) -> web.StreamResponse:
         """End the reply."""
+        if not self._response.prepared:
+            await self._response.prepare(self._request)
         await self._response.write_eof()
         return self._response

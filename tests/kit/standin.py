@@ -68,7 +68,7 @@ class _Controlled:
         return f"127.0.0.1:{self.port}"
 
     async def order_fault(self, **fault: Any) -> None:
-        """Adds a fault rule; see `services.standin.faults.Fault`."""
+        """Adds a fault rule; see `services.standin.faults.FaultPlan.add`."""
         await self._call("POST", "/standin/faults", fault)
 
     async def clear_faults(self) -> None:
@@ -79,6 +79,15 @@ class _Controlled:
         """Returns the requests so far, oldest first; of one path where given."""
         entries = (await self._call("GET", "/standin/requests"))["requests"]
         return [entry for entry in entries if not path or entry["path"] == path]
+
+    async def totals(self) -> dict[str, Any]:
+        """Returns what it has done so far; see `services.standin.totals.Totals`."""
+        totals: dict[str, Any] = await self._call("GET", "/standin/totals")
+        return totals
+
+    async def clear_totals(self) -> None:
+        """Makes it count anew."""
+        await self._call("DELETE", "/standin/totals")
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
         async with (
@@ -148,6 +157,7 @@ class StandinProcess(_Controlled):
             sys.executable,
             "-m",
             "services.standin",
+            "--host=127.0.0.1",
             f"--port={self.port}",
             *self._options,
             stdout=asyncio.subprocess.DEVNULL,

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-DEFAULT_CONTEXT_TOKENS = 4096
-
 _INTEGERS = {
     "num_ctx",
     "num_batch",
@@ -36,6 +34,7 @@ _LOAD_DEFAULTS = {
     "num_thread": 0,
     "use_mmap": None,
     "draft_num_predict": 4,
+    "shift": True,
 }
 
 
@@ -65,16 +64,22 @@ class Options:
         max_tokens: Longest answer in tokens, or None without a limit.
         keep_tokens: Tokens kept at the front when a prompt is cut.
         stop: Texts that end the answer, which does not hold them.
+        shift: Whether the context slides when it is full.
     """
 
     load: LoadOptions
     max_tokens: int | None
     keep_tokens: int
     stop: tuple[str, ...]
+    shift: bool
 
 
-def parse_options(values: Mapping[str, Any]) -> Options:
+def parse_options(values: Mapping[str, Any], *, shift: bool = True) -> Options:
     """Check the options of a request; unknown ones are ignored.
+
+    Args:
+        values: The options object, with what the model brings along.
+        shift: Whether the context may slide when it is full; fixed when a model is loaded.
 
     Raises:
         OptionError: An option has the wrong type.
@@ -85,6 +90,7 @@ def parse_options(values: Mapping[str, Any]) -> Options:
     max_tokens = int(known.get("num_predict", -1))
     context = known.get("num_ctx")
     others = {name: known.get(name, default) for name, default in _LOAD_DEFAULTS.items()}
+    others["shift"] = shift
     return Options(
         load=LoadOptions(
             context_tokens=None if context is None else max(4, int(context)),
@@ -95,6 +101,7 @@ def parse_options(values: Mapping[str, Any]) -> Options:
         max_tokens=max_tokens if max_tokens > 0 else None,
         keep_tokens=max(0, int(known.get("num_keep", 4))),
         stop=tuple(stop for stop in known.get("stop", ()) if stop),
+        shift=shift,
     )
 
 
@@ -112,19 +119,25 @@ def _check(name: str, value: Any) -> None:
         raise OptionError(f'option "{name}" must be of type array')
 
 
-def needs_reload(loaded: LoadOptions, wanted: LoadOptions, *, trained_tokens: int) -> bool:
+def needs_reload(
+    loaded: LoadOptions, wanted: LoadOptions, *, trained_tokens: int, default: int
+) -> bool:
     """Whether a request's load options differ from those a model was loaded with.
 
     Context lengths are compared as they take effect: one beyond what the model was trained on
     equals that length. An automatic `num_gpu` never differs.
     """
-    if effective_context(wanted, trained_tokens) != effective_context(loaded, trained_tokens):
+    lengths = {
+        effective_context(load, trained_tokens=trained_tokens, default=default)
+        for load in (loaded, wanted)
+    }
+    if len(lengths) > 1:
         return True
     differing = {name for name, _ in wanted.others ^ loaded.others}
     automatic = {"num_gpu"} - {name for name, _ in wanted.others}
     return bool(differing - automatic)
 
 
-def effective_context(load: LoadOptions, trained_tokens: int) -> int:
+def effective_context(load: LoadOptions, *, trained_tokens: int, default: int) -> int:
     """The context length in tokens that a model runs with."""
-    return min(load.context_tokens or DEFAULT_CONTEXT_TOKENS, trained_tokens)
+    return min(load.context_tokens or default, trained_tokens)

@@ -1,5 +1,8 @@
 """The bodies of `/api/generate`, `/api/chat`, `/api/embed` and `/api/embeddings`, checked."""
 
+import base64
+import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,14 +10,25 @@ from services.standin.core.decode import DecodeError, Fields, clean_text, decode
 from services.standin.core.times import parse_keep_alive
 
 _THINK_LEVELS = {"low", "medium", "high", "max"}
+_MAX_TOP_LOGPROBS = 20
+_BASE64_PREFIX = re.compile(r"[A-Za-z0-9+/]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A message of a conversation."""
+    """A message of a conversation.
+
+    Args:
+        role: `system`, `user`, `assistant` or `tool`.
+        content: Its text.
+        images: Its images, decoded.
+        tool_calls: The tool calls that an assistant's message made, as JSON, or "".
+    """
 
     role: str
     content: str
+    images: tuple[bytes, ...] = ()
+    tool_calls: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +39,19 @@ class CompletionRequest:
         model: The model as the client wrote it.
         messages: The conversation; of a generate request, its system text and prompt.
         chat: Whether it is a chat request.
-        raw: Whether the reply leaves the context out.
+        raw: Whether the prompt is taken as it is, and the reply leaves the context out.
         stream: Whether to answer line by line.
         truncate: Whether a prompt that is too long may be cut.
-        think: Whether thinking is asked for.
-        tools: Whether tools are offered.
+        shift: Whether the context may slide when it is full.
+        think: Whether thinking is asked for; None leaves it to the model.
+        tools: The tools that are offered, unchecked.
         suffix: Text after the place to fill, or "".
+        template: Whether it brings a template.
+        context: Token ids of an earlier reply to go on from.
         output_format: None, `"json"` or a JSON schema; unchecked.
+        logprobs: Whether to tell how probable each token was.
+        top_logprobs: How many alternatives to tell for each.
+        render_only: Whether to reply with the rendered prompt instead of running it.
         keep_alive_seconds: How long to keep the model loaded, or None.
         options: The options object, unchecked.
     """
@@ -42,10 +62,16 @@ class CompletionRequest:
     raw: bool
     stream: bool
     truncate: bool
-    think: bool
-    tools: bool
+    shift: bool
+    think: bool | None
+    tools: tuple[Any, ...]
     suffix: str
+    template: bool
+    context: tuple[int, ...]
     output_format: Any
+    logprobs: bool
+    top_logprobs: int
+    render_only: bool
     keep_alive_seconds: float | None
     options: dict[str, Any]
 
@@ -53,6 +79,11 @@ class CompletionRequest:
     def is_empty(self) -> bool:
         """Whether it only loads or unloads the model."""
         return not self.messages if self.chat else not self.messages[-1].content
+
+    @property
+    def has_images(self) -> bool:
+        """Whether any of its messages holds an image."""
+        return any(message.images for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +116,7 @@ def parse_generate(body: bytes) -> CompletionRequest:
     fields = Fields(decode_object(body, "GenerateRequest"), "GenerateRequest")
     messages = (
         Message(role="system", content=fields.text("system")),
-        Message(role="user", content=fields.text("prompt")),
+        Message(role="user", content=fields.text("prompt"), images=_images(fields)),
     )
     return _completion(fields, messages, chat=False)
 
@@ -134,13 +165,19 @@ def _completion(fields: Fields, messages: tuple[Message, ...], *, chat: bool) ->
         model=fields.text("model"),
         messages=messages,
         chat=chat,
-        raw=chat or fields.flag("raw", default=False),
+        raw=fields.flag("raw", default=False) and not chat,
         stream=fields.flag("stream", default=True),
         truncate=fields.flag("truncate", default=True),
+        shift=fields.flag("shift", default=True),
         think=_think(fields.raw("think")),
-        tools=bool(fields.items("tools")),
-        suffix=fields.text("suffix"),
+        tools=tuple(fields.items("tools")) if chat else (),
+        suffix="" if chat else fields.text("suffix"),
+        template=bool(fields.text("template")) and not chat,
+        context=() if chat else _context(fields),
         output_format=fields.raw("format"),
+        logprobs=fields.flag("logprobs", default=False),
+        top_logprobs=_top_logprobs(fields),
+        render_only=fields.flag("_debug_render_only", default=False),
         keep_alive_seconds=_keep_alive(fields),
         options=fields.mapping("options"),
     )
@@ -164,7 +201,46 @@ def _message(value: Any) -> Message:
         )
     names = {name.lower(): field for name, field in value.items()}
     fields = Fields(names, "ChatRequest.messages")
-    return Message(role=fields.text("role").lower(), content=fields.text("content"))
+    calls = fields.items("tool_calls")
+    return Message(
+        role=fields.text("role").lower(),
+        content=fields.text("content"),
+        images=_images(fields),
+        tool_calls=json.dumps(calls) if calls else "",
+    )
+
+
+def _images(fields: Fields) -> tuple[bytes, ...]:
+    return tuple(map(_image, fields.items("images")))
+
+
+def _image(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise DecodeError(
+            "json: cannot unmarshal into Go struct field images of type api.ImageData"
+        )
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        good = _BASE64_PREFIX.match(value)
+        position = good.end() if good else 0
+        raise DecodeError(f"illegal base64 data at input byte {position}") from None
+
+
+def _context(fields: Fields) -> tuple[int, ...]:
+    ids = fields.items("context")
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in ids):
+        raise DecodeError(
+            "json: cannot unmarshal into Go struct field GenerateRequest.context of type int"
+        )
+    return tuple(ids)
+
+
+def _top_logprobs(fields: Fields) -> int:
+    count = fields.number("top_logprobs") or 0
+    if not 0 <= count <= _MAX_TOP_LOGPROBS:
+        raise DecodeError(f"top_logprobs must be between 0 and {_MAX_TOP_LOGPROBS}")
+    return count
 
 
 def _keep_alive(fields: Fields) -> float | None:
@@ -177,9 +253,9 @@ def _keep_alive(fields: Fields) -> float | None:
         raise DecodeError(str(error)) from error
 
 
-def _think(value: Any) -> bool:
+def _think(value: Any) -> bool | None:
     if value is None or isinstance(value, bool):
-        return bool(value)
+        return value
     if value in _THINK_LEVELS:
         return True
     raise DecodeError(f'invalid think value: {value!r} (must be "high", "medium", "low" or "max")')

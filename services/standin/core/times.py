@@ -3,6 +3,7 @@
 import math
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 FOREVER_SECONDS = (2**63 - 1) / 1e9
@@ -71,8 +72,12 @@ def format_utc(epoch_seconds: float) -> str:
     """Format an instant as RFC 3339 in UTC, with up to nine digits and no trailing zeros."""
     whole = math.floor(epoch_seconds)
     fraction = f"{math.floor((epoch_seconds - whole) * 1e9):09d}".rstrip("0")
-    moment = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{moment}.{fraction}Z" if fraction else f"{moment}Z"
+    return f"{_format_second(whole)}.{fraction}Z" if fraction else f"{_format_second(whole)}Z"
+
+
+@lru_cache(maxsize=4)
+def _format_second(epoch_seconds: int) -> str:
+    return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def format_local(epoch_seconds: float) -> str:

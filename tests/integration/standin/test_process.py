@@ -57,3 +57,23 @@ async def test_a_rate_of_zero_is_refused():
     _, errors = await process.communicate()
     assert process.returncode == 2
     assert b"must be positive" in errors
+
+
+async def test_a_profile_gives_it_synthetic_models_only(tmp_path):
+    profile = tmp_path / "profile.toml"
+    profile.write_text('builtin_models = false\n[[models]]\nname = "big"\nload_seconds = 0\n')
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "services.standin",
+        *("--port=0", "--profile", str(profile), "--speed=2", "--time-scale=20"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    url = (await process.stdout.readline()).decode().split()[-1]
+    async with httpx.AsyncClient(base_url=url) as client:
+        body = {"model": "big", "prompt": "<<tokens=400>>", "stream": False}
+        answer = (await client.post("/api/generate", json=body)).json()
+    process.terminate()
+    await process.wait()
+    assert answer["eval_count"] == 400
+    assert answer["eval_duration"] >= 400 / (200 * 2 * 20) * 1e9

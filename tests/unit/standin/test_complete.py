@@ -4,7 +4,12 @@ import json
 
 import pytest
 
-from services.standin.core.complete import FormatError, TooLongError, check_format, complete
+from services.standin.core.complete import (
+    FormatError,
+    TooLongError,
+    check_format,
+    complete_extractive,
+)
 from services.standin.core.options import parse_options
 from services.standin.core.requests import parse_chat, parse_generate
 from services.standin.core.tokens import TokenCodec
@@ -15,7 +20,7 @@ FACTS = "Paris is the capital of France. Rome is the capital of Italy."
 
 
 def run(request, context_tokens=4096, **options):
-    return complete(request, parse_options(options), CODEC, context_tokens)
+    return complete_extractive(request, parse_options(options), CODEC, context_tokens)
 
 
 def generate(**fields):
@@ -28,7 +33,7 @@ def chat(*messages, **fields):
 
 
 def text_of(completion):
-    return "".join(completion.pieces.texts)
+    return "".join(completion.texts)
 
 
 def test_num_predict_cuts_the_answer_and_says_so():
@@ -38,7 +43,7 @@ def test_num_predict_cuts_the_answer_and_says_so():
 
 def test_an_answer_of_just_num_predict_tokens_is_complete():
     whole = run(generate(prompt=f"{FACTS} Capital of Italy?"))
-    same = run(generate(prompt=f"{FACTS} Capital of Italy?"), num_predict=len(whole.pieces.ids))
+    same = run(generate(prompt=f"{FACTS} Capital of Italy?"), num_predict=len(whole.texts))
     assert same == whole
     assert whole.done_reason == "stop"
 
@@ -55,19 +60,19 @@ def test_the_last_user_message_is_the_prompt():
 def test_old_messages_are_dropped_until_the_rest_fits():
     request = chat(("user", "old " * 100), ("assistant", "old " * 20), ("user", f"{FACTS} Italy?"))
     completion = run(request, context_tokens=60)
-    assert len(completion.prompt_ids) < 60
+    assert len(completion.prompt.content) < 60
     assert text_of(completion).startswith("Rome")
 
 
 def test_the_system_message_is_kept():
     request = chat(("system", "rule " * 20), ("user", "old " * 100), ("user", "Hi"))
-    assert len(run(request, context_tokens=60).prompt_ids) == 21
+    assert len(run(request, context_tokens=60).prompt.content) == 21
 
 
 def test_a_prompt_beyond_the_context_loses_its_middle():
     request = generate(prompt="Filler text here. " * 200 + f"{FACTS} Capital of Italy?")
     completion = run(request, context_tokens=100)
-    assert len(completion.prompt_ids) < 100
+    assert len(completion.prompt.content) < 100
     assert text_of(completion).startswith("Rome")
 
 

@@ -25,7 +25,9 @@ def test_unknown_options_and_nulls_are_ignored():
 
 
 def differ(loaded, wanted):
-    return needs_reload(parse_options(loaded).load, parse_options(wanted).load, trained_tokens=8192)
+    return needs_reload(
+        parse_options(loaded).load, parse_options(wanted).load, trained_tokens=8192, default=4096
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from services.standin.core.catalogue import list_models
+from services.standin.core.catalogue import Speed, builtin_models
 from services.standin.core.options import LoadOptions
 from services.standin.core.times import FOREVER_SECONDS
-from services.standin.scheduler import QueueFullError, Scheduler
+from services.standin.scheduler import Limits, LoadError, QueueFullError, Scheduler
 from services.standin.server import find_weights
+from services.standin.totals import Totals
 
-EMBED, CHAT = list_models(find_weights() / "model.safetensors")
+EMBED, CHAT = builtin_models(find_weights() / "model.safetensors", Speed())
 AUTOMATIC = LoadOptions()
 SMALL = LoadOptions(context_tokens=2048)
 
@@ -46,6 +47,7 @@ class Loads:
 
     def __init__(self):
         self.log = []
+        self.fail_next = False
         self._finish = asyncio.Event()
 
     async def __call__(self, model):
@@ -56,6 +58,9 @@ class Loads:
             self.log.append(f"abort {model.architecture}")
             raise
         self._finish.clear()
+        if self.fail_next:
+            self.fail_next = False
+            raise LoadError("no")
         self.log.append(f"end {model.architecture}")
 
     async def finish(self):
@@ -83,7 +88,7 @@ class Holder:
             async with scheduler.hold(model, load, keep_alive) as runner:
                 self.runner = runner
                 await self._release.wait()
-        except QueueFullError as error:
+        except (QueueFullError, LoadError) as error:
             self.error = error
 
     async def release(self):
@@ -98,16 +103,15 @@ class Holder:
 class Fleet:
     """A scheduler with its clock and loads."""
 
-    def __init__(self, *, num_parallel=1, max_queue=8, max_loaded_models=3):
+    def __init__(self, **limits):
         self.clock = ManualClock()
         self.loads = Loads()
+        self.totals = Totals()
         self.scheduler = Scheduler(
             load=self.loads,
             clock=self.clock,
-            num_parallel=num_parallel,
-            max_queue=max_queue,
-            max_loaded_models=max_loaded_models,
-            keep_alive_seconds=300,
+            limits=Limits(**{"max_queue": 8} | limits),
+            totals=self.totals,
         )
         self.holders = []
 
@@ -362,8 +366,65 @@ async def test_a_grant_that_comes_with_the_disconnect_is_given_back():
         assert f.loaded == []
 
 
+async def test_a_load_that_fails_fails_its_requester_only():
+    async with fleet() as f:
+        first = await f.request(CHAT)
+        second = await f.request(EMBED)
+        f.loads.fail_next = True
+        await f.loads.finish()
+        assert isinstance(first.error, LoadError)
+        await f.loads.finish()
+        assert second.runner.model is EMBED
+        assert (f.totals.loads, f.totals.failed_loads) == (2, 1)
+
+
+async def test_models_are_evicted_until_there_is_memory():
+    memory = EMBED.size_bytes
+    async with fleet(memory_bytes=memory) as f:
+        await (await f.load(CHAT)).release()
+        await f.load(EMBED)
+        assert f.loaded == ["bert"]
+        assert f.totals.evictions == 1
+
+
+async def test_a_model_larger_than_the_memory_fails_and_the_loader_goes_on():
+    async with fleet(memory_bytes=CHAT.size_bytes) as f:
+        assert isinstance((await f.request(EMBED)).error, LoadError)
+        await f.load(CHAT)
+        assert f.loaded == ["extractive"]
+
+
+async def test_a_dead_model_is_loaded_anew_by_the_next_request():
+    async with fleet() as f:
+        first = await f.load(CHAT)
+        f.scheduler.kill(CHAT)
+        second = await f.request(CHAT)
+        assert second.runner is None
+        await first.release()
+        await f.loads.finish()
+        assert second.runner is not first.runner
+        assert (f.totals.loads, f.totals.evictions) == (2, 0)
+
+
+async def test_models_with_the_same_weights_share_what_is_loaded():
+    twin = replace(CHAT, name=replace(CHAT.name, model="twin"))
+    async with fleet() as f:
+        first = await f.load(CHAT)
+        assert (await f.request(twin)).runner is first.runner
+
+
+async def test_a_model_may_have_more_or_fewer_slots_than_the_server_says():
+    own = replace(CHAT, parallel=3)
+    async with fleet(num_parallel=1) as f:
+        runner = (await f.load(own)).runner
+        for _ in range(3):
+            assert not runner.slots.locked()
+            await runner.slots.acquire()
+        assert runner.slots.locked()
+
+
 async def test_of_idle_models_the_one_with_the_smallest_keep_alive_is_evicted():
-    third = replace(CHAT, name=replace(CHAT.name, model="third"))
+    third = replace(CHAT, name=replace(CHAT.name, model="third"), file="third")
     async with fleet(max_loaded_models=2) as f:
         await (await f.load(CHAT, keep_alive=600)).release()
         await (await f.load(EMBED, keep_alive=60)).release()
