@@ -2,24 +2,22 @@
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from google.protobuf.duration_pb2 import Duration
 
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.common.v1 import generation_pb2
 from services.cache.core.vectors import vector_fault
-from services.common.errors import FieldViolation, InvalidRequest
+from services.common.errors import MAXIMUM_VIOLATIONS, FieldViolation, InvalidRequest
+from services.common.sampling import sampling_violations
 
 __all__ = ["MAXIMUM_BATCH", "validate"]
 
 MAXIMUM_BATCH = 512
 
 _MAXIMUM_FINGERPRINT_LENGTH = 200
-_MAXIMUM_STOP_SEQUENCES = 8
-_MINIMUM_CONTEXT_TOKENS = 256
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-# A status travels in a trailer, which clients accept up to 8 KiB of.
-_MAXIMUM_VIOLATIONS = 16
 
 _REQUIRED = "Must be set."
 _NOT_EMPTY = "Must not be empty."
@@ -41,11 +39,7 @@ def validate(request: Request) -> None:
     Raises:
         InvalidRequest: Fields break rules; the first 16 of them are named.
     """
-    violations = []
-    for violation in _violations(request):
-        violations.append(violation)
-        if len(violations) == _MAXIMUM_VIOLATIONS:
-            break
+    violations = tuple(islice(_violations(request), MAXIMUM_VIOLATIONS))
     if violations:
         raise InvalidRequest(*violations)
 
@@ -113,7 +107,7 @@ def _inference_key(key: pb.InferenceKey) -> Violations:
         yield FieldViolation("key.prompt.text", _NOT_EMPTY)
     elif kind == "conversation":
         yield from _messages(key.conversation)
-    yield from _sampling(key.sampling)
+    yield from sampling_violations(key.sampling, field="key.sampling")
 
 
 def _messages(conversation: pb.Conversation) -> Violations:
@@ -123,31 +117,8 @@ def _messages(conversation: pb.Conversation) -> Violations:
         field = f"key.conversation.messages[{index}]"
         if message.role == generation_pb2.CHAT_ROLE_UNSPECIFIED:
             yield FieldViolation(f"{field}.role", _REQUIRED)
-        if not message.content:
+        if not (message.content or message.images or message.tool_calls):
             yield FieldViolation(f"{field}.content", _NOT_EMPTY)
-
-
-def _sampling(sampling: generation_pb2.SamplingOptions) -> Violations:
-    # Written so that NaN breaks the rules too.
-    if sampling.HasField("temperature") and not 0 <= sampling.temperature <= 2:
-        yield FieldViolation("key.sampling.temperature", "Must be from 0 to 2.")
-    if sampling.HasField("top_p") and not 0 < sampling.top_p <= 1:
-        yield FieldViolation("key.sampling.top_p", "Must be above 0 and at most 1.")
-    if sampling.HasField("top_k") and sampling.top_k < 1:
-        yield FieldViolation("key.sampling.top_k", "Must be at least 1.")
-    if sampling.HasField("max_output_token_count") and sampling.max_output_token_count < 1:
-        yield FieldViolation("key.sampling.max_output_token_count", "Must be at least 1.")
-    if (
-        sampling.HasField("context_token_count")
-        and sampling.context_token_count < _MINIMUM_CONTEXT_TOKENS
-    ):
-        yield FieldViolation(
-            "key.sampling.context_token_count", f"Must be at least {_MINIMUM_CONTEXT_TOKENS}."
-        )
-    if len(sampling.stop_sequences) > _MAXIMUM_STOP_SEQUENCES:
-        yield FieldViolation(
-            "key.sampling.stop_sequences", f"Must be at most {_MAXIMUM_STOP_SEQUENCES}."
-        )
 
 
 def _inference(inference: pb.Inference) -> Violations:

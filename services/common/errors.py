@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 __all__ = [
+    "MAXIMUM_VIOLATIONS",
     "DeadlineExceeded",
     "FieldViolation",
     "InvalidIdentity",
@@ -61,7 +62,8 @@ class StatusCode(Enum):
     UNAUTHENTICATED = 16
 
 
-_MAXIMUM_VIOLATIONS = 16
+# A status travels in a trailer, which clients accept up to 8 KiB of.
+MAXIMUM_VIOLATIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +121,14 @@ class InvalidRequest(ServiceError):
     """One or more fields of the request break a rule.
 
     Args:
-        violations: The fields at fault, at least one; those beyond the sixteenth are left out,
-            since the status travels in a header of limited size.
+        violations: The fields at fault, at least one; only the first `MAXIMUM_VIOLATIONS` are kept.
     """
 
     reason = "INVALID_FIELD"
     code = StatusCode.INVALID_ARGUMENT
 
     def __init__(self, *violations: FieldViolation) -> None:
-        violations = violations[:_MAXIMUM_VIOLATIONS]
+        violations = violations[:MAXIMUM_VIOLATIONS]
         text = "; ".join(f"{each.field}: {each.description}" for each in violations)
         super().__init__(text, metadata={"field": violations[0].field}, violations=violations)
 

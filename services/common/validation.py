@@ -1,6 +1,7 @@
 """Checks of request fields that report every problem at once."""
 
 import re
+from collections.abc import Iterable
 
 from services.common.errors import FieldViolation, InvalidRequest
 
@@ -23,6 +24,10 @@ class Violations:
             description: The rule and what to do, without the field's name.
         """
         self._found.append(FieldViolation(field, description))
+
+    def extend(self, found: Iterable[FieldViolation]) -> None:
+        """Notes problems that another check has found."""
+        self._found.extend(found)
 
     def require(self, condition: bool, field: str, description: str) -> None:  # noqa: FBT001
         """Notes a problem where a condition does not hold."""

@@ -4,6 +4,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
+from services.common.sampling import sampling_violations
 from services.common.validation import Violations
 from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.citations import Citation
@@ -30,7 +31,6 @@ __all__ = [
 
 MAXIMUM_QUERY_LENGTH = 8000
 MAXIMUM_MODEL_LENGTH = 500
-MAXIMUM_STOP_SEQUENCES = 8
 MAXIMUM_COLLECTION_LENGTH = 64
 
 _MODES = {
@@ -141,34 +141,10 @@ def question_of(request: pb.QueryRequest) -> Question:
 
 
 def _sampling_of(message: generation_pb2.SamplingOptions, violations: Violations) -> Sampling:
-    ranges = {
-        "temperature": (0, 2),
-        "top_p": (1e-9, 1),
-        "top_k": (1, 100_000),
-        "max_output_token_count": (1, 1_000_000),
-        "context_token_count": (256, 10_000_000),
-    }
-    for name, (minimum, maximum) in ranges.items():
-        if message.HasField(name):  # type: ignore[arg-type]  # one of the literals above
-            violations.check_range(f"sampling.{name}", getattr(message, name), minimum, maximum)
-    violations.require(
-        len(message.stop_sequences) <= MAXIMUM_STOP_SEQUENCES,
-        "sampling.stop_sequences",
-        f"At most {MAXIMUM_STOP_SEQUENCES} are allowed.",
-    )
-    return Sampling(
-        temperature=message.temperature if message.HasField("temperature") else None,
-        top_p=message.top_p if message.HasField("top_p") else None,
-        top_k=message.top_k if message.HasField("top_k") else None,
-        seed=message.seed if message.HasField("seed") else None,
-        max_output_token_count=message.max_output_token_count
-        if message.HasField("max_output_token_count")
-        else None,
-        context_token_count=message.context_token_count
-        if message.HasField("context_token_count")
-        else None,
-        stop_sequences=tuple(message.stop_sequences),
-    )
+    violations.extend(sampling_violations(message, field="sampling"))
+    given = {field.name: value for field, value in message.ListFields()}
+    given["stop_sequences"] = tuple(message.stop_sequences)
+    return Sampling(**given)
 
 
 def to_passages(passages: tuple[RankedPassage, ...]) -> list[pb.Passage]:

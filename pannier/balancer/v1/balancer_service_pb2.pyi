@@ -56,11 +56,17 @@ class _RoutingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Routing
     ROUTING_REASON_UNSPECIFIED: _RoutingReason.ValueType  # 0
     """Not known."""
     ROUTING_REASON_LOWEST_LOAD: _RoutingReason.ValueType  # 1
-    """It had the lowest load score."""
+    """It had the lowest load score. No longer sent."""
     ROUTING_REASON_ONLY_CANDIDATE: _RoutingReason.ValueType  # 2
     """It was the only healthy backend with the model not yet tried."""
     ROUTING_REASON_ROUND_ROBIN_FALLBACK: _RoutingReason.ValueType  # 3
     """No backend was healthy, and it was its turn."""
+    ROUTING_REASON_LOWEST_COST: _RoutingReason.ValueType  # 4
+    """Its predicted cost in seconds was the least."""
+    ROUTING_REASON_LONGEST_PREFIX: _RoutingReason.ValueType  # 5
+    """Costs were equal, and it is thought to remember most of the prompt."""
+    ROUTING_REASON_LEAST_BUSY: _RoutingReason.ValueType  # 6
+    """Costs were equal, and it had the least to do or had waited longest."""
 
 class RoutingReason(_RoutingReason, metaclass=_RoutingReasonEnumTypeWrapper):
     """Says why a backend was chosen. New values may be added."""
@@ -68,12 +74,182 @@ class RoutingReason(_RoutingReason, metaclass=_RoutingReasonEnumTypeWrapper):
 ROUTING_REASON_UNSPECIFIED: RoutingReason.ValueType  # 0
 """Not known."""
 ROUTING_REASON_LOWEST_LOAD: RoutingReason.ValueType  # 1
-"""It had the lowest load score."""
+"""It had the lowest load score. No longer sent."""
 ROUTING_REASON_ONLY_CANDIDATE: RoutingReason.ValueType  # 2
 """It was the only healthy backend with the model not yet tried."""
 ROUTING_REASON_ROUND_ROBIN_FALLBACK: RoutingReason.ValueType  # 3
 """No backend was healthy, and it was its turn."""
+ROUTING_REASON_LOWEST_COST: RoutingReason.ValueType  # 4
+"""Its predicted cost in seconds was the least."""
+ROUTING_REASON_LONGEST_PREFIX: RoutingReason.ValueType  # 5
+"""Costs were equal, and it is thought to remember most of the prompt."""
+ROUTING_REASON_LEAST_BUSY: RoutingReason.ValueType  # 6
+"""Costs were equal, and it had the least to do or had waited longest."""
 Global___RoutingReason: _TypeAlias = RoutingReason  # noqa: Y015
+
+class _RoutingOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoutingOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RoutingOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROUTING_OUTCOME_UNSPECIFIED: _RoutingOutcome.ValueType  # 0
+    """Not known."""
+    ROUTING_OUTCOME_DISPATCHED: _RoutingOutcome.ValueType  # 1
+    """It is sent to the backend now."""
+    ROUTING_OUTCOME_HELD: _RoutingOutcome.ValueType  # 2
+    """It waits for a slot of the backend."""
+    ROUTING_OUTCOME_LOADING: _RoutingOutcome.ValueType  # 3
+    """It waits for the backend to load the model."""
+    ROUTING_OUTCOME_REFUSED: _RoutingOutcome.ValueType  # 4
+    """It is refused."""
+
+class RoutingOutcome(_RoutingOutcome, metaclass=_RoutingOutcomeEnumTypeWrapper):
+    """Says what happens to a request. New values may be added."""
+
+ROUTING_OUTCOME_UNSPECIFIED: RoutingOutcome.ValueType  # 0
+"""Not known."""
+ROUTING_OUTCOME_DISPATCHED: RoutingOutcome.ValueType  # 1
+"""It is sent to the backend now."""
+ROUTING_OUTCOME_HELD: RoutingOutcome.ValueType  # 2
+"""It waits for a slot of the backend."""
+ROUTING_OUTCOME_LOADING: RoutingOutcome.ValueType  # 3
+"""It waits for the backend to load the model."""
+ROUTING_OUTCOME_REFUSED: RoutingOutcome.ValueType  # 4
+"""It is refused."""
+Global___RoutingOutcome: _TypeAlias = RoutingOutcome  # noqa: Y015
+
+class _ExclusionReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExclusionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExclusionReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXCLUSION_REASON_UNSPECIFIED: _ExclusionReason.ValueType  # 0
+    """Not known."""
+    EXCLUSION_REASON_NOT_EXCLUDED: _ExclusionReason.ValueType  # 1
+    """It is a candidate."""
+    EXCLUSION_REASON_MODEL_ABSENT: _ExclusionReason.ValueType  # 2
+    """It does not have the model."""
+    EXCLUSION_REASON_OTHER_DIGEST: _ExclusionReason.ValueType  # 3
+    """It has the model with another digest."""
+    EXCLUSION_REASON_UNHEALTHY: _ExclusionReason.ValueType  # 4
+    """It is out after failures."""
+    EXCLUSION_REASON_DRAINED: _ExclusionReason.ValueType  # 5
+    """It is drained."""
+    EXCLUSION_REASON_TRIED: _ExclusionReason.ValueType  # 6
+    """It has been tried for this request."""
+    EXCLUSION_REASON_NO_ROOM: _ExclusionReason.ValueType  # 7
+    """The model cannot be loaded there: what is loaded is pinned."""
+    EXCLUSION_REASON_CAPABILITY_MISSING: _ExclusionReason.ValueType  # 8
+    """The model cannot do what is asked for."""
+
+class ExclusionReason(_ExclusionReason, metaclass=_ExclusionReasonEnumTypeWrapper):
+    """Says why a backend is no candidate. New values may be added."""
+
+EXCLUSION_REASON_UNSPECIFIED: ExclusionReason.ValueType  # 0
+"""Not known."""
+EXCLUSION_REASON_NOT_EXCLUDED: ExclusionReason.ValueType  # 1
+"""It is a candidate."""
+EXCLUSION_REASON_MODEL_ABSENT: ExclusionReason.ValueType  # 2
+"""It does not have the model."""
+EXCLUSION_REASON_OTHER_DIGEST: ExclusionReason.ValueType  # 3
+"""It has the model with another digest."""
+EXCLUSION_REASON_UNHEALTHY: ExclusionReason.ValueType  # 4
+"""It is out after failures."""
+EXCLUSION_REASON_DRAINED: ExclusionReason.ValueType  # 5
+"""It is drained."""
+EXCLUSION_REASON_TRIED: ExclusionReason.ValueType  # 6
+"""It has been tried for this request."""
+EXCLUSION_REASON_NO_ROOM: ExclusionReason.ValueType  # 7
+"""The model cannot be loaded there: what is loaded is pinned."""
+EXCLUSION_REASON_CAPABILITY_MISSING: ExclusionReason.ValueType  # 8
+"""The model cannot do what is asked for."""
+Global___ExclusionReason: _TypeAlias = ExclusionReason  # noqa: Y015
+
+class _ModelResidency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelResidencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelResidency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_RESIDENCY_UNSPECIFIED: _ModelResidency.ValueType  # 0
+    """Not known."""
+    MODEL_RESIDENCY_INSTALLED: _ModelResidency.ValueType  # 1
+    """On disk only."""
+    MODEL_RESIDENCY_LOADING: _ModelResidency.ValueType  # 2
+    """Being loaded."""
+    MODEL_RESIDENCY_WARM: _ModelResidency.ValueType  # 3
+    """In memory."""
+    MODEL_RESIDENCY_UNLOADING: _ModelResidency.ValueType  # 4
+    """Being unloaded."""
+
+class ModelResidency(_ModelResidency, metaclass=_ModelResidencyEnumTypeWrapper):
+    """Says whether a model is in memory. New values may be added."""
+
+MODEL_RESIDENCY_UNSPECIFIED: ModelResidency.ValueType  # 0
+"""Not known."""
+MODEL_RESIDENCY_INSTALLED: ModelResidency.ValueType  # 1
+"""On disk only."""
+MODEL_RESIDENCY_LOADING: ModelResidency.ValueType  # 2
+"""Being loaded."""
+MODEL_RESIDENCY_WARM: ModelResidency.ValueType  # 3
+"""In memory."""
+MODEL_RESIDENCY_UNLOADING: ModelResidency.ValueType  # 4
+"""Being unloaded."""
+Global___ModelResidency: _TypeAlias = ModelResidency  # noqa: Y015
+
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """INTERACTIVE."""
+    PRIORITY_SYSTEM: _Priority.ValueType  # 1
+    """Before all others: probes and operators."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 2
+    """Somebody is waiting."""
+    PRIORITY_BATCH: _Priority.ValueType  # 3
+    """Nobody is waiting; shed first."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Says who goes first. New values may be added."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""INTERACTIVE."""
+PRIORITY_SYSTEM: Priority.ValueType  # 1
+"""Before all others: probes and operators."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 2
+"""Somebody is waiting."""
+PRIORITY_BATCH: Priority.ValueType  # 3
+"""Nobody is waiting; shed first."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
+class _ResumeMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResumeModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResumeMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESUME_MODE_UNSPECIFIED: _ResumeMode.ValueType  # 0
+    """End with STREAM_INTERRUPTED."""
+    RESUME_MODE_NEVER: _ResumeMode.ValueType  # 1
+    """End with STREAM_INTERRUPTED."""
+    RESUME_MODE_ONCE: _ResumeMode.ValueType  # 2
+    """Go on once at another backend, which is given the text so far as the beginning of its answer. Not with tools or a format."""
+
+class ResumeMode(_ResumeMode, metaclass=_ResumeModeEnumTypeWrapper):
+    """Says what is to be done when a backend fails after the first token. New values may be added."""
+
+RESUME_MODE_UNSPECIFIED: ResumeMode.ValueType  # 0
+"""End with STREAM_INTERRUPTED."""
+RESUME_MODE_NEVER: ResumeMode.ValueType  # 1
+"""End with STREAM_INTERRUPTED."""
+RESUME_MODE_ONCE: ResumeMode.ValueType  # 2
+"""Go on once at another backend, which is given the text so far as the beginning of its answer. Not with tools or a format."""
+Global___ResumeMode: _TypeAlias = ResumeMode  # noqa: Y015
 
 class _BackendState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -87,6 +263,10 @@ class _BackendStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackendS
     """Takes requests."""
     BACKEND_STATE_UNHEALTHY: _BackendState.ValueType  # 2
     """Takes no requests until a check succeeds."""
+    BACKEND_STATE_RETURNING: _BackendState.ValueType  # 3
+    """Has returned lately and takes requests at a surcharge that fades."""
+    BACKEND_STATE_DRAINED: _BackendState.ValueType  # 4
+    """Drained: takes no requests until resumed."""
 
 class BackendState(_BackendState, metaclass=_BackendStateEnumTypeWrapper):
     """The state of a backend. New values may be added."""
@@ -97,6 +277,10 @@ BACKEND_STATE_HEALTHY: BackendState.ValueType  # 1
 """Takes requests."""
 BACKEND_STATE_UNHEALTHY: BackendState.ValueType  # 2
 """Takes no requests until a check succeeds."""
+BACKEND_STATE_RETURNING: BackendState.ValueType  # 3
+"""Has returned lately and takes requests at a surcharge that fades."""
+BACKEND_STATE_DRAINED: BackendState.ValueType  # 4
+"""Drained: takes no requests until resumed."""
 Global___BackendState: _TypeAlias = BackendState  # noqa: Y015
 
 @_typing.final
@@ -109,15 +293,42 @@ class GenerateRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    SUFFIX_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROB_COUNT_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """REQUIRED. Model name as Ollama knows it, for example "llama3.2" or "llama3.2:3b"; without a tag ":latest" is meant."""
     prompt: _builtins.str
     """REQUIRED. The prompt, [1, 1000000] characters."""
     system: _builtins.str
     """OPTIONAL. System prompt that replaces the model's own, at most 100000 characters."""
+    suffix: _builtins.str
+    """OPTIONAL. Text after the place to fill in, for models that can insert; at most 1000000 characters."""
+    raw: _builtins.bool
+    """OPTIONAL. Whether the prompt goes to the model as it is, without its template; not with `system`."""
+    thinking: _generation_pb2.ThinkingLevel.ValueType
+    """OPTIONAL. Whether the model is to think first."""
+    top_logprob_count: _builtins.int
+    """OPTIONAL. Report how likely each token was, with so many alternatives, [0, 20]; absent for no report."""
     @_builtins.property
     def sampling(self) -> _generation_pb2.SamplingOptions:
         """OPTIONAL. How tokens are chosen."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """OPTIONAL. Pictures that belong to the prompt, PNG or JPEG files; at most 16, of together at most 20 MiB."""
+
+    @_builtins.property
+    def format(self) -> _generation_pb2.OutputFormat:
+        """OPTIONAL. What form the answer must have."""
+
+    @_builtins.property
+    def routing(self) -> Global___RoutingOptions:
+        """OPTIONAL. How the request is to be treated."""
 
     def __init__(
         self,
@@ -126,12 +337,21 @@ class GenerateRequest(_message.Message):
         prompt: _builtins.str = ...,
         system: _builtins.str = ...,
         sampling: _generation_pb2.SamplingOptions | None = ...,
+        suffix: _builtins.str = ...,
+        raw: _builtins.bool = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        format: _generation_pb2.OutputFormat | None = ...,
+        thinking: _generation_pb2.ThinkingLevel.ValueType = ...,
+        top_logprob_count: _builtins.int | None = ...,
+        routing: Global___RoutingOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count", "format", b"format", "routing", b"routing", "sampling", b"sampling", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt", b"prompt", "sampling", b"sampling", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count", "format", b"format", "images", b"images", "model", b"model", "prompt", b"prompt", "raw", b"raw", "routing", b"routing", "sampling", b"sampling", "suffix", b"suffix", "system", b"system", "thinking", b"thinking", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__top_logprob_count: _TypeAlias = _typing.Literal["top_logprob_count"]  # noqa: Y015
+    _WhichOneofArgType__top_logprob_count: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprob_count) -> _WhichOneofReturnType__top_logprob_count | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
@@ -144,8 +364,13 @@ class GenerateResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     TEXT_DELTA_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    THINKING_DELTA_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     text_delta: _builtins.str
     """Text to append to what came before."""
+    thinking_delta: _builtins.str
+    """Thought to append to what was thought before."""
     @_builtins.property
     def started(self) -> Global___GenerationStarted:
         """A backend has produced its first token. Sent once, first."""
@@ -154,18 +379,29 @@ class GenerateResponse(_message.Message):
     def completed(self) -> Global___GenerationCompleted:
         """The generation is complete. Sent once, last."""
 
+    @_builtins.property
+    def logprobs(self) -> Global___TokenLogprobs:
+        """Probabilities of the tokens of the deltas before."""
+
+    @_builtins.property
+    def resumed(self) -> Global___GenerationResumed:
+        """Another backend goes on where the one before broke off."""
+
     def __init__(
         self,
         *,
         started: Global___GenerationStarted | None = ...,
         text_delta: _builtins.str = ...,
         completed: Global___GenerationCompleted | None = ...,
+        thinking_delta: _builtins.str = ...,
+        logprobs: Global___TokenLogprobs | None = ...,
+        resumed: Global___GenerationResumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "logprobs", b"logprobs", "resumed", b"resumed", "started", b"started", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "logprobs", b"logprobs", "resumed", b"resumed", "started", b"started", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "completed", "thinking_delta", "logprobs", "resumed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -180,8 +416,17 @@ class ChatRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROB_COUNT_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """REQUIRED. Model name as Ollama knows it."""
+    thinking: _generation_pb2.ThinkingLevel.ValueType
+    """OPTIONAL. Whether the model is to think first."""
+    top_logprob_count: _builtins.int
+    """OPTIONAL. Report how likely each token was, with so many alternatives, [0, 20]; absent for no report."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ChatMessage]:
         """REQUIRED. The conversation, oldest message first; [1, 256] messages of together at most 1000000 characters."""
@@ -190,18 +435,37 @@ class ChatRequest(_message.Message):
     def sampling(self) -> _generation_pb2.SamplingOptions:
         """OPTIONAL. How tokens are chosen."""
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ToolDefinition]:
+        """OPTIONAL. Tools that the model may ask for, at most 128 of together at most 1000000 characters."""
+
+    @_builtins.property
+    def format(self) -> _generation_pb2.OutputFormat:
+        """OPTIONAL. What form the answer must have."""
+
+    @_builtins.property
+    def routing(self) -> Global___RoutingOptions:
+        """OPTIONAL. How the request is to be treated."""
+
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         messages: _abc.Iterable[_generation_pb2.ChatMessage] | None = ...,
         sampling: _generation_pb2.SamplingOptions | None = ...,
+        tools: _abc.Iterable[_generation_pb2.ToolDefinition] | None = ...,
+        format: _generation_pb2.OutputFormat | None = ...,
+        thinking: _generation_pb2.ThinkingLevel.ValueType = ...,
+        top_logprob_count: _builtins.int | None = ...,
+        routing: Global___RoutingOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count", "format", b"format", "routing", b"routing", "sampling", b"sampling", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "model", b"model", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count", "format", b"format", "messages", b"messages", "model", b"model", "routing", b"routing", "sampling", b"sampling", "thinking", b"thinking", "tools", b"tools", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__top_logprob_count: _TypeAlias = _typing.Literal["top_logprob_count"]  # noqa: Y015
+    _WhichOneofArgType__top_logprob_count: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprob_count) -> _WhichOneofReturnType__top_logprob_count | None: ...
 
 Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
 
@@ -214,8 +478,14 @@ class ChatResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     TEXT_DELTA_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    THINKING_DELTA_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     text_delta: _builtins.str
     """Text to append to what came before."""
+    thinking_delta: _builtins.str
+    """Thought to append to what was thought before."""
     @_builtins.property
     def started(self) -> Global___GenerationStarted:
         """A backend has produced its first token. Sent once, first."""
@@ -224,22 +494,152 @@ class ChatResponse(_message.Message):
     def completed(self) -> Global___GenerationCompleted:
         """The answer is complete. Sent once, last."""
 
+    @_builtins.property
+    def tool_calls(self) -> Global___ToolCalls:
+        """Tools that the model asks for."""
+
+    @_builtins.property
+    def logprobs(self) -> Global___TokenLogprobs:
+        """Probabilities of the tokens of the deltas before."""
+
+    @_builtins.property
+    def resumed(self) -> Global___GenerationResumed:
+        """Another backend goes on where the one before broke off."""
+
     def __init__(
         self,
         *,
         started: Global___GenerationStarted | None = ...,
         text_delta: _builtins.str = ...,
         completed: Global___GenerationCompleted | None = ...,
+        thinking_delta: _builtins.str = ...,
+        tool_calls: Global___ToolCalls | None = ...,
+        logprobs: Global___TokenLogprobs | None = ...,
+        resumed: Global___GenerationResumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "logprobs", b"logprobs", "resumed", b"resumed", "started", b"started", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_calls", b"tool_calls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "logprobs", b"logprobs", "resumed", b"resumed", "started", b"started", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "completed", "thinking_delta", "tool_calls", "logprobs", "resumed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
+
+@_typing.final
+class ToolCalls(_message.Message):
+    """Tools that a model asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ToolCall]:
+        """OUTPUT ONLY. The calls, in the model's order."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[_generation_pb2.ToolCall] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCalls: _TypeAlias = ToolCalls  # noqa: Y015
+
+@_typing.final
+class TokenLogprobs(_message.Message):
+    """Probabilities of tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
+        """OUTPUT ONLY. One entry per token, in order."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogprobs: _TypeAlias = TokenLogprobs  # noqa: Y015
+
+@_typing.final
+class GenerationResumed(_message.Message):
+    """Says that a generation goes on at another backend after the one before it broke off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    EMITTED_CHARACTER_COUNT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """OUTPUT ONLY. The backend that goes on."""
+    emitted_character_count: _builtins.int
+    """OUTPUT ONLY. Characters of text sent before; the seam may be visible in the text."""
+    cause: _builtins.str
+    """OUTPUT ONLY. What happened to the backend before."""
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+        emitted_character_count: _builtins.int = ...,
+        cause: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "cause", b"cause", "emitted_character_count", b"emitted_character_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationResumed: _TypeAlias = GenerationResumed  # noqa: Y015
+
+@_typing.final
+class RoutingOptions(_message.Message):
+    """Says how a request is to be treated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    MAXIMUM_WAIT_FIELD_NUMBER: _builtins.int
+    priority: Global___Priority.ValueType
+    """OPTIONAL. Who goes first when backends are busy; INTERACTIVE where not set."""
+    model_digest: _builtins.str
+    """OPTIONAL. The one variant of the model that will do, 64 hexadecimal digits; else the one that most backends have."""
+    resume: Global___ResumeMode.ValueType
+    """OPTIONAL. What is to be done when a backend fails after the first token."""
+    @_builtins.property
+    def maximum_wait(self) -> _duration_pb2.Duration:
+        """OPTIONAL. Refuse with QUEUE_FULL when the wait for the first token, or for the vectors, is predicted to be longer."""
+
+    def __init__(
+        self,
+        *,
+        priority: Global___Priority.ValueType = ...,
+        model_digest: _builtins.str = ...,
+        resume: Global___ResumeMode.ValueType = ...,
+        maximum_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["maximum_wait", b"maximum_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["maximum_wait", b"maximum_wait", "model_digest", b"model_digest", "priority", b"priority", "resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutingOptions: _TypeAlias = RoutingOptions  # noqa: Y015
 
 @_typing.final
 class EmbedRequest(_message.Message):
@@ -249,23 +649,35 @@ class EmbedRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """REQUIRED. Name of an embedding model as Ollama knows it."""
+    dimension: _builtins.int
+    """OPTIONAL. Length to cut the vectors to, which are of unit length then too; at least 1. Absent leaves them whole."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """REQUIRED. The texts, [1, 512]; each not empty and at most 100000 characters. A text beyond the model's context is cut."""
+
+    @_builtins.property
+    def routing(self) -> Global___RoutingOptions:
+        """OPTIONAL. How the request is to be treated; `resume` has no meaning here."""
 
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        dimension: _builtins.int | None = ...,
+        routing: Global___RoutingOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimension", b"_dimension", "dimension", b"dimension", "routing", b"routing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimension", b"_dimension", "dimension", b"dimension", "model", b"model", "routing", b"routing", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__dimension: _TypeAlias = _typing.Literal["dimension"]  # noqa: Y015
+    _WhichOneofArgType__dimension: _TypeAlias = _typing.Literal["_dimension", b"_dimension"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimension) -> _WhichOneofReturnType__dimension | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
@@ -281,6 +693,8 @@ class EmbedResponse(_message.Message):
     BACKEND_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    BACKEND_IDS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_TEXT_COUNT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """OUTPUT ONLY. Full name of the model that served."""
     model_digest: _builtins.str
@@ -289,6 +703,8 @@ class EmbedResponse(_message.Message):
     """OUTPUT ONLY. The backend that served."""
     attempt_count: _builtins.int
     """OUTPUT ONLY. Backends tried, at least 1."""
+    duplicate_text_count: _builtins.int
+    """OUTPUT ONLY. Texts that occurred more than once and were computed once."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[_vector_pb2.EmbeddingVector]:
         """OUTPUT ONLY. One vector of unit length per text, in the order of the texts."""
@@ -296,6 +712,10 @@ class EmbedResponse(_message.Message):
     @_builtins.property
     def usage(self) -> _generation_pb2.TokenUsage:
         """OUTPUT ONLY. Tokens read."""
+
+    @_builtins.property
+    def backend_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Backends that made the vectors, sorted."""
 
     def __init__(
         self,
@@ -306,10 +726,12 @@ class EmbedResponse(_message.Message):
         backend_id: _builtins.str = ...,
         attempt_count: _builtins.int = ...,
         usage: _generation_pb2.TokenUsage | None = ...,
+        backend_ids: _abc.Iterable[_builtins.str] | None = ...,
+        duplicate_text_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "model", b"model", "model_digest", b"model_digest", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "backend_ids", b"backend_ids", "duplicate_text_count", b"duplicate_text_count", "model", b"model", "model_digest", b"model_digest", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,6 +748,9 @@ class GenerationStarted(_message.Message):
     BACKEND_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
     ROUTING_REASON_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    QUEUE_WAIT_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """OUTPUT ONLY. Full name of the model that serves."""
     model_digest: _builtins.str
@@ -336,6 +761,16 @@ class GenerationStarted(_message.Message):
     """OUTPUT ONLY. Backends tried, at least 1."""
     routing_reason: Global___RoutingReason.ValueType
     """OUTPUT ONLY. Why this backend was chosen."""
+    decision_id: _builtins.str
+    """OUTPUT ONLY. Id of the decision, for Explain; kept for the last 1000 decisions."""
+    @_builtins.property
+    def queue_wait(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long the request waited in the balancer's queue."""
+
+    @_builtins.property
+    def predicted_first_token(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. When the first token was predicted to come, from the request's arrival."""
+
     def __init__(
         self,
         *,
@@ -344,10 +779,13 @@ class GenerationStarted(_message.Message):
         backend_id: _builtins.str = ...,
         attempt_count: _builtins.int = ...,
         routing_reason: Global___RoutingReason.ValueType = ...,
+        decision_id: _builtins.str = ...,
+        queue_wait: _duration_pb2.Duration | None = ...,
+        predicted_first_token: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["predicted_first_token", b"predicted_first_token", "queue_wait", b"queue_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "model", b"model", "model_digest", b"model_digest", "routing_reason", b"routing_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "decision_id", b"decision_id", "model", b"model", "model_digest", b"model_digest", "predicted_first_token", b"predicted_first_token", "queue_wait", b"queue_wait", "routing_reason", b"routing_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -572,6 +1010,14 @@ class FleetStats(_message.Message):
     RETRY_COUNT_FIELD_NUMBER: _builtins.int
     CANCELLED_COUNT_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    REFUSED_COUNT_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_DEADLINE_COUNT_FIELD_NUMBER: _builtins.int
+    MODEL_LOAD_COUNT_FIELD_NUMBER: _builtins.int
+    EVICTION_COUNT_FIELD_NUMBER: _builtins.int
+    RETRY_BUDGET_RATIO_FIELD_NUMBER: _builtins.int
+    REPLICA_COUNT_FIELD_NUMBER: _builtins.int
+    SLOTS_DIVIDED_FIELD_NUMBER: _builtins.int
     backend_count: _builtins.int
     """OUTPUT ONLY. Backends configured."""
     healthy_backend_count: _builtins.int
@@ -587,7 +1033,25 @@ class FleetStats(_message.Message):
     cancelled_count: _builtins.int
     """OUTPUT ONLY. Requests cancelled by their callers."""
     in_flight_count: _builtins.int
-    """OUTPUT ONLY. Requests under way."""
+    """OUTPUT ONLY. Requests under way, those in the queue included."""
+    refused_count: _builtins.int
+    """OUTPUT ONLY. Requests refused because the queue was full or the wait too long."""
+    unreachable_deadline_count: _builtins.int
+    """OUTPUT ONLY. Requests refused because they could not meet their deadlines."""
+    model_load_count: _builtins.int
+    """OUTPUT ONLY. Model loads that the balancer has ordered."""
+    eviction_count: _builtins.int
+    """OUTPUT ONLY. Models that it has unloaded to make room."""
+    retry_budget_ratio: _builtins.float
+    """OUTPUT ONLY. Share of the retry budget that is left, [0, 1]."""
+    replica_count: _builtins.int
+    """OUTPUT ONLY. Balancer replicas that share the fleet, this one included."""
+    slots_divided: _builtins.bool
+    """OUTPUT ONLY. Whether the replicas' shared store is out of reach and each keeps to its share of the slots."""
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueStats]:
+        """OUTPUT ONLY. Requests in the queue, by priority."""
+
     def __init__(
         self,
         *,
@@ -599,14 +1063,128 @@ class FleetStats(_message.Message):
         retry_count: _builtins.int = ...,
         cancelled_count: _builtins.int = ...,
         in_flight_count: _builtins.int = ...,
+        queues: _abc.Iterable[Global___QueueStats] | None = ...,
+        refused_count: _builtins.int = ...,
+        unreachable_deadline_count: _builtins.int = ...,
+        model_load_count: _builtins.int = ...,
+        eviction_count: _builtins.int = ...,
+        retry_budget_ratio: _builtins.float = ...,
+        replica_count: _builtins.int = ...,
+        slots_divided: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_count", b"backend_count", "cancelled_count", b"cancelled_count", "failure_count", b"failure_count", "healthy_backend_count", b"healthy_backend_count", "in_flight_count", b"in_flight_count", "request_count", b"request_count", "retry_count", b"retry_count", "round_robin_fallback", b"round_robin_fallback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_count", b"backend_count", "cancelled_count", b"cancelled_count", "eviction_count", b"eviction_count", "failure_count", b"failure_count", "healthy_backend_count", b"healthy_backend_count", "in_flight_count", b"in_flight_count", "model_load_count", b"model_load_count", "queues", b"queues", "refused_count", b"refused_count", "replica_count", b"replica_count", "request_count", b"request_count", "retry_budget_ratio", b"retry_budget_ratio", "retry_count", b"retry_count", "round_robin_fallback", b"round_robin_fallback", "slots_divided", b"slots_divided", "unreachable_deadline_count", b"unreachable_deadline_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FleetStats: _TypeAlias = FleetStats  # noqa: Y015
+
+@_typing.final
+class QueueStats(_message.Message):
+    """The queue of one priority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    LONGEST_WAIT_FIELD_NUMBER: _builtins.int
+    priority: Global___Priority.ValueType
+    """OUTPUT ONLY. The priority."""
+    waiting_count: _builtins.int
+    """OUTPUT ONLY. Requests that wait."""
+    limit: _builtins.int
+    """OUTPUT ONLY. Most requests that may wait."""
+    @_builtins.property
+    def longest_wait(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long the oldest has waited; absent where none waits."""
+
+    def __init__(
+        self,
+        *,
+        priority: Global___Priority.ValueType = ...,
+        waiting_count: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        longest_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["longest_wait", b"longest_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "longest_wait", b"longest_wait", "priority", b"priority", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueStats: _TypeAlias = QueueStats  # noqa: Y015
+
+@_typing.final
+class LoadedModelStats(_message.Message):
+    """A model in the memory of a backend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    SLOT_COUNT_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    ZOMBIE_COUNT_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    PREFILL_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DECODE_TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    PREDICTED_LOAD_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """OUTPUT ONLY. Full name."""
+    digest: _builtins.str
+    """OUTPUT ONLY. Digest, 64 hexadecimal digits."""
+    residency: Global___ModelResidency.ValueType
+    """OUTPUT ONLY. Whether it is loaded, is being loaded, or is being unloaded."""
+    slot_count: _builtins.int
+    """OUTPUT ONLY. Requests that the balancer gives it at a time."""
+    in_flight_count: _builtins.int
+    """OUTPUT ONLY. Requests under way."""
+    zombie_count: _builtins.int
+    """OUTPUT ONLY. Slots held by requests whose callers have left, until the backend must have noticed."""
+    context_token_count: _builtins.int
+    """OUTPUT ONLY. Context window in tokens; 0 where not known."""
+    pinned: _builtins.bool
+    """OUTPUT ONLY. Whether the balancer keeps it loaded."""
+    prefill_tokens_per_second: _builtins.float
+    """OUTPUT ONLY. Learned rate of reading prompts, tokens per second; 0 where not known."""
+    decode_tokens_per_second: _builtins.float
+    """OUTPUT ONLY. Learned rate of one answer alone, tokens per second; 0 where not known."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. When the backend will unload it if it stays idle; absent where not known."""
+
+    @_builtins.property
+    def predicted_load(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. What loading it is expected to take."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        residency: Global___ModelResidency.ValueType = ...,
+        slot_count: _builtins.int = ...,
+        in_flight_count: _builtins.int = ...,
+        zombie_count: _builtins.int = ...,
+        context_token_count: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        pinned: _builtins.bool = ...,
+        prefill_tokens_per_second: _builtins.float = ...,
+        decode_tokens_per_second: _builtins.float = ...,
+        predicted_load: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "predicted_load", b"predicted_load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_token_count", b"context_token_count", "decode_tokens_per_second", b"decode_tokens_per_second", "digest", b"digest", "expire_time", b"expire_time", "in_flight_count", b"in_flight_count", "model", b"model", "pinned", b"pinned", "predicted_load", b"predicted_load", "prefill_tokens_per_second", b"prefill_tokens_per_second", "residency", b"residency", "slot_count", b"slot_count", "zombie_count", b"zombie_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadedModelStats: _TypeAlias = LoadedModelStats  # noqa: Y015
 
 @_typing.final
 class BackendStats(_message.Message):
@@ -625,6 +1203,10 @@ class BackendStats(_message.Message):
     FIRST_TOKEN_TIME_FIELD_NUMBER: _builtins.int
     EMBEDDING_TIME_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_TEXT_COUNT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    EJECTION_COUNT_FIELD_NUMBER: _builtins.int
+    STALL_COUNT_FIELD_NUMBER: _builtins.int
     backend_id: _builtins.str
     """OUTPUT ONLY. Host and port."""
     healthy: _builtins.bool
@@ -639,6 +1221,12 @@ class BackendStats(_message.Message):
     """OUTPUT ONLY. Seconds of work expected before a new request would be done there; lower is preferred."""
     in_flight_text_count: _builtins.int
     """OUTPUT ONLY. Texts being embedded."""
+    state: Global___BackendState.ValueType
+    """OUTPUT ONLY. Whether it takes requests, and why not."""
+    ejection_count: _builtins.int
+    """OUTPUT ONLY. Times it was taken out after failures."""
+    stall_count: _builtins.int
+    """OUTPUT ONLY. Times a request held its slot without progress and the model was reloaded."""
     @_builtins.property
     def average_response_time(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. Mean response time over all its successful attempts; absent before the first."""
@@ -655,6 +1243,10 @@ class BackendStats(_message.Message):
     def embedding_time(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. Weighted recent time per embedded text; absent before the first."""
 
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoadedModelStats]:
+        """OUTPUT ONLY. Models in its memory, by name."""
+
     def __init__(
         self,
         *,
@@ -669,14 +1261,690 @@ class BackendStats(_message.Message):
         first_token_time: _duration_pb2.Duration | None = ...,
         embedding_time: _duration_pb2.Duration | None = ...,
         in_flight_text_count: _builtins.int = ...,
+        state: Global___BackendState.ValueType = ...,
+        models: _abc.Iterable[Global___LoadedModelStats] | None = ...,
+        ejection_count: _builtins.int = ...,
+        stall_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["average_response_time", b"average_response_time", "check_time", b"check_time", "embedding_time", b"embedding_time", "first_token_time", b"first_token_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_response_time", b"average_response_time", "backend_id", b"backend_id", "check_time", b"check_time", "embedding_time", b"embedding_time", "failure_count", b"failure_count", "first_token_time", b"first_token_time", "healthy", b"healthy", "in_flight_count", b"in_flight_count", "in_flight_text_count", b"in_flight_text_count", "load_score_seconds", b"load_score_seconds", "request_count", b"request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_response_time", b"average_response_time", "backend_id", b"backend_id", "check_time", b"check_time", "ejection_count", b"ejection_count", "embedding_time", b"embedding_time", "failure_count", b"failure_count", "first_token_time", b"first_token_time", "healthy", b"healthy", "in_flight_count", b"in_flight_count", "in_flight_text_count", b"in_flight_text_count", "load_score_seconds", b"load_score_seconds", "models", b"models", "request_count", b"request_count", "stall_count", b"stall_count", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BackendStats: _TypeAlias = BackendStats  # noqa: Y015
+
+@_typing.final
+class WatchStatsRequest(_message.Message):
+    """Asks for statistics again and again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """OPTIONAL. Time between two reports, [100 ms, 60 s]; 1 s where not set."""
+
+    def __init__(
+        self,
+        *,
+        interval: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStatsRequest: _TypeAlias = WatchStatsRequest  # noqa: Y015
+
+@_typing.final
+class WatchStatsResponse(_message.Message):
+    """One report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stats(self) -> Global___GetStatsResponse:
+        """OUTPUT ONLY. What GetStats would have returned."""
+
+    def __init__(
+        self,
+        *,
+        stats: Global___GetStatsResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchStatsResponse: _TypeAlias = WatchStatsResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    """Asks why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAT_FIELD_NUMBER: _builtins.int
+    GENERATE_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Id of a decision made, from `GenerationStarted`."""
+    @_builtins.property
+    def chat(self) -> Global___ChatRequest:
+        """A conversation to be answered, hypothetically."""
+
+    @_builtins.property
+    def generate(self) -> Global___GenerateRequest:
+        """A prompt to be continued, hypothetically."""
+
+    @_builtins.property
+    def embed(self) -> Global___EmbedRequest:
+        """Texts to be embedded, hypothetically."""
+
+    def __init__(
+        self,
+        *,
+        chat: Global___ChatRequest | None = ...,
+        generate: Global___GenerateRequest | None = ...,
+        embed: Global___EmbedRequest | None = ...,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "decision_id", b"decision_id", "embed", b"embed", "generate", b"generate", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "decision_id", b"decision_id", "embed", b"embed", "generate", b"generate", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["chat", "generate", "embed", "decision_id"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """Says why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> Global___RoutingDecision:
+        """OUTPUT ONLY. The decision."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___RoutingDecision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class RoutingDecision(_message.Message):
+    """A decision of the planner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    PREDICTED_TOTAL_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    PREDICTED_OUTPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """OUTPUT ONLY. Its id; empty where it is hypothetical."""
+    model: _builtins.str
+    """OUTPUT ONLY. Full name of the model."""
+    model_digest: _builtins.str
+    """OUTPUT ONLY. Digest that the request is held to, 64 hexadecimal digits; empty where any will do."""
+    outcome: Global___RoutingOutcome.ValueType
+    """OUTPUT ONLY. What happens to the request."""
+    reason: Global___RoutingReason.ValueType
+    """OUTPUT ONLY. Why."""
+    backend_id: _builtins.str
+    """OUTPUT ONLY. The backend that it gets or waits for; empty where there is none."""
+    queue_position: _builtins.int
+    """OUTPUT ONLY. Requests before it in the queue."""
+    prompt_token_count: _builtins.int
+    """OUTPUT ONLY. Tokens of the prompt as estimated."""
+    predicted_output_token_count: _builtins.int
+    """OUTPUT ONLY. Tokens of the answer as predicted, the median."""
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. When it was made."""
+
+    @_builtins.property
+    def predicted_first_token(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. When the first token, or the vectors, are predicted to come, from the decision."""
+
+    @_builtins.property
+    def predicted_total(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. When the end is predicted to come, from the decision."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoutingCandidate]:
+        """OUTPUT ONLY. Every backend, the cheapest first, those that are no candidates last."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        model_digest: _builtins.str = ...,
+        outcome: Global___RoutingOutcome.ValueType = ...,
+        reason: Global___RoutingReason.ValueType = ...,
+        backend_id: _builtins.str = ...,
+        predicted_first_token: _duration_pb2.Duration | None = ...,
+        predicted_total: _duration_pb2.Duration | None = ...,
+        queue_position: _builtins.int = ...,
+        prompt_token_count: _builtins.int = ...,
+        predicted_output_token_count: _builtins.int = ...,
+        candidates: _abc.Iterable[Global___RoutingCandidate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "predicted_first_token", b"predicted_first_token", "predicted_total", b"predicted_total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "candidates", b"candidates", "decide_time", b"decide_time", "decision_id", b"decision_id", "model", b"model", "model_digest", b"model_digest", "outcome", b"outcome", "predicted_first_token", b"predicted_first_token", "predicted_output_token_count", b"predicted_output_token_count", "predicted_total", b"predicted_total", "prompt_token_count", b"prompt_token_count", "queue_position", b"queue_position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutingDecision: _TypeAlias = RoutingDecision  # noqa: Y015
+
+@_typing.final
+class RoutingCandidate(_message.Message):
+    """What a backend would cost, in seconds of the request's own time; the terms add up to `cost_seconds`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    EXCLUSION_FIELD_NUMBER: _builtins.int
+    COST_SECONDS_FIELD_NUMBER: _builtins.int
+    DRAIN_SECONDS_FIELD_NUMBER: _builtins.int
+    LOAD_SECONDS_FIELD_NUMBER: _builtins.int
+    PREFILL_SECONDS_FIELD_NUMBER: _builtins.int
+    DECODE_SECONDS_FIELD_NUMBER: _builtins.int
+    RISK_SECONDS_FIELD_NUMBER: _builtins.int
+    PREFIX_HIT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    SLOT_COUNT_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """OUTPUT ONLY. The backend."""
+    exclusion: Global___ExclusionReason.ValueType
+    """OUTPUT ONLY. Why it is no candidate; NOT_EXCLUDED where it is one. The terms are absent where it is none."""
+    cost_seconds: _builtins.float
+    """OUTPUT ONLY. Sum of the terms; the least is chosen."""
+    drain_seconds: _builtins.float
+    """OUTPUT ONLY. Until a slot is free."""
+    load_seconds: _builtins.float
+    """OUTPUT ONLY. For loading the model, unloading others for it included; 0 where it is loaded."""
+    prefill_seconds: _builtins.float
+    """OUTPUT ONLY. For reading the part of the prompt that it does not remember."""
+    decode_seconds: _builtins.float
+    """OUTPUT ONLY. For generating, weighted by how much the caller minds."""
+    risk_seconds: _builtins.float
+    """OUTPUT ONLY. For failures to be feared, and for having returned lately."""
+    prefix_hit_token_count: _builtins.int
+    """OUTPUT ONLY. Tokens of the prompt that it is thought to remember."""
+    residency: Global___ModelResidency.ValueType
+    """OUTPUT ONLY. Whether the model is in its memory."""
+    in_flight_count: _builtins.int
+    """OUTPUT ONLY. Requests under way there for the model."""
+    slot_count: _builtins.int
+    """OUTPUT ONLY. Requests that it is given at a time for the model."""
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+        exclusion: Global___ExclusionReason.ValueType = ...,
+        cost_seconds: _builtins.float = ...,
+        drain_seconds: _builtins.float = ...,
+        load_seconds: _builtins.float = ...,
+        prefill_seconds: _builtins.float = ...,
+        decode_seconds: _builtins.float = ...,
+        risk_seconds: _builtins.float = ...,
+        prefix_hit_token_count: _builtins.int = ...,
+        residency: Global___ModelResidency.ValueType = ...,
+        in_flight_count: _builtins.int = ...,
+        slot_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "cost_seconds", b"cost_seconds", "decode_seconds", b"decode_seconds", "drain_seconds", b"drain_seconds", "exclusion", b"exclusion", "in_flight_count", b"in_flight_count", "load_seconds", b"load_seconds", "prefill_seconds", b"prefill_seconds", "prefix_hit_token_count", b"prefix_hit_token_count", "residency", b"residency", "risk_seconds", b"risk_seconds", "slot_count", b"slot_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoutingCandidate: _TypeAlias = RoutingCandidate  # noqa: Y015
+
+@_typing.final
+class AddBackendRequest(_message.Message):
+    """Names a backend to take in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """REQUIRED. Address, for example "http://10.0.0.7:11434"."""
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddBackendRequest: _TypeAlias = AddBackendRequest  # noqa: Y015
+
+@_typing.final
+class AddBackendResponse(_message.Message):
+    """The backend taken in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backend(self) -> Global___BackendHealth:
+        """OUTPUT ONLY. Its health after a first check."""
+
+    def __init__(
+        self,
+        *,
+        backend: Global___BackendHealth | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddBackendResponse: _TypeAlias = AddBackendResponse  # noqa: Y015
+
+@_typing.final
+class RemoveBackendRequest(_message.Message):
+    """Names a backend to take out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """REQUIRED. Host and port."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """OPTIONAL. How long to wait for requests under way, [0, 1 h]; 60 s where not set. What is not done then fails over or ends."""
+
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+        grace: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "grace", b"grace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveBackendRequest: _TypeAlias = RemoveBackendRequest  # noqa: Y015
+
+@_typing.final
+class RemoveBackendResponse(_message.Message):
+    """The backend is out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABANDONED_COUNT_FIELD_NUMBER: _builtins.int
+    abandoned_count: _builtins.int
+    """OUTPUT ONLY. Requests that were under way when the grace had passed."""
+    def __init__(
+        self,
+        *,
+        abandoned_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_count", b"abandoned_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveBackendResponse: _TypeAlias = RemoveBackendResponse  # noqa: Y015
+
+@_typing.final
+class DrainBackendRequest(_message.Message):
+    """Names a backend to drain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """REQUIRED. Host and port."""
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainBackendRequest: _TypeAlias = DrainBackendRequest  # noqa: Y015
+
+@_typing.final
+class DrainBackendResponse(_message.Message):
+    """The backend gets no more requests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    in_flight_count: _builtins.int
+    """OUTPUT ONLY. Requests still under way there."""
+    def __init__(
+        self,
+        *,
+        in_flight_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight_count", b"in_flight_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainBackendResponse: _TypeAlias = DrainBackendResponse  # noqa: Y015
+
+@_typing.final
+class ResumeBackendRequest(_message.Message):
+    """Names a backend to take requests again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """REQUIRED. Host and port."""
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeBackendRequest: _TypeAlias = ResumeBackendRequest  # noqa: Y015
+
+@_typing.final
+class ResumeBackendResponse(_message.Message):
+    """The backend takes requests again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backend(self) -> Global___BackendHealth:
+        """OUTPUT ONLY. Its health as last known."""
+
+    def __init__(
+        self,
+        *,
+        backend: Global___BackendHealth | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeBackendResponse: _TypeAlias = ResumeBackendResponse  # noqa: Y015
+
+@_typing.final
+class PreloadModelRequest(_message.Message):
+    """Asks for a model in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """REQUIRED. Model name as Ollama knows it."""
+    backend_id: _builtins.str
+    """OPTIONAL. Host and port; where not set the planner chooses."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        backend_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreloadModelRequest: _TypeAlias = PreloadModelRequest  # noqa: Y015
+
+@_typing.final
+class PreloadModelResponse(_message.Message):
+    """The model is in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """OUTPUT ONLY. The backend that has loaded it."""
+    @_builtins.property
+    def load(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. What loading took; zero where it was loaded."""
+
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+        load: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "load", b"load"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreloadModelResponse: _TypeAlias = PreloadModelResponse  # noqa: Y015
+
+@_typing.final
+class UnloadModelRequest(_message.Message):
+    """Asks to free memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """REQUIRED. Model name as Ollama knows it."""
+    backend_id: _builtins.str
+    """OPTIONAL. Host and port; where not set, every backend that has it loaded."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        backend_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelRequest: _TypeAlias = UnloadModelRequest  # noqa: Y015
+
+@_typing.final
+class UnloadModelResponse(_message.Message):
+    """The model is out of memory, or will be when its last request has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_IDS_FIELD_NUMBER: _builtins.int
+    BUSY_BACKEND_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def backend_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Backends that have unloaded it, sorted."""
+
+    @_builtins.property
+    def busy_backend_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Backends that are busy with it and will unload it when idle, sorted."""
+
+    def __init__(
+        self,
+        *,
+        backend_ids: _abc.Iterable[_builtins.str] | None = ...,
+        busy_backend_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_ids", b"backend_ids", "busy_backend_ids", b"busy_backend_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
+
+@_typing.final
+class PullModelRequest(_message.Message):
+    """Asks for a download."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """REQUIRED. Model name as the registry knows it."""
+    backend_id: _builtins.str
+    """OPTIONAL. Host and port; where not set, every backend."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        backend_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullModelRequest: _TypeAlias = PullModelRequest  # noqa: Y015
+
+@_typing.final
+class PullModelResponse(_message.Message):
+    """Progress of a download."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """OUTPUT ONLY. The backend that downloads."""
+    @_builtins.property
+    def progress(self) -> Global___PullProgress:
+        """A step, with bytes where it has some."""
+
+    @_builtins.property
+    def completed(self) -> Global___PullCompleted:
+        """The model is there. Sent once per backend, last."""
+
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+        progress: Global___PullProgress | None = ...,
+        completed: Global___PullCompleted | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "completed", b"completed", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "completed"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___PullModelResponse: _TypeAlias = PullModelResponse  # noqa: Y015
+
+@_typing.final
+class PullProgress(_message.Message):
+    """A step of a download."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    COMPLETED_BYTES_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """OUTPUT ONLY. What the backend says that it does."""
+    digest: _builtins.str
+    """OUTPUT ONLY. Digest of the part being downloaded; empty where none is."""
+    completed_bytes: _builtins.int
+    """OUTPUT ONLY. Bytes of the part that are there."""
+    total_bytes: _builtins.int
+    """OUTPUT ONLY. Bytes of the part."""
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        completed_bytes: _builtins.int = ...,
+        total_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_bytes", b"completed_bytes", "digest", b"digest", "status", b"status", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullProgress: _TypeAlias = PullProgress  # noqa: Y015
+
+@_typing.final
+class PullCompleted(_message.Message):
+    """The end of a download."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    model_digest: _builtins.str
+    """OUTPUT ONLY. Digest of the model, 64 hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        model_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_digest", b"model_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullCompleted: _TypeAlias = PullCompleted  # noqa: Y015
 
 @_typing.final
 class GetHealthRequest(_message.Message):
@@ -744,6 +2012,9 @@ class BackendHealth(_message.Message):
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     LOADED_MODELS_FIELD_NUMBER: _builtins.int
+    AVERAGE_RESPONSE_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    DRIFTED_MODELS_FIELD_NUMBER: _builtins.int
     backend_id: _builtins.str
     """OUTPUT ONLY. Host and port."""
     endpoint: _builtins.str
@@ -770,6 +2041,18 @@ class BackendHealth(_message.Message):
     def loaded_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OUTPUT ONLY. Models it holds in memory."""
 
+    @_builtins.property
+    def average_response_time(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Mean response time over all its successful attempts; absent before the first."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. When it is to be tried again; absent where it takes requests."""
+
+    @_builtins.property
+    def drifted_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Models of which it has another digest than most backends, sorted."""
+
     def __init__(
         self,
         *,
@@ -783,10 +2066,13 @@ class BackendHealth(_message.Message):
         last_failure: _builtins.str = ...,
         version: _builtins.str = ...,
         loaded_models: _abc.Iterable[_builtins.str] | None = ...,
+        average_response_time: _duration_pb2.Duration | None = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+        drifted_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["check_duration", b"check_duration", "check_time", b"check_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["average_response_time", b"average_response_time", "check_duration", b"check_duration", "check_time", b"check_time", "retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "check_duration", b"check_duration", "check_time", b"check_time", "consecutive_failure_count", b"consecutive_failure_count", "endpoint", b"endpoint", "last_failure", b"last_failure", "load_score_seconds", b"load_score_seconds", "loaded_models", b"loaded_models", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_response_time", b"average_response_time", "backend_id", b"backend_id", "check_duration", b"check_duration", "check_time", b"check_time", "consecutive_failure_count", b"consecutive_failure_count", "drifted_models", b"drifted_models", "endpoint", b"endpoint", "last_failure", b"last_failure", "load_score_seconds", b"load_score_seconds", "loaded_models", b"loaded_models", "retry_time", b"retry_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,16 @@ class BalancerServiceStub(object):
                 request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.GetHealthRequest.SerializeToString,
                 response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.GetHealthResponse.FromString,
                 _registered_method=True)
+        self.WatchStats = channel.unary_stream(
+                '/pannier.balancer.v1.BalancerService/WatchStats',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.WatchStatsRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.WatchStatsResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerService/Explain',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class BalancerServiceServicer(object):
@@ -73,9 +83,10 @@ class BalancerServiceServicer(object):
 
     def Generate(self, request, context):
         """Continues a prompt. Streams exactly one `started`, then text deltas, then exactly one `completed`; a stream that
-        ends without `completed` has failed and carries a status. Retried on another backend only before the first token.
+        ends without `completed` has failed and carries a status. Retried on another backend only before the first token, and
+        after it where the request allows to resume.
         Fails with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING, ALL_ATTEMPTS_FAILED, STREAM_INTERRUPTED,
-        BACKEND_REJECTED_REQUEST. Set a deadline that allows for a model load, 120 s or more.
+        BACKEND_REJECTED_REQUEST, QUEUE_FULL, DEADLINE_UNREACHABLE. Set a deadline that allows for a model load, 120 s or more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,7 +101,7 @@ class BalancerServiceServicer(object):
 
     def Embed(self, request, context):
         """Turns texts into vectors, in order. Fails as a whole, with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING,
-        ALL_ATTEMPTS_FAILED or BACKEND_REJECTED_REQUEST. Set a deadline of 30 s or more.
+        ALL_ATTEMPTS_FAILED, BACKEND_REJECTED_REQUEST, QUEUE_FULL or DEADLINE_UNREACHABLE. Set a deadline of 30 s or more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +123,23 @@ class BalancerServiceServicer(object):
 
     def GetHealth(self, request, context):
         """Reports the health of every backend as the last check saw it, or as a check made now sees it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchStats(self, request, context):
+        """Streams what GetStats reports, at once and then at an interval, until the caller ends it or its deadline passes. Set one:
+        without it the service's default holds, which is 120 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Says which backend a request would get or got, and what each candidate would have cost in seconds per term. The planner
+        itself answers; a hypothetical request changes nothing. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+        MODEL_CAPABILITY_MISSING, DECISION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +177,16 @@ def add_BalancerServiceServicer_to_server(servicer, server):
                     servicer.GetHealth,
                     request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.GetHealthRequest.FromString,
                     response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.GetHealthResponse.SerializeToString,
+            ),
+            'WatchStats': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchStats,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.WatchStatsRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.WatchStatsResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ExplainRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -314,6 +352,403 @@ class BalancerService(object):
             '/pannier.balancer.v1.BalancerService/GetHealth',
             pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.GetHealthRequest.SerializeToString,
             pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.GetHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerService/WatchStats',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.WatchStatsRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.WatchStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerService/Explain',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ExplainRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class BalancerAdminServiceStub(object):
+    """Changes the fleet while the service runs.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.AddBackend = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerAdminService/AddBackend',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.AddBackendRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.AddBackendResponse.FromString,
+                _registered_method=True)
+        self.RemoveBackend = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerAdminService/RemoveBackend',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.RemoveBackendRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.RemoveBackendResponse.FromString,
+                _registered_method=True)
+        self.DrainBackend = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerAdminService/DrainBackend',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.DrainBackendRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.DrainBackendResponse.FromString,
+                _registered_method=True)
+        self.ResumeBackend = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerAdminService/ResumeBackend',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ResumeBackendRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ResumeBackendResponse.FromString,
+                _registered_method=True)
+        self.PreloadModel = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerAdminService/PreloadModel',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PreloadModelRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PreloadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerAdminService/UnloadModel',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
+        self.PullModel = channel.unary_stream(
+                '/pannier.balancer.v1.BalancerAdminService/PullModel',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PullModelRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PullModelResponse.FromString,
+                _registered_method=True)
+
+
+class BalancerAdminServiceServicer(object):
+    """Changes the fleet while the service runs.
+    """
+
+    def AddBackend(self, request, context):
+        """Takes a backend into the fleet. Taking in one that is there already changes nothing. Fails with INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveBackend(self, request, context):
+        """Drains a backend and takes it out of the fleet; requests under way there are finished. Fails with BACKEND_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainBackend(self, request, context):
+        """Gives a backend no further requests; those under way there are finished. Fails with BACKEND_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeBackend(self, request, context):
+        """Lets a drained backend take requests again. Fails with BACKEND_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreloadModel(self, request, context):
+        """Loads a model into the memory of a backend, or of the backend where that costs least, and waits until it is there. The
+        load goes on when the caller leaves. Fails with INVALID_FIELD, MODEL_NOT_FOUND, BACKEND_NOT_FOUND, MODEL_LOAD_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Unloads a model from the memory of a backend, or of all, when it is idle there. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+        BACKEND_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullModel(self, request, context):
+        """Downloads a model onto a backend's disk, or onto all, and reports progress. Ends with one `completed` per backend; ending
+        the call ends the download. Fails with INVALID_FIELD, BACKEND_NOT_FOUND, MODEL_PULL_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BalancerAdminServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'AddBackend': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddBackend,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.AddBackendRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.AddBackendResponse.SerializeToString,
+            ),
+            'RemoveBackend': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveBackend,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.RemoveBackendRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.RemoveBackendResponse.SerializeToString,
+            ),
+            'DrainBackend': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainBackend,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.DrainBackendRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.DrainBackendResponse.SerializeToString,
+            ),
+            'ResumeBackend': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeBackend,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ResumeBackendRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ResumeBackendResponse.SerializeToString,
+            ),
+            'PreloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreloadModel,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PreloadModelRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PreloadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.UnloadModelRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'PullModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullModel,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PullModelRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PullModelResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'pannier.balancer.v1.BalancerAdminService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('pannier.balancer.v1.BalancerAdminService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class BalancerAdminService(object):
+    """Changes the fleet while the service runs.
+    """
+
+    @staticmethod
+    def AddBackend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerAdminService/AddBackend',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.AddBackendRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.AddBackendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveBackend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerAdminService/RemoveBackend',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.RemoveBackendRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.RemoveBackendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainBackend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerAdminService/DrainBackend',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.DrainBackendRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.DrainBackendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeBackend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerAdminService/ResumeBackend',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ResumeBackendRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ResumeBackendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerAdminService/PreloadModel',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PreloadModelRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PreloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerAdminService/UnloadModel',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.UnloadModelRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.UnloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerAdminService/PullModel',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PullModelRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.PullModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,15 +35,16 @@ class BalancerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> BalancerServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_balancer_service_pb2.GenerateRequest, _balancer_service_pb2.GenerateResponse]
     """Continues a prompt. Streams exactly one `started`, then text deltas, then exactly one `completed`; a stream that
-    ends without `completed` has failed and carries a status. Retried on another backend only before the first token.
+    ends without `completed` has failed and carries a status. Retried on another backend only before the first token, and
+    after it where the request allows to resume.
     Fails with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING, ALL_ATTEMPTS_FAILED, STREAM_INTERRUPTED,
-    BACKEND_REJECTED_REQUEST. Set a deadline that allows for a model load, 120 s or more.
+    BACKEND_REJECTED_REQUEST, QUEUE_FULL, DEADLINE_UNREACHABLE. Set a deadline that allows for a model load, 120 s or more.
     """
     Chat: _grpc.UnaryStreamMultiCallable[_balancer_service_pb2.ChatRequest, _balancer_service_pb2.ChatResponse]
     """Answers a conversation. The stream has the shape of that of Generate, and so have the failures."""
     Embed: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.EmbedRequest, _balancer_service_pb2.EmbedResponse]
     """Turns texts into vectors, in order. Fails as a whole, with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING,
-    ALL_ATTEMPTS_FAILED or BACKEND_REJECTED_REQUEST. Set a deadline of 30 s or more.
+    ALL_ATTEMPTS_FAILED, BACKEND_REJECTED_REQUEST, QUEUE_FULL or DEADLINE_UNREACHABLE. Set a deadline of 30 s or more.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.ListModelsRequest, _balancer_service_pb2.ListModelsResponse]
     """Lists the models of the fleet with the backends that have them. Answered from memory in under 5 ms."""
@@ -51,6 +52,15 @@ class BalancerServiceStub:
     """Reports counters, response times and load scores, per backend and overall. Answered from memory in under 5 ms."""
     GetHealth: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.GetHealthRequest, _balancer_service_pb2.GetHealthResponse]
     """Reports the health of every backend as the last check saw it, or as a check made now sees it."""
+    WatchStats: _grpc.UnaryStreamMultiCallable[_balancer_service_pb2.WatchStatsRequest, _balancer_service_pb2.WatchStatsResponse]
+    """Streams what GetStats reports, at once and then at an interval, until the caller ends it or its deadline passes. Set one:
+    without it the service's default holds, which is 120 s.
+    """
+    Explain: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.ExplainRequest, _balancer_service_pb2.ExplainResponse]
+    """Says which backend a request would get or got, and what each candidate would have cost in seconds per term. The planner
+    itself answers; a hypothetical request changes nothing. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+    MODEL_CAPABILITY_MISSING, DECISION_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class BalancerServiceAsyncStub(BalancerServiceStub):
@@ -59,15 +69,16 @@ class BalancerServiceAsyncStub(BalancerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_balancer_service_pb2.GenerateRequest, _balancer_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Continues a prompt. Streams exactly one `started`, then text deltas, then exactly one `completed`; a stream that
-    ends without `completed` has failed and carries a status. Retried on another backend only before the first token.
+    ends without `completed` has failed and carries a status. Retried on another backend only before the first token, and
+    after it where the request allows to resume.
     Fails with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING, ALL_ATTEMPTS_FAILED, STREAM_INTERRUPTED,
-    BACKEND_REJECTED_REQUEST. Set a deadline that allows for a model load, 120 s or more.
+    BACKEND_REJECTED_REQUEST, QUEUE_FULL, DEADLINE_UNREACHABLE. Set a deadline that allows for a model load, 120 s or more.
     """
     Chat: _aio.UnaryStreamMultiCallable[_balancer_service_pb2.ChatRequest, _balancer_service_pb2.ChatResponse]  # type: ignore[assignment]
     """Answers a conversation. The stream has the shape of that of Generate, and so have the failures."""
     Embed: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.EmbedRequest, _balancer_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Turns texts into vectors, in order. Fails as a whole, with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING,
-    ALL_ATTEMPTS_FAILED or BACKEND_REJECTED_REQUEST. Set a deadline of 30 s or more.
+    ALL_ATTEMPTS_FAILED, BACKEND_REJECTED_REQUEST, QUEUE_FULL or DEADLINE_UNREACHABLE. Set a deadline of 30 s or more.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.ListModelsRequest, _balancer_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of the fleet with the backends that have them. Answered from memory in under 5 ms."""
@@ -75,6 +86,15 @@ class BalancerServiceAsyncStub(BalancerServiceStub):
     """Reports counters, response times and load scores, per backend and overall. Answered from memory in under 5 ms."""
     GetHealth: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.GetHealthRequest, _balancer_service_pb2.GetHealthResponse]  # type: ignore[assignment]
     """Reports the health of every backend as the last check saw it, or as a check made now sees it."""
+    WatchStats: _aio.UnaryStreamMultiCallable[_balancer_service_pb2.WatchStatsRequest, _balancer_service_pb2.WatchStatsResponse]  # type: ignore[assignment]
+    """Streams what GetStats reports, at once and then at an interval, until the caller ends it or its deadline passes. Set one:
+    without it the service's default holds, which is 120 s.
+    """
+    Explain: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.ExplainRequest, _balancer_service_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Says which backend a request would get or got, and what each candidate would have cost in seconds per term. The planner
+    itself answers; a hypothetical request changes nothing. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+    MODEL_CAPABILITY_MISSING, DECISION_NOT_FOUND.
+    """
 
 class BalancerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Fronts a fleet of Ollama servers: sends each request to the backend that is expected to be done with it first."""
@@ -86,9 +106,10 @@ class BalancerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_balancer_service_pb2.GenerateResponse], _abc.AsyncIterator[_balancer_service_pb2.GenerateResponse]]:
         """Continues a prompt. Streams exactly one `started`, then text deltas, then exactly one `completed`; a stream that
-        ends without `completed` has failed and carries a status. Retried on another backend only before the first token.
+        ends without `completed` has failed and carries a status. Retried on another backend only before the first token, and
+        after it where the request allows to resume.
         Fails with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING, ALL_ATTEMPTS_FAILED, STREAM_INTERRUPTED,
-        BACKEND_REJECTED_REQUEST. Set a deadline that allows for a model load, 120 s or more.
+        BACKEND_REJECTED_REQUEST, QUEUE_FULL, DEADLINE_UNREACHABLE. Set a deadline that allows for a model load, 120 s or more.
         """
 
     @_abc_1.abstractmethod
@@ -106,7 +127,7 @@ class BalancerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_balancer_service_pb2.EmbedResponse, _abc.Awaitable[_balancer_service_pb2.EmbedResponse]]:
         """Turns texts into vectors, in order. Fails as a whole, with INVALID_FIELD, MODEL_NOT_FOUND, MODEL_CAPABILITY_MISSING,
-        ALL_ATTEMPTS_FAILED or BACKEND_REJECTED_REQUEST. Set a deadline of 30 s or more.
+        ALL_ATTEMPTS_FAILED, BACKEND_REJECTED_REQUEST, QUEUE_FULL or DEADLINE_UNREACHABLE. Set a deadline of 30 s or more.
         """
 
     @_abc_1.abstractmethod
@@ -133,4 +154,146 @@ class BalancerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_balancer_service_pb2.GetHealthResponse, _abc.Awaitable[_balancer_service_pb2.GetHealthResponse]]:
         """Reports the health of every backend as the last check saw it, or as a check made now sees it."""
 
+    @_abc_1.abstractmethod
+    def WatchStats(
+        self,
+        request: _balancer_service_pb2.WatchStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_balancer_service_pb2.WatchStatsResponse], _abc.AsyncIterator[_balancer_service_pb2.WatchStatsResponse]]:
+        """Streams what GetStats reports, at once and then at an interval, until the caller ends it or its deadline passes. Set one:
+        without it the service's default holds, which is 120 s.
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _balancer_service_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.ExplainResponse, _abc.Awaitable[_balancer_service_pb2.ExplainResponse]]:
+        """Says which backend a request would get or got, and what each candidate would have cost in seconds per term. The planner
+        itself answers; a hypothetical request changes nothing. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+        MODEL_CAPABILITY_MISSING, DECISION_NOT_FOUND.
+        """
+
 def add_BalancerServiceServicer_to_server(servicer: BalancerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class BalancerAdminServiceStub:
+    """Changes the fleet while the service runs."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> BalancerAdminServiceAsyncStub: ...
+    AddBackend: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.AddBackendRequest, _balancer_service_pb2.AddBackendResponse]
+    """Takes a backend into the fleet. Taking in one that is there already changes nothing. Fails with INVALID_FIELD."""
+    RemoveBackend: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.RemoveBackendRequest, _balancer_service_pb2.RemoveBackendResponse]
+    """Drains a backend and takes it out of the fleet; requests under way there are finished. Fails with BACKEND_NOT_FOUND."""
+    DrainBackend: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.DrainBackendRequest, _balancer_service_pb2.DrainBackendResponse]
+    """Gives a backend no further requests; those under way there are finished. Fails with BACKEND_NOT_FOUND."""
+    ResumeBackend: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.ResumeBackendRequest, _balancer_service_pb2.ResumeBackendResponse]
+    """Lets a drained backend take requests again. Fails with BACKEND_NOT_FOUND."""
+    PreloadModel: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.PreloadModelRequest, _balancer_service_pb2.PreloadModelResponse]
+    """Loads a model into the memory of a backend, or of the backend where that costs least, and waits until it is there. The
+    load goes on when the caller leaves. Fails with INVALID_FIELD, MODEL_NOT_FOUND, BACKEND_NOT_FOUND, MODEL_LOAD_FAILED.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.UnloadModelRequest, _balancer_service_pb2.UnloadModelResponse]
+    """Unloads a model from the memory of a backend, or of all, when it is idle there. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+    BACKEND_NOT_FOUND.
+    """
+    PullModel: _grpc.UnaryStreamMultiCallable[_balancer_service_pb2.PullModelRequest, _balancer_service_pb2.PullModelResponse]
+    """Downloads a model onto a backend's disk, or onto all, and reports progress. Ends with one `completed` per backend; ending
+    the call ends the download. Fails with INVALID_FIELD, BACKEND_NOT_FOUND, MODEL_PULL_FAILED.
+    """
+
+@_typing.type_check_only
+class BalancerAdminServiceAsyncStub(BalancerAdminServiceStub):
+    """Changes the fleet while the service runs."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    AddBackend: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.AddBackendRequest, _balancer_service_pb2.AddBackendResponse]  # type: ignore[assignment]
+    """Takes a backend into the fleet. Taking in one that is there already changes nothing. Fails with INVALID_FIELD."""
+    RemoveBackend: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.RemoveBackendRequest, _balancer_service_pb2.RemoveBackendResponse]  # type: ignore[assignment]
+    """Drains a backend and takes it out of the fleet; requests under way there are finished. Fails with BACKEND_NOT_FOUND."""
+    DrainBackend: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.DrainBackendRequest, _balancer_service_pb2.DrainBackendResponse]  # type: ignore[assignment]
+    """Gives a backend no further requests; those under way there are finished. Fails with BACKEND_NOT_FOUND."""
+    ResumeBackend: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.ResumeBackendRequest, _balancer_service_pb2.ResumeBackendResponse]  # type: ignore[assignment]
+    """Lets a drained backend take requests again. Fails with BACKEND_NOT_FOUND."""
+    PreloadModel: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.PreloadModelRequest, _balancer_service_pb2.PreloadModelResponse]  # type: ignore[assignment]
+    """Loads a model into the memory of a backend, or of the backend where that costs least, and waits until it is there. The
+    load goes on when the caller leaves. Fails with INVALID_FIELD, MODEL_NOT_FOUND, BACKEND_NOT_FOUND, MODEL_LOAD_FAILED.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.UnloadModelRequest, _balancer_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Unloads a model from the memory of a backend, or of all, when it is idle there. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+    BACKEND_NOT_FOUND.
+    """
+    PullModel: _aio.UnaryStreamMultiCallable[_balancer_service_pb2.PullModelRequest, _balancer_service_pb2.PullModelResponse]  # type: ignore[assignment]
+    """Downloads a model onto a backend's disk, or onto all, and reports progress. Ends with one `completed` per backend; ending
+    the call ends the download. Fails with INVALID_FIELD, BACKEND_NOT_FOUND, MODEL_PULL_FAILED.
+    """
+
+class BalancerAdminServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Changes the fleet while the service runs."""
+
+    @_abc_1.abstractmethod
+    def AddBackend(
+        self,
+        request: _balancer_service_pb2.AddBackendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.AddBackendResponse, _abc.Awaitable[_balancer_service_pb2.AddBackendResponse]]:
+        """Takes a backend into the fleet. Taking in one that is there already changes nothing. Fails with INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def RemoveBackend(
+        self,
+        request: _balancer_service_pb2.RemoveBackendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.RemoveBackendResponse, _abc.Awaitable[_balancer_service_pb2.RemoveBackendResponse]]:
+        """Drains a backend and takes it out of the fleet; requests under way there are finished. Fails with BACKEND_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def DrainBackend(
+        self,
+        request: _balancer_service_pb2.DrainBackendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.DrainBackendResponse, _abc.Awaitable[_balancer_service_pb2.DrainBackendResponse]]:
+        """Gives a backend no further requests; those under way there are finished. Fails with BACKEND_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ResumeBackend(
+        self,
+        request: _balancer_service_pb2.ResumeBackendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.ResumeBackendResponse, _abc.Awaitable[_balancer_service_pb2.ResumeBackendResponse]]:
+        """Lets a drained backend take requests again. Fails with BACKEND_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def PreloadModel(
+        self,
+        request: _balancer_service_pb2.PreloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.PreloadModelResponse, _abc.Awaitable[_balancer_service_pb2.PreloadModelResponse]]:
+        """Loads a model into the memory of a backend, or of the backend where that costs least, and waits until it is there. The
+        load goes on when the caller leaves. Fails with INVALID_FIELD, MODEL_NOT_FOUND, BACKEND_NOT_FOUND, MODEL_LOAD_FAILED.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _balancer_service_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.UnloadModelResponse, _abc.Awaitable[_balancer_service_pb2.UnloadModelResponse]]:
+        """Unloads a model from the memory of a backend, or of all, when it is idle there. Fails with INVALID_FIELD, MODEL_NOT_FOUND,
+        BACKEND_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def PullModel(
+        self,
+        request: _balancer_service_pb2.PullModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_balancer_service_pb2.PullModelResponse], _abc.AsyncIterator[_balancer_service_pb2.PullModelResponse]]:
+        """Downloads a model onto a backend's disk, or onto all, and reports progress. Ends with one `completed` per backend; ending
+        the call ends the download. Fails with INVALID_FIELD, BACKEND_NOT_FOUND, MODEL_PULL_FAILED.
+        """
+
+def add_BalancerAdminServiceServicer_to_server(servicer: BalancerAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -134,6 +134,35 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A fault of the service itself. INTERNAL with `google.rpc.RequestInfo`, whose id is the trace id to report.
     Example: {"reason": "INTERNAL", "domain": "rag.pannier", "metadata": {}}
     """
+    ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 26
+    """The queue is full, or the wait would be longer than the caller accepts; RetryInfo tells when to come again.
+    RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
+    Example: {"reason": "QUEUE_FULL", "domain": "balancer.pannier",
+              "metadata": {"priority": "batch", "waiting_count": "512", "predicted_wait_seconds": "41.5"}}
+    """
+    ERROR_REASON_DEADLINE_UNREACHABLE: _ErrorReason.ValueType  # 27
+    """The caller's deadline cannot be met; it was not waited for. DEADLINE_EXCEEDED.
+    Example: {"reason": "DEADLINE_UNREACHABLE", "domain": "balancer.pannier",
+              "metadata": {"predicted_wait_seconds": "12.3", "remaining_seconds": "5.0"}}
+    """
+    ERROR_REASON_BACKEND_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """The fleet has no such backend. NOT_FOUND.
+    Example: {"reason": "BACKEND_NOT_FOUND", "domain": "balancer.pannier", "metadata": {"backend_id": "10.0.0.7:11434"}}
+    """
+    ERROR_REASON_MODEL_LOAD_FAILED: _ErrorReason.ValueType  # 29
+    """A backend could not load the model. UNAVAILABLE with `google.rpc.RetryInfo`.
+    Example: {"reason": "MODEL_LOAD_FAILED", "domain": "balancer.pannier",
+              "metadata": {"backend_id": "10.0.0.7:11434", "model": "llama3.2:latest", "cause": "out of memory"}}
+    """
+    ERROR_REASON_MODEL_PULL_FAILED: _ErrorReason.ValueType  # 30
+    """A backend could not download the model. FAILED_PRECONDITION.
+    Example: {"reason": "MODEL_PULL_FAILED", "domain": "balancer.pannier",
+              "metadata": {"backend_id": "10.0.0.7:11434", "model": "llama9", "cause": "file does not exist"}}
+    """
+    ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 31
+    """The decision is not known, or is too old. NOT_FOUND.
+    Example: {"reason": "DECISION_NOT_FOUND", "domain": "balancer.pannier", "metadata": {"decision_id": "a1-17"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names every reason a pannier service gives for a failed call.
@@ -254,5 +283,34 @@ Example: {"reason": "SHUTTING_DOWN", "domain": "cache.pannier", "metadata": {}}
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 23
 """A fault of the service itself. INTERNAL with `google.rpc.RequestInfo`, whose id is the trace id to report.
 Example: {"reason": "INTERNAL", "domain": "rag.pannier", "metadata": {}}
+"""
+ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 26
+"""The queue is full, or the wait would be longer than the caller accepts; RetryInfo tells when to come again.
+RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
+Example: {"reason": "QUEUE_FULL", "domain": "balancer.pannier",
+          "metadata": {"priority": "batch", "waiting_count": "512", "predicted_wait_seconds": "41.5"}}
+"""
+ERROR_REASON_DEADLINE_UNREACHABLE: ErrorReason.ValueType  # 27
+"""The caller's deadline cannot be met; it was not waited for. DEADLINE_EXCEEDED.
+Example: {"reason": "DEADLINE_UNREACHABLE", "domain": "balancer.pannier",
+          "metadata": {"predicted_wait_seconds": "12.3", "remaining_seconds": "5.0"}}
+"""
+ERROR_REASON_BACKEND_NOT_FOUND: ErrorReason.ValueType  # 28
+"""The fleet has no such backend. NOT_FOUND.
+Example: {"reason": "BACKEND_NOT_FOUND", "domain": "balancer.pannier", "metadata": {"backend_id": "10.0.0.7:11434"}}
+"""
+ERROR_REASON_MODEL_LOAD_FAILED: ErrorReason.ValueType  # 29
+"""A backend could not load the model. UNAVAILABLE with `google.rpc.RetryInfo`.
+Example: {"reason": "MODEL_LOAD_FAILED", "domain": "balancer.pannier",
+          "metadata": {"backend_id": "10.0.0.7:11434", "model": "llama3.2:latest", "cause": "out of memory"}}
+"""
+ERROR_REASON_MODEL_PULL_FAILED: ErrorReason.ValueType  # 30
+"""A backend could not download the model. FAILED_PRECONDITION.
+Example: {"reason": "MODEL_PULL_FAILED", "domain": "balancer.pannier",
+          "metadata": {"backend_id": "10.0.0.7:11434", "model": "llama9", "cause": "file does not exist"}}
+"""
+ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 31
+"""The decision is not known, or is too old. NOT_FOUND.
+Example: {"reason": "DECISION_NOT_FOUND", "domain": "balancer.pannier", "metadata": {"decision_id": "a1-17"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

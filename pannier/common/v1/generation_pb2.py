@@ -25,23 +25,33 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pannier/common/v1/generation.proto\x12\x11pannier.common.v1\x1a\x1egoogle/protobuf/duration.proto\"I\n\x0b\x43hatMessage\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x1b.pannier.common.v1.ChatRole\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xa5\x02\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12#\n\x16max_output_token_count\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12 \n\x13\x63ontext_token_count\x18\x06 \x01(\x05H\x05\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x07 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x19\n\x17_max_output_token_countB\x16\n\x14_context_token_count\"H\n\nTokenUsage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x02 \x01(\x03\"\x81\x02\n\x11GenerationTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmodel_load\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11prompt_evaluation\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\ngeneration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*h\n\x08\x43hatRole\x12\x19\n\x15\x43HAT_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43HAT_ROLE_SYSTEM\x10\x01\x12\x12\n\x0e\x43HAT_ROLE_USER\x10\x02\x12\x17\n\x13\x43HAT_ROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pannier/common/v1/generation.proto\x12\x11pannier.common.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc5\x01\n\x0b\x43hatMessage\x12)\n\x04role\x18\x01 \x01(\x0e\x32\x1b.pannier.common.v1.ChatRole\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0e\n\x06images\x18\x03 \x03(\x0c\x12\x10\n\x08thinking\x18\x04 \x01(\t\x12/\n\ntool_calls\x18\x05 \x03(\x0b\x32\x1b.pannier.common.v1.ToolCall\x12\x11\n\ttool_name\x18\x06 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x07 \x01(\t\"S\n\x0eToolDefinition\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x1e\n\x16parameters_json_schema\x18\x03 \x01(\t\"<\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\t\"=\n\x0cOutputFormat\x12\x0e\n\x04json\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bjson_schema\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"q\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x13\n\x0btoken_bytes\x18\x03 \x01(\x0c\x12,\n\x03top\x18\x04 \x03(\x0b\x32\x1f.pannier.common.v1.TokenLogprob\"\x9f\x04\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12#\n\x16max_output_token_count\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12 \n\x13\x63ontext_token_count\x18\x06 \x01(\x05H\x05\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x07 \x03(\t\x12\x12\n\x05min_p\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\t \x01(\x01H\x07\x88\x01\x01\x12$\n\x17repeat_last_token_count\x18\n \x01(\x05H\x08\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x0b \x01(\x01H\t\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x0c \x01(\x01H\n\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x19\n\x17_max_output_token_countB\x16\n\x14_context_token_countB\x08\n\x06_min_pB\x11\n\x0f_repeat_penaltyB\x1a\n\x18_repeat_last_token_countB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"H\n\nTokenUsage\x12\x1a\n\x12prompt_token_count\x18\x01 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x02 \x01(\x03\"\xb0\x02\n\x11GenerationTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nmodel_load\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x11prompt_evaluation\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\ngeneration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nqueue_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration*\xc2\x01\n\rThinkingLevel\x12\x1e\n\x1aTHINKING_LEVEL_UNSPECIFIED\x10\x00\x12\x16\n\x12THINKING_LEVEL_OFF\x10\x01\x12\x15\n\x11THINKING_LEVEL_ON\x10\x02\x12\x16\n\x12THINKING_LEVEL_LOW\x10\x03\x12\x19\n\x15THINKING_LEVEL_MEDIUM\x10\x04\x12\x17\n\x13THINKING_LEVEL_HIGH\x10\x05\x12\x16\n\x12THINKING_LEVEL_MAX\x10\x06*|\n\x08\x43hatRole\x12\x19\n\x15\x43HAT_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43HAT_ROLE_SYSTEM\x10\x01\x12\x12\n\x0e\x43HAT_ROLE_USER\x10\x02\x12\x17\n\x13\x43HAT_ROLE_ASSISTANT\x10\x03\x12\x12\n\x0e\x43HAT_ROLE_TOOL\x10\x04*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pannier.common.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHATROLE']._serialized_start=794
-  _globals['_CHATROLE']._serialized_end=898
-  _globals['_FINISHREASON']._serialized_start=900
-  _globals['_FINISHREASON']._serialized_end=995
-  _globals['_CHATMESSAGE']._serialized_start=89
-  _globals['_CHATMESSAGE']._serialized_end=162
-  _globals['_SAMPLINGOPTIONS']._serialized_start=165
-  _globals['_SAMPLINGOPTIONS']._serialized_end=458
-  _globals['_TOKENUSAGE']._serialized_start=460
-  _globals['_TOKENUSAGE']._serialized_end=532
-  _globals['_GENERATIONTIMINGS']._serialized_start=535
-  _globals['_GENERATIONTIMINGS']._serialized_end=792
+  _globals['_THINKINGLEVEL']._serialized_start=1542
+  _globals['_THINKINGLEVEL']._serialized_end=1736
+  _globals['_CHATROLE']._serialized_start=1738
+  _globals['_CHATROLE']._serialized_end=1862
+  _globals['_FINISHREASON']._serialized_start=1864
+  _globals['_FINISHREASON']._serialized_end=1959
+  _globals['_CHATMESSAGE']._serialized_start=90
+  _globals['_CHATMESSAGE']._serialized_end=287
+  _globals['_TOOLDEFINITION']._serialized_start=289
+  _globals['_TOOLDEFINITION']._serialized_end=372
+  _globals['_TOOLCALL']._serialized_start=374
+  _globals['_TOOLCALL']._serialized_end=434
+  _globals['_OUTPUTFORMAT']._serialized_start=436
+  _globals['_OUTPUTFORMAT']._serialized_end=497
+  _globals['_TOKENLOGPROB']._serialized_start=499
+  _globals['_TOKENLOGPROB']._serialized_end=612
+  _globals['_SAMPLINGOPTIONS']._serialized_start=615
+  _globals['_SAMPLINGOPTIONS']._serialized_end=1158
+  _globals['_TOKENUSAGE']._serialized_start=1160
+  _globals['_TOKENUSAGE']._serialized_end=1232
+  _globals['_GENERATIONTIMINGS']._serialized_start=1235
+  _globals['_GENERATIONTIMINGS']._serialized_end=1539
 # @@protoc_insertion_point(module_scope)

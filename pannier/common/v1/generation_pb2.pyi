@@ -20,6 +20,46 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ThinkingLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ThinkingLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ThinkingLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    THINKING_LEVEL_UNSPECIFIED: _ThinkingLevel.ValueType  # 0
+    """As the model does by default."""
+    THINKING_LEVEL_OFF: _ThinkingLevel.ValueType  # 1
+    """Not at all."""
+    THINKING_LEVEL_ON: _ThinkingLevel.ValueType  # 2
+    """As much as it does when it thinks."""
+    THINKING_LEVEL_LOW: _ThinkingLevel.ValueType  # 3
+    """Little."""
+    THINKING_LEVEL_MEDIUM: _ThinkingLevel.ValueType  # 4
+    """More."""
+    THINKING_LEVEL_HIGH: _ThinkingLevel.ValueType  # 5
+    """Much."""
+    THINKING_LEVEL_MAX: _ThinkingLevel.ValueType  # 6
+    """As much as it can."""
+
+class ThinkingLevel(_ThinkingLevel, metaclass=_ThinkingLevelEnumTypeWrapper):
+    """Says whether a model that can is to think before it answers. New values may be added."""
+
+THINKING_LEVEL_UNSPECIFIED: ThinkingLevel.ValueType  # 0
+"""As the model does by default."""
+THINKING_LEVEL_OFF: ThinkingLevel.ValueType  # 1
+"""Not at all."""
+THINKING_LEVEL_ON: ThinkingLevel.ValueType  # 2
+"""As much as it does when it thinks."""
+THINKING_LEVEL_LOW: ThinkingLevel.ValueType  # 3
+"""Little."""
+THINKING_LEVEL_MEDIUM: ThinkingLevel.ValueType  # 4
+"""More."""
+THINKING_LEVEL_HIGH: ThinkingLevel.ValueType  # 5
+"""Much."""
+THINKING_LEVEL_MAX: ThinkingLevel.ValueType  # 6
+"""As much as it can."""
+Global___ThinkingLevel: _TypeAlias = ThinkingLevel  # noqa: Y015
+
 class _ChatRole:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -34,6 +74,8 @@ class _ChatRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChatRole.Val
     """The person or program that asks."""
     CHAT_ROLE_ASSISTANT: _ChatRole.ValueType  # 3
     """The model."""
+    CHAT_ROLE_TOOL: _ChatRole.ValueType  # 4
+    """A tool, with the result of a call."""
 
 class ChatRole(_ChatRole, metaclass=_ChatRoleEnumTypeWrapper):
     """Names the speaker of a message. New values may be added."""
@@ -46,6 +88,8 @@ CHAT_ROLE_USER: ChatRole.ValueType  # 2
 """The person or program that asks."""
 CHAT_ROLE_ASSISTANT: ChatRole.ValueType  # 3
 """The model."""
+CHAT_ROLE_TOOL: ChatRole.ValueType  # 4
+"""A tool, with the result of a call."""
 Global___ChatRole: _TypeAlias = ChatRole  # noqa: Y015
 
 class _FinishReason:
@@ -80,23 +124,171 @@ class ChatMessage(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_ID_FIELD_NUMBER: _builtins.int
     role: Global___ChatRole.ValueType
     """REQUIRED. Who speaks."""
     content: _builtins.str
-    """REQUIRED. What is said, UTF-8 text."""
+    """REQUIRED unless the message holds images or tool calls. What is said, UTF-8 text."""
+    thinking: _builtins.str
+    """OPTIONAL. What the model thought before it said this; only with ASSISTANT."""
+    tool_name: _builtins.str
+    """OPTIONAL. Tool that the content is the result of; only with TOOL."""
+    tool_call_id: _builtins.str
+    """OPTIONAL. `id` of the tool call that the content is the result of; only with TOOL."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """OPTIONAL. Pictures that belong to the message, PNG or JPEG files; at most 16, of together at most 20 MiB per request."""
+
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
+        """OPTIONAL. Tools the model asked for; only with ASSISTANT."""
+
     def __init__(
         self,
         *,
         role: Global___ChatRole.ValueType = ...,
         content: _builtins.str = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        thinking: _builtins.str = ...,
+        tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
+        tool_name: _builtins.str = ...,
+        tool_call_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "images", b"images", "role", b"role", "thinking", b"thinking", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls", "tool_name", b"tool_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
+
+@_typing.final
+class ToolDefinition(_message.Message):
+    """A tool that a model may ask for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """REQUIRED. Name, [1, 128] characters."""
+    description: _builtins.str
+    """OPTIONAL. What the tool does, for the model to read."""
+    parameters_json_schema: _builtins.str
+    """REQUIRED. JSON Schema of the arguments, an object as JSON text."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters_json_schema: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_json_schema", b"parameters_json_schema"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolDefinition: _TypeAlias = ToolDefinition  # noqa: Y015
+
+@_typing.final
+class ToolCall(_message.Message):
+    """A model's wish to have a tool called."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """OUTPUT ONLY. Id of the call where the model gives one."""
+    name: _builtins.str
+    """OUTPUT ONLY. Name of the tool."""
+    arguments_json: _builtins.str
+    """OUTPUT ONLY. The arguments, an object as JSON text."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
+
+@_typing.final
+class OutputFormat(_message.Message):
+    """Says what form an answer must have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    json: _builtins.bool
+    """Any JSON; must be true."""
+    json_schema: _builtins.str
+    """JSON that follows this JSON Schema, an object as JSON text."""
+    def __init__(
+        self,
+        *,
+        json: _builtins.bool = ...,
+        json_schema: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "json_schema", b"json_schema", "kind", b"kind"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "json_schema", b"json_schema", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["json", "json_schema"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
+
+@_typing.final
+class TokenLogprob(_message.Message):
+    """How likely a token was, and which others were."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    TOKEN_BYTES_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """OUTPUT ONLY. The token's text; where it is part of a character, what the model makes of it."""
+    logprob: _builtins.float
+    """OUTPUT ONLY. Natural logarithm of its probability, at most 0."""
+    token_bytes: _builtins.bytes
+    """OUTPUT ONLY. The token's bytes."""
+    @_builtins.property
+    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """OUTPUT ONLY. The most likely tokens in its place, the likeliest first; as many as were asked for."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        logprob: _builtins.float = ...,
+        token_bytes: _builtins.bytes = ...,
+        top: _abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token", b"token", "token_bytes", b"token_bytes", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
 @_typing.final
 class SamplingOptions(_message.Message):
@@ -111,6 +303,11 @@ class SamplingOptions(_message.Message):
     MAX_OUTPUT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     STOP_SEQUENCES_FIELD_NUMBER: _builtins.int
+    MIN_P_FIELD_NUMBER: _builtins.int
+    REPEAT_PENALTY_FIELD_NUMBER: _builtins.int
+    REPEAT_LAST_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
+    FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """OPTIONAL. Randomness, [0, 2]. 0 always takes the most likely token."""
     top_p: _builtins.float
@@ -122,7 +319,19 @@ class SamplingOptions(_message.Message):
     max_output_token_count: _builtins.int
     """OPTIONAL. Most tokens to generate, at least 1."""
     context_token_count: _builtins.int
-    """OPTIONAL. Context window in tokens, at least 256. Another value than the loaded one makes the backend reload the model."""
+    """OPTIONAL. Context window in tokens that the request needs, at least 256. The balancer serves it with a window at least as
+    large as this where a model's limit allows, never by reloading a model that is large enough.
+    """
+    min_p: _builtins.float
+    """OPTIONAL. Least probability of a token relative to the likeliest, [0, 1]."""
+    repeat_penalty: _builtins.float
+    """OPTIONAL. How strongly repeated tokens are made less likely, [0, 10]; 1 is not at all."""
+    repeat_last_token_count: _builtins.int
+    """OPTIONAL. How many last tokens count as repeated, at least -1; 0 is none, -1 the whole context."""
+    presence_penalty: _builtins.float
+    """OPTIONAL. What a token loses that occurred at all, [-2, 2]."""
+    frequency_penalty: _builtins.float
+    """OPTIONAL. What a token loses for each time it occurred, [-2, 2]."""
     @_builtins.property
     def stop_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OPTIONAL. Texts that end the answer when generated; at most 8."""
@@ -137,15 +346,30 @@ class SamplingOptions(_message.Message):
         max_output_token_count: _builtins.int | None = ...,
         context_token_count: _builtins.int | None = ...,
         stop_sequences: _abc.Iterable[_builtins.str] | None = ...,
+        min_p: _builtins.float | None = ...,
+        repeat_penalty: _builtins.float | None = ...,
+        repeat_last_token_count: _builtins.int | None = ...,
+        presence_penalty: _builtins.float | None = ...,
+        frequency_penalty: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_token_count", b"_context_token_count", "_max_output_token_count", b"_max_output_token_count", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "context_token_count", b"context_token_count", "max_output_token_count", b"max_output_token_count", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_token_count", b"_context_token_count", "_frequency_penalty", b"_frequency_penalty", "_max_output_token_count", b"_max_output_token_count", "_min_p", b"_min_p", "_presence_penalty", b"_presence_penalty", "_repeat_last_token_count", b"_repeat_last_token_count", "_repeat_penalty", b"_repeat_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "context_token_count", b"context_token_count", "frequency_penalty", b"frequency_penalty", "max_output_token_count", b"max_output_token_count", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repeat_last_token_count", b"repeat_last_token_count", "repeat_penalty", b"repeat_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_token_count", b"_context_token_count", "_max_output_token_count", b"_max_output_token_count", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "context_token_count", b"context_token_count", "max_output_token_count", b"max_output_token_count", "seed", b"seed", "stop_sequences", b"stop_sequences", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_token_count", b"_context_token_count", "_frequency_penalty", b"_frequency_penalty", "_max_output_token_count", b"_max_output_token_count", "_min_p", b"_min_p", "_presence_penalty", b"_presence_penalty", "_repeat_last_token_count", b"_repeat_last_token_count", "_repeat_penalty", b"_repeat_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "context_token_count", b"context_token_count", "frequency_penalty", b"frequency_penalty", "max_output_token_count", b"max_output_token_count", "min_p", b"min_p", "presence_penalty", b"presence_penalty", "repeat_last_token_count", b"repeat_last_token_count", "repeat_penalty", b"repeat_penalty", "seed", b"seed", "stop_sequences", b"stop_sequences", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_token_count: _TypeAlias = _typing.Literal["context_token_count"]  # noqa: Y015
     _WhichOneofArgType__context_token_count: _TypeAlias = _typing.Literal["_context_token_count", b"_context_token_count"]  # noqa: Y015
+    _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
+    _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
     _WhichOneofReturnType__max_output_token_count: _TypeAlias = _typing.Literal["max_output_token_count"]  # noqa: Y015
     _WhichOneofArgType__max_output_token_count: _TypeAlias = _typing.Literal["_max_output_token_count", b"_max_output_token_count"]  # noqa: Y015
+    _WhichOneofReturnType__min_p: _TypeAlias = _typing.Literal["min_p"]  # noqa: Y015
+    _WhichOneofArgType__min_p: _TypeAlias = _typing.Literal["_min_p", b"_min_p"]  # noqa: Y015
+    _WhichOneofReturnType__presence_penalty: _TypeAlias = _typing.Literal["presence_penalty"]  # noqa: Y015
+    _WhichOneofArgType__presence_penalty: _TypeAlias = _typing.Literal["_presence_penalty", b"_presence_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__repeat_last_token_count: _TypeAlias = _typing.Literal["repeat_last_token_count"]  # noqa: Y015
+    _WhichOneofArgType__repeat_last_token_count: _TypeAlias = _typing.Literal["_repeat_last_token_count", b"_repeat_last_token_count"]  # noqa: Y015
+    _WhichOneofReturnType__repeat_penalty: _TypeAlias = _typing.Literal["repeat_penalty"]  # noqa: Y015
+    _WhichOneofArgType__repeat_penalty: _TypeAlias = _typing.Literal["_repeat_penalty", b"_repeat_penalty"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
@@ -157,7 +381,17 @@ class SamplingOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__context_token_count) -> _WhichOneofReturnType__context_token_count | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_penalty) -> _WhichOneofReturnType__frequency_penalty | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_token_count) -> _WhichOneofReturnType__max_output_token_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_p) -> _WhichOneofReturnType__min_p | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__presence_penalty) -> _WhichOneofReturnType__presence_penalty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repeat_last_token_count) -> _WhichOneofReturnType__repeat_last_token_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repeat_penalty) -> _WhichOneofReturnType__repeat_penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
@@ -206,6 +440,7 @@ class GenerationTimings(_message.Message):
     MODEL_LOAD_FIELD_NUMBER: _builtins.int
     PROMPT_EVALUATION_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    QUEUE_WAIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def total(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. From the request's arrival until the last byte."""
@@ -226,6 +461,10 @@ class GenerationTimings(_message.Message):
     def generation(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. What the backend spent on generating tokens."""
 
+    @_builtins.property
+    def queue_wait(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long the request waited in the balancer's queue, over all attempts."""
+
     def __init__(
         self,
         *,
@@ -234,10 +473,11 @@ class GenerationTimings(_message.Message):
         model_load: _duration_pb2.Duration | None = ...,
         prompt_evaluation: _duration_pb2.Duration | None = ...,
         generation: _duration_pb2.Duration | None = ...,
+        queue_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "generation", b"generation", "model_load", b"model_load", "prompt_evaluation", b"prompt_evaluation", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "generation", b"generation", "model_load", b"model_load", "prompt_evaluation", b"prompt_evaluation", "queue_wait", b"queue_wait", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "generation", b"generation", "model_load", b"model_load", "prompt_evaluation", b"prompt_evaluation", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "generation", b"generation", "model_load", b"model_load", "prompt_evaluation", b"prompt_evaluation", "queue_wait", b"queue_wait", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

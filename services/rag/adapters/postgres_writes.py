@@ -1,6 +1,9 @@
 """Writing a document version, inside one transaction of the caller's."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias
 
 import orjson
 
@@ -56,6 +59,10 @@ _POSTING_COLUMNS = (
 )
 # Rows per COPY, so that a large document stays far from the limit of one statement.
 _COPY_ROWS = 20_000
+# Rows made and encoded at a stretch, which takes a few milliseconds.
+_PIECE_ROWS = 500
+
+Row: TypeAlias = tuple[object, ...]
 
 
 async def replace_document(
@@ -133,28 +140,36 @@ async def _insert_chunks(
     chunk_ids = await connection.fetchval(_NEW_CHUNK_IDS, len(chunks))
     key = collection.tenant_id, collection.collection_id
     numbered = list(zip(chunk_ids, chunks, strict=True))
+    posting_count = sum(len(each.terms.counts) for each in chunks)
     await _copy(
         connection,
         "chunk",
         _CHUNK_COLUMNS,
-        [(*key, chunk_id, document_id, *_chunk_values(each)) for chunk_id, each in numbered],
+        ((*key, chunk_id, document_id, *_chunk_values(each)) for chunk_id, each in numbered),
+        count=len(chunks),
     )
     await _copy(
         connection,
         "embedding",
         _EMBEDDING_COLUMNS,
-        [(*key, chunk_id, *_embedding_values(each)) for chunk_id, each in numbered],
+        ((*key, chunk_id, *_embedding_values(each)) for chunk_id, each in numbered),
+        count=len(chunks),
     )
-    postings = [
-        (*key, chunk_id, frequency, each.terms.length, term)
-        for chunk_id, each in numbered
-        for term, frequency in each.terms.counts.items()
-    ]
-    await _copy(connection, "posting", _POSTING_COLUMNS, postings)
-    return len(postings)
+    await _copy(
+        connection,
+        "posting",
+        _POSTING_COLUMNS,
+        (
+            (*key, chunk_id, frequency, each.terms.length, term)
+            for chunk_id, each in numbered
+            for term, frequency in each.terms.counts.items()
+        ),
+        count=posting_count,
+    )
+    return posting_count
 
 
-def _chunk_values(indexed: IndexedChunk) -> tuple[object, ...]:
+def _chunk_values(indexed: IndexedChunk) -> Row:
     chunk = indexed.chunk
     return (
         chunk.ordinal,
@@ -173,17 +188,22 @@ def _embedding_values(indexed: IndexedChunk) -> tuple[bytes, Vector]:
 
 
 async def _copy(
-    connection: Connection,
-    table: str,
-    columns: Sequence[str],
-    rows: Sequence[tuple[object, ...]],
+    connection: Connection, table: str, columns: Sequence[str], rows: Iterator[Row], *, count: int
 ) -> None:
-    for batch in _batches(rows):
+    for _ in range(0, count, _COPY_ROWS):
         await connection.copy_records_to_table(
-            table, schema_name="rag", columns=columns, records=batch
+            table,
+            schema_name="rag",
+            columns=columns,
+            records=_made_aside(islice(rows, _COPY_ROWS)),
         )
 
 
-def _batches(rows: Sequence[tuple[object, ...]]) -> Iterator[Sequence[tuple[object, ...]]]:
-    for start in range(0, len(rows), _COPY_ROWS):
-        yield rows[start : start + _COPY_ROWS]
+async def _made_aside(rows: Iterator[Row]) -> AsyncIterator[Row]:
+    """Makes rows in a thread, a piece at a time.
+
+    asyncpg encodes them on the event loop; between two pieces others have their turn.
+    """
+    while piece := await asyncio.to_thread(list, islice(rows, _PIECE_ROWS)):
+        for row in piece:
+            yield row

@@ -63,6 +63,11 @@ def to_sampling(sampling: Sampling) -> generation_pb2.SamplingOptions:
         max_output_token_count=sampling.max_output_token_count,
         context_token_count=sampling.context_token_count,
         stop_sequences=sampling.stop_sequences,
+        min_p=sampling.min_p,
+        repeat_penalty=sampling.repeat_penalty,
+        repeat_last_token_count=sampling.repeat_last_token_count,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
     )
 
 

@@ -31,6 +31,11 @@ class Sampling:
         max_output_token_count: Most tokens to generate.
         context_token_count: Context window in tokens.
         stop_sequences: Texts that end the answer.
+        min_p: Least probability relative to the likeliest token, 0 to 1.
+        repeat_penalty: How strongly repeated tokens are made less likely, 0 to 10.
+        repeat_last_token_count: How many last tokens count as repeated, -1 for all.
+        presence_penalty: What a token loses that occurred at all, -2 to 2.
+        frequency_penalty: What a token loses for each time it occurred, -2 to 2.
     """
 
     temperature: float | None = None
@@ -40,6 +45,11 @@ class Sampling:
     max_output_token_count: int | None = None
     context_token_count: int | None = None
     stop_sequences: tuple[str, ...] = ()
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    repeat_last_token_count: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

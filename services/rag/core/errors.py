@@ -1,16 +1,22 @@
 """The rag service's own errors.
 
 ServiceError
-+-- DocumentRejected            INVALID_ARGUMENT      (the document cannot be read)
-|   +-- DocumentEmpty                                 DOCUMENT_EMPTY
-|   +-- DocumentNotUtf8                               DOCUMENT_NOT_UTF8
-|   +-- DocumentBinary                                DOCUMENT_BINARY
-|   +-- MediaTypeUnsupported                          MEDIA_TYPE_UNSUPPORTED
++-- DocumentRejected            INVALID_ARGUMENT      DOCUMENT_REJECTED
+|   +-- DocumentEmpty           INVALID_ARGUMENT      DOCUMENT_EMPTY
+|   +-- DocumentNotUtf8         INVALID_ARGUMENT      DOCUMENT_NOT_UTF8
+|   +-- DocumentBinary          INVALID_ARGUMENT      DOCUMENT_BINARY
+|   +-- MediaTypeUnsupported    INVALID_ARGUMENT      MEDIA_TYPE_UNSUPPORTED
+|   +-- DocumentTooLarge        INVALID_ARGUMENT      DOCUMENT_TOO_LARGE
 +-- CollectionNotFound          NOT_FOUND             COLLECTION_NOT_FOUND
 +-- DocumentNotFound            NOT_FOUND             DOCUMENT_NOT_FOUND
++-- ModelNotFound               NOT_FOUND             MODEL_NOT_FOUND
 +-- EmbeddingModelMismatch      FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
++-- EmbeddingModelChanged       FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
++-- StreamProtocolViolation     INVALID_ARGUMENT      STREAM_PROTOCOL
++-- AnswerInterrupted           ABORTED               STREAM_INTERRUPTED
 +-- StoreUnavailable            UNAVAILABLE           STORE_UNAVAILABLE
 +-- StoreSchemaTooNew           FAILED_PRECONDITION   STORE_SCHEMA_TOO_NEW
++-- UnexpectedFailure           INTERNAL              INTERNAL
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -12,7 +14,7 @@ from services.rag.core.errors import (
     DocumentNotFound,
     EmbeddingModelMismatch,
 )
-from services.rag.core.model import Document, IndexedChunk, PutReceipt
+from services.rag.core.model import Document, IndexedChunk, PutReceipt, TermFrequencies
 from tests.kit.rag_documents import MODEL, document, indexed_chunks, opened_store, unit_vector
 
 E1, E2 = unit_vector(1, 0), unit_vector(0, 1)
@@ -31,6 +33,28 @@ def version(number: int, chunk_count: int = 4) -> tuple[Document, list[IndexedCh
     return document(text=f"version {number}"), indexed_chunks(
         [(terms, E1)] * chunk_count, text=f"version {number}"
     )
+
+
+class WatchedCounts(Mapping[str, int]):
+    """Counts of 2000 terms that note which thread looks at each.
+
+    Args:
+        looked_at_by: Receives the threads' ids.
+    """
+
+    def __init__(self, looked_at_by: list[int]) -> None:
+        self._looked_at_by = looked_at_by
+
+    def __getitem__(self, term: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        for number in range(len(self)):
+            self._looked_at_by.append(threading.get_ident())
+            yield f"term{number}"
+
+    def __len__(self) -> int:
+        return 2000
 
 
 async def put(store: PostgresDocumentStore, number: int, chunk_count: int = 4) -> PutReceipt:
@@ -92,6 +116,30 @@ async def test_putting_the_same_again_changes_nothing_but_the_versions(
     assert await row_counts(database_dsn) == before
     again = await store.search_keyword("acme", "manuals", terms=["always"], limit=9)
     assert [hit.score for hit in again.hits] == [hit.score for hit in hits.hits]
+
+
+async def test_the_rows_of_a_large_document_are_made_in_pieces_beside_the_event_loop(
+    store: PostgresDocumentStore,
+) -> None:
+    made_by: list[int] = []
+    terms = TermFrequencies(WatchedCounts(made_by), 2000)
+    chunks = [replace(each, terms=terms) for each in indexed_chunks([({}, E1)] * 10)]
+    most_at_a_stretch = 0
+
+    async def watch() -> None:
+        nonlocal most_at_a_stretch
+        seen = 0
+        while True:
+            most_at_a_stretch = max(most_at_a_stretch, len(made_by) - seen)
+            seen = len(made_by)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    receipt = await store.put_document(document(), chunks, embedding_model=MODEL)
+    watching.cancel()
+    assert receipt.posting_count == len(made_by) == 20_000
+    assert threading.get_ident() not in made_by
+    assert most_at_a_stretch <= 2000
 
 
 async def test_readers_see_the_old_version_or_the_new_one_never_a_mixture(

@@ -111,12 +111,24 @@ def test_each_field_changes_the_key(make, path) -> None:
 
 def test_the_leaves_include_those_of_nested_messages() -> None:
     paths = {".".join(path) for path in leaf_paths(pb.InferenceKey.DESCRIPTOR)}
-    assert {"sampling.seed", "conversation.messages.role", "prompt.system"} <= paths
+    assert {
+        "sampling.seed",
+        "sampling.min_p",
+        "sampling.repeat_last_token_count",
+        "conversation.messages.role",
+        "conversation.messages.images",
+        "conversation.messages.thinking",
+        "conversation.messages.tool_calls.arguments_json",
+        "conversation.messages.tool_call_id",
+        "prompt.system",
+    } <= paths
 
 
 def test_an_absent_option_differs_from_its_default() -> None:
     absent = pb.InferenceKey(sampling=generation_pb2.SamplingOptions(seed=1))
-    for name, value in {"temperature": 0.0, "top_p": 0.0, "top_k": 0}.items():
+    defaults = {"temperature": 0.0, "top_p": 0.0, "top_k": 0, "min_p": 0.0, "repeat_penalty": 0.0}
+    defaults |= {"repeat_last_token_count": 0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    for name, value in defaults.items():
         zero = pb.InferenceKey(sampling=generation_pb2.SamplingOptions(seed=1, **{name: value}))
         assert key_of(absent) != key_of(zero)
 
@@ -131,6 +143,15 @@ def test_the_order_of_messages_and_of_stop_sequences_matters() -> None:
     forth = generation_pb2.SamplingOptions(stop_sequences=["a", "b"])
     back = generation_pb2.SamplingOptions(stop_sequences=["b", "a"])
     assert key_of(forth) != key_of(back)
+
+
+def test_the_order_of_tool_calls_and_of_images_matters() -> None:
+    def told(**fields: object) -> bytes:
+        return key_of(pb.Conversation(messages=[generation_pb2.ChatMessage(**fields)]))
+
+    calls = [generation_pb2.ToolCall(name=name, arguments_json="{}") for name in ("a", "b")]
+    assert told(tool_calls=calls) != told(tool_calls=calls[::-1])
+    assert told(images=[b"a", b"b"]) != told(images=[b"b", b"a"])
 
 
 def test_text_does_not_slip_from_one_field_into_another() -> None:

@@ -58,12 +58,15 @@ def span(**changes: object) -> pb.StoreChunksRequest:
 
 
 USER = generation.CHAT_ROLE_USER
+ASSISTANT = generation.CHAT_ROLE_ASSISTANT
 GOOD = [
     pb.LookupEmbeddingsRequest(space=SPACE, texts=["a"] * 512),
     pb.LookupEmbeddingsRequest(space=pb.EmbeddingSpace(model_digest="AB" * 32), texts=[" "]),
     entries(pb.EmbeddingEntry(text="a", vector=vector(1.0))),
     pb.LookupInferenceRequest(key=inference_key(temperature=0, top_p=1, top_k=1), mode="rag"),
     said(generation.ChatMessage(role=USER, content="hello")),
+    said(generation.ChatMessage(role=USER, images=[b"image"])),
+    said(generation.ChatMessage(role=ASSISTANT, tool_calls=[generation.ToolCall(name="t")])),
     stored(),
     stored(finish_reason=99, generation_time=Duration(seconds=3)),
     pb.LookupChunksRequest(key=CHUNKS_KEY),
@@ -120,6 +123,11 @@ BAD = [
     (said(), "key.conversation.messages"),
     (said(generation.ChatMessage(content="a")), "key.conversation.messages[0].role"),
     (said(generation.ChatMessage(role=USER)), "key.conversation.messages[0].content"),
+    (
+        said(generation.ChatMessage(role=ASSISTANT, thinking="hm")),
+        "key.conversation.messages[0].content",
+    ),
+    (pb.LookupInferenceRequest(key=inference_key(min_p=1.1)), "key.sampling.min_p"),
     (pb.LookupInferenceRequest(key=inference_key(temperature=2.1)), "key.sampling.temperature"),
     (
         pb.LookupInferenceRequest(key=inference_key(temperature=float("nan"))),
