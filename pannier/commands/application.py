@@ -5,7 +5,17 @@ from typing import Annotated
 import typer
 
 import pannier
-from pannier.commands import ask, corpus, ingest, retrieve, stack, stats
+from pannier.commands import (
+    ask,
+    backends,
+    corpus,
+    explain,
+    ingest,
+    models,
+    retrieve,
+    stack,
+    stats,
+)
 
 __all__ = ["application"]
 
@@ -29,6 +39,9 @@ application.command("document")(corpus.document)
 application.command("delete")(corpus.delete)
 application.command("collections")(corpus.collections)
 application.command("stats")(stats.stats)
+application.command("explain")(explain.explain)
+application.add_typer(backends.application, name="backends")
+application.add_typer(models.application, name="models")
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 - called with the option's value

@@ -11,6 +11,7 @@ from pannier.client import TraceContext
 from pannier.commands.connection import (
     EXIT_FAILED,
     AddressOption,
+    CollectionOption,
     JsonOption,
     TenantOption,
     TimeoutOption,
@@ -59,7 +60,7 @@ class Answer:
 def ask(
     question: str,
     *,
-    collection: Annotated[str, typer.Option("--collection", "-c")] = "default",
+    collection: CollectionOption = "default",
     model: Annotated[str, typer.Option(help="Model that answers. Default: the service's.")] = "",
     mode: Annotated[str, typer.Option(help="rag, or direct for the model alone.")] = "rag",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute everything anew.")] = False,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_UNREACHABLE",
     "AddressOption",
+    "CollectionOption",
     "Connection",
     "JsonOption",
     "TenantOption",
@@ -51,6 +53,7 @@ AddressOption = Annotated[
         "of the stack in the state folder."
     ),
 ]
+CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Name of a collection.")]
 TimeoutOption = Annotated[float, typer.Option(min=0.1, help="Seconds the call may take.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
@@ -144,7 +147,7 @@ def run(main: Callable[[Output], Coroutine[Any, Any, int]]) -> None:
     """
     output = Output()
     try:
-        status = asyncio.run(main(output))
+        status = asyncio.run(_cancelled_by_interrupt(main, output))
     except (KeyboardInterrupt, asyncio.CancelledError):
         # Ctrl-C, or another signal, has cancelled the command and with it the call.
         output.problem("interrupted")
@@ -156,3 +159,22 @@ def run(main: Callable[[Output], Coroutine[Any, Any, int]]) -> None:
         output.remote_error(error)
         status = EXIT_FAILED
     raise typer.Exit(status)
+
+
+async def _cancelled_by_interrupt(
+    main: Callable[[Output], Coroutine[Any, Any, int]], output: Output
+) -> int:
+    """Runs a command, which the first Ctrl-C cancels and the second ends where it is.
+
+    asyncio's own handler does not wake the loop: a signal that comes just before it waits, or to
+    another thread, would be noticed at the next event only, if there is one.
+    """
+    loop = asyncio.get_running_loop()
+    command = loop.create_task(main(output))
+
+    def interrupt() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        command.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    return await command

@@ -1,12 +1,14 @@
 """`pannier documents`, `document`, `delete`, `collections`: what is stored."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import typer
 
 from pannier.commands.connection import (
     AddressOption,
+    CollectionOption,
     JsonOption,
     TenantOption,
     TimeoutOption,
@@ -22,17 +24,21 @@ __all__ = ["collections", "delete", "document", "documents"]
 
 _PAGE_SIZE = 500
 
-CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Name of a collection.")]
+
+@asynccontextmanager
+async def _corpus(address: str, tenant: str) -> AsyncIterator[Any]:
+    """Connects to the service that keeps the documents."""
+    async with connect("rag", address=address, tenant=tenant) as connection:
+        yield corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
 
 
-async def _pages(call: Callable[[str], Any]) -> AsyncIterator[Any]:
-    """Yields the pages of a listing."""
-    token = ""
+async def _pages(method: Any, request: Any, timeout_seconds: float) -> AsyncIterator[Any]:
+    """Yields the pages of a listing; the request is made to ask for each in turn."""
     while True:
-        page = await call(token)
+        page = await method(request, timeout=timeout_seconds)
         yield page
-        token = page.next_page_token
-        if not token:
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
             return
 
 
@@ -45,18 +51,11 @@ def documents(
     as_json: JsonOption = False,
 ) -> None:
     """List the documents of a collection."""
+    request = corpus_service_pb2.ListDocumentsRequest(collection=collection, page_size=_PAGE_SIZE)
 
     async def main(output: Output) -> int:
-        async with connect("rag", address=address, tenant=tenant) as connection:
-            stub: Any = corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
-            pages = _pages(
-                lambda token: stub.ListDocuments(
-                    corpus_service_pb2.ListDocumentsRequest(
-                        collection=collection, page_size=_PAGE_SIZE, page_token=token
-                    ),
-                    timeout=timeout,
-                )
-            )
+        async with _corpus(address, tenant) as corpus:
+            pages = _pages(corpus.ListDocuments, request, timeout)
             found = [each async for page in pages for each in page.documents]
         if as_json:
             output.json([to_plain(each) for each in found])
@@ -93,18 +92,15 @@ def document(
 ) -> None:
     """Show a document."""
     view = "DOCUMENT_VIEW_FULL" if text else "DOCUMENT_VIEW_BASIC"
+    request = corpus_service_pb2.GetDocumentRequest(
+        collection=collection,
+        document_id=document_id,
+        view=corpus_service_pb2.DocumentView.Value(view),
+    )
 
     async def main(output: Output) -> int:
-        async with connect("rag", address=address, tenant=tenant) as connection:
-            stub: Any = corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
-            response = await stub.GetDocument(
-                corpus_service_pb2.GetDocumentRequest(
-                    collection=collection,
-                    document_id=document_id,
-                    view=corpus_service_pb2.DocumentView.Value(view),
-                ),
-                timeout=timeout,
-            )
+        async with _corpus(address, tenant) as corpus:
+            response = await corpus.GetDocument(request, timeout=timeout)
         found = response.document
         if as_json:
             output.json(to_plain(found))
@@ -129,16 +125,13 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a document with everything made from it."""
+    request = corpus_service_pb2.DeleteDocumentRequest(
+        collection=collection, document_id=document_id
+    )
 
     async def main(output: Output) -> int:
-        async with connect("rag", address=address, tenant=tenant) as connection:
-            stub: Any = corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
-            response = await stub.DeleteDocument(
-                corpus_service_pb2.DeleteDocumentRequest(
-                    collection=collection, document_id=document_id
-                ),
-                timeout=timeout,
-            )
+        async with _corpus(address, tenant) as corpus:
+            response = await corpus.DeleteDocument(request, timeout=timeout)
         if as_json:
             output.json(to_plain(response))
         else:
@@ -160,18 +153,11 @@ def collections(
     as_json: JsonOption = False,
 ) -> None:
     """List the collections of the tenant."""
+    request = corpus_service_pb2.ListCollectionsRequest(page_size=_PAGE_SIZE)
 
     async def main(output: Output) -> int:
-        async with connect("rag", address=address, tenant=tenant) as connection:
-            stub: Any = corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
-            pages = _pages(
-                lambda token: stub.ListCollections(
-                    corpus_service_pb2.ListCollectionsRequest(
-                        page_size=_PAGE_SIZE, page_token=token
-                    ),
-                    timeout=timeout,
-                )
-            )
+        async with _corpus(address, tenant) as corpus:
+            pages = _pages(corpus.ListCollections, request, timeout)
             found = [each async for page in pages for each in page.collections]
         if as_json:
             output.json([to_plain(each) for each in found])

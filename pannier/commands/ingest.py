@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pannier.commands.connection import (
     EXIT_FAILED,
     AddressOption,
+    CollectionOption,
     JsonOption,
     TenantOption,
     TimeoutOption,
@@ -28,7 +29,7 @@ __all__ = ["ingest", "show_outcome", "show_progress"]
 def ingest(
     paths: Annotated[list[Path], typer.Argument(help="Files, and folders with all below them.")],
     *,
-    collection: Annotated[str, typer.Option("--collection", "-c")] = "default",
+    collection: CollectionOption = "default",
     tenant: TenantOption = "default",
     address: AddressOption = "",
     timeout: TimeoutOption = 3600.0,

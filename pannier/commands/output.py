@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +23,17 @@ _WIDTH_OUTSIDE_TERMINALS = 160
 _ADVICE = {
     "COLLECTION_NOT_FOUND": "`pannier collections` lists those there are.",
     "DOCUMENT_NOT_FOUND": "`pannier documents` lists those there are.",
-    "MODEL_NOT_FOUND": "`pannier stats balancer` shows the fleet; pull the model on a backend.",
+    "BACKEND_NOT_FOUND": "`pannier backends` lists those there are.",
+    "MODEL_NOT_FOUND": "`pannier models` lists those there are, `pannier models pull` downloads "
+    "one.",
+    "MODEL_CAPABILITY_MISSING": "`pannier models` shows what each can do.",
+    "MODEL_LOAD_FAILED": "`pannier backends` shows what the backends say.",
     "EMBEDDING_MODEL_MISMATCH": "Set PANNIER_RAG_EMBEDDING_MODEL to the collection's model, or "
     "ingest into another collection.",
     "STORE_UNAVAILABLE": "`pannier status` shows whether PostgreSQL runs.",
     "PEER_UNAVAILABLE": "`pannier status` shows which service is away.",
     "DEADLINE_EXCEEDED": "Give it more time with --timeout.",
+    "UNIMPLEMENTED": "The service is of another release than this command.",
 }
 
 
@@ -64,6 +70,11 @@ class Output:
         self.console.file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
         self.console.file.flush()
 
+    def json_line(self, value: Any) -> None:
+        """Writes a value as JSON on one line, at once: one of many."""
+        self.console.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self.console.file.flush()
+
     def table(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = ""
     ) -> None:
@@ -76,6 +87,10 @@ class Output:
         """
         if title:
             self.line(title, style="bold")
+        self.console.print(self.grid(columns, rows), markup=False)
+
+    def grid(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+        """Makes a table of the same arguments as `table`, to be shown by other means."""
         table = Table(
             box=box.SIMPLE_HEAD if self.console.is_terminal else None,
             pad_edge=False,
@@ -86,7 +101,16 @@ class Output:
             table.add_column(column.removeprefix(">"), justify=justify, overflow="fold")
         for row in rows:
             table.add_row(*(Text(clean(cell)) for cell in row))
-        self.console.print(table, markup=False)
+        return table
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Says what is waited for while the context is open, on a terminal."""
+        if not self.errors.is_terminal:
+            yield
+            return
+        with self.errors.status(Text(clean(text))):
+            yield
 
     def problem(self, text: str) -> None:
         """Says what went wrong."""

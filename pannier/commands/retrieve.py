@@ -6,6 +6,7 @@ import typer
 
 from pannier.commands.connection import (
     AddressOption,
+    CollectionOption,
     JsonOption,
     TenantOption,
     TimeoutOption,
@@ -25,7 +26,7 @@ _EXCERPT_CHARACTERS = 90
 def retrieve(
     question: str,
     *,
-    collection: Annotated[str, typer.Option("--collection", "-c")] = "default",
+    collection: CollectionOption = "default",
     count: Annotated[int, typer.Option("-k", min=1, max=50, help="Passages to show.")] = 8,
     fusion: Annotated[str, typer.Option(help="How rankings merge: convex or rrf.")] = "convex",
     tenant: TenantOption = "default",

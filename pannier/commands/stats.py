@@ -7,6 +7,7 @@ import typer
 
 from pannier.balancer.v1 import balancer_service_pb2, balancer_service_pb2_grpc
 from pannier.cache.v1 import cache_service_pb2, cache_service_pb2_grpc
+from pannier.commands.balancer_stats import show_balancer_stats
 from pannier.commands.connection import (
     AddressOption,
     JsonOption,
@@ -15,17 +16,33 @@ from pannier.commands.connection import (
     connect,
     run,
 )
-from pannier.commands.formatting import format_bytes, format_ratio, format_seconds
+from pannier.commands.durations import seconds_within
+from pannier.commands.fields import show_duration, show_enum
+from pannier.commands.formatting import format_bytes, format_ratio
 from pannier.commands.output import Output
 from pannier.commands.plain import to_plain
+from pannier.commands.watch import watch_balancer
 from pannier.rag.v1 import rag_service_pb2, rag_service_pb2_grpc
 
 __all__ = ["get_stats", "show_stats", "stats"]
+
+_INTERVAL_SECONDS = 1.0
 
 
 def stats(
     service: Annotated[str, typer.Argument(help="balancer, cache or rag")],
     *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C; balancer only.")
+    ] = False,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds_within(0.1, 60),
+            metavar="DURATION",
+            help="Time between two reports with --watch; 1s where not given.",
+        ),
+    ] = None,
     tenant: TenantOption = "default",
     address: AddressOption = "",
     timeout: TimeoutOption = 10.0,
@@ -34,8 +51,21 @@ def stats(
     """Show what a service has counted since it was started."""
     if service not in _SERVICES:
         raise typer.BadParameter(f"must be one of {', '.join(_SERVICES)}", param_hint="SERVICE")
+    if watch and service != "balancer":
+        raise typer.BadParameter("only the balancer can be watched", param_hint="--watch")
+    if interval is not None and not watch:
+        raise typer.BadParameter("needs --watch", param_hint="--interval")
 
     async def main(output: Output) -> int:
+        if watch:
+            return await watch_balancer(
+                output,
+                tenant=tenant,
+                address=address,
+                interval_seconds=_INTERVAL_SECONDS if interval is None else interval,
+                patience_seconds=timeout,
+                as_json=as_json,
+            )
         response = await get_stats(service, tenant=tenant, address=address, timeout_seconds=timeout)
         if as_json:
             output.json(to_plain(response))
@@ -69,38 +99,6 @@ def show_stats(output: Output, service: str, response: Any) -> None:
     _SERVICES[service][2](output, response)
 
 
-def _show_balancer(output: Output, response: balancer_service_pb2.GetStatsResponse) -> None:
-    fleet = response.fleet
-    output.line(
-        f"{fleet.healthy_backend_count} of {fleet.backend_count} backends healthy · "
-        f"{fleet.request_count} requests, {fleet.failure_count} failed, "
-        f"{fleet.retry_count} retried, {fleet.cancelled_count} cancelled, "
-        f"{fleet.in_flight_count} under way"
-    )
-    if fleet.round_robin_fallback:
-        output.notice("No backend is healthy: requests go round in turn.")
-    output.table(
-        (
-            *("backend", "healthy", ">requests", ">failed", ">under way", ">average"),
-            *(">first token", ">per text", ">load score"),
-        ),
-        [
-            (
-                each.backend_id,
-                "yes" if each.healthy else "no",
-                str(each.request_count),
-                str(each.failure_count),
-                str(each.in_flight_count),
-                _duration(each, "average_response_time"),
-                _duration(each, "first_token_time"),
-                _duration(each, "embedding_time"),
-                f"{each.load_score_seconds:.3f} s",
-            )
-            for each in response.backends
-        ],
-    )
-
-
 def _show_cache(output: Output, response: cache_service_pb2.GetStatsResponse) -> None:
     output.table(
         (
@@ -109,7 +107,7 @@ def _show_cache(output: Output, response: cache_service_pb2.GetStatsResponse) ->
         ),
         [
             (
-                _short(cache_service_pb2.Layer, each.layer),
+                show_enum(cache_service_pb2.Layer, each.layer),
                 str(each.lookup_count),
                 str(each.local_hit_count + each.shared_hit_count),
                 format_ratio(each.hit_ratio),
@@ -119,8 +117,8 @@ def _show_cache(output: Output, response: cache_service_pb2.GetStatsResponse) ->
                 str(each.stored_count),
                 str(each.local_entry_count),
                 format_bytes(each.local_size_bytes),
-                _duration(each, "lookup_time_p50"),
-                _duration(each, "lookup_time_p99"),
+                show_duration(each, "lookup_time_p50"),
+                show_duration(each, "lookup_time_p99"),
                 f"{each.ttl.ToSeconds() / 86400:g} d",
             )
             for each in response.layers
@@ -129,11 +127,11 @@ def _show_cache(output: Output, response: cache_service_pb2.GetStatsResponse) ->
     saved = [each for each in response.layers if each.saved_usage.completion_token_count]
     for each in saved:
         output.line(
-            f"saved by {_short(cache_service_pb2.Layer, each.layer)} hits: "
+            f"saved by {show_enum(cache_service_pb2.Layer, each.layer)} hits: "
             f"{each.saved_usage.prompt_token_count} + {each.saved_usage.completion_token_count} "
-            f"tokens, {_duration(each, 'saved_time')}"
+            f"tokens, {show_duration(each, 'saved_time')}"
         )
-    state = _short(cache_service_pb2.StoreState, response.store.state)
+    state = show_enum(cache_service_pb2.StoreState, response.store.state)
     output.line(
         f"shared store: {state}, {response.store.failure_count} failures, "
         f"{response.store.outage_count} outages"
@@ -150,15 +148,15 @@ def _show_rag(output: Output, response: rag_service_pb2.GetStatsResponse) -> Non
         ),
         [
             (
-                _short(rag_service_pb2.QueryMode, each.mode),
+                show_enum(rag_service_pb2.QueryMode, each.mode),
                 str(each.query_count),
                 str(each.failure_count),
                 str(each.degraded_count),
                 str(each.cached_count),
                 f"{each.usage.prompt_token_count} + {each.usage.completion_token_count}",
-                _duration(each, "answer_time_p50"),
-                _duration(each, "answer_time_p95"),
-                _duration(each, "answer_time_p99"),
+                show_duration(each, "answer_time_p50"),
+                show_duration(each, "answer_time_p95"),
+                show_duration(each, "answer_time_p99"),
             )
             for each in response.modes
         ],
@@ -171,8 +169,8 @@ def _show_rag(output: Output, response: rag_service_pb2.GetStatsResponse) -> Non
                 each.name,
                 str(each.run_count),
                 str(each.failure_count),
-                _duration(each, "duration_p50"),
-                _duration(each, "duration_p99"),
+                show_duration(each, "duration_p50"),
+                show_duration(each, "duration_p99"),
             )
             for each in response.stages
         ],
@@ -185,27 +183,11 @@ def _show_rag(output: Output, response: rag_service_pb2.GetStatsResponse) -> Non
     )
 
 
-def _duration(message: Any, name: str) -> str:
-    """Writes a duration; `-` where there is none yet."""
-    if not message.HasField(name):
-        return "-"
-    return format_seconds(getattr(message, name).ToNanoseconds() / 1e9)
-
-
-def _short(enum: Any, number: int) -> str:
-    """Writes an enum's value without its prefix; newer ones by number."""
-    known = enum.DESCRIPTOR.values_by_number.get(number)
-    if known is None:
-        return str(number)
-    prefix = enum.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return str(known.name).removeprefix(prefix).lower()
-
-
 _SERVICES: dict[str, tuple[Callable[[Any], Any], Any, Callable[[Output, Any], None]]] = {
     "balancer": (
         balancer_service_pb2_grpc.BalancerServiceStub,
         balancer_service_pb2.GetStatsRequest(),
-        _show_balancer,
+        show_balancer_stats,
     ),
     "cache": (
         cache_service_pb2_grpc.CacheServiceStub,

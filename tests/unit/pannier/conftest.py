@@ -28,6 +28,7 @@ _SERVICERS = (
     (corpus_service_pb2_grpc, "CorpusService"),
     (cache_service_pb2_grpc, "CacheService"),
     (balancer_service_pb2_grpc, "BalancerService"),
+    (balancer_service_pb2_grpc, "BalancerAdminService"),
 )
 
 

@@ -81,12 +81,11 @@ def test_the_direct_mode_names_no_collection(services, asked):
 
 
 def test_every_call_has_a_tenant_a_sampled_trace_and_a_deadline(services, asked):
-    services.run("ask", "How much?", "--tenant", "acme", "--timeout", "7")
+    services.run("ask", "How much?", "--tenant", "acme", "--timeout", "7000")
     assert services.metadata["x-pannier-tenant-id"] == "acme"
     assert str(services.metadata["traceparent"]).endswith("-01")
-    (deadline,) = services.deadlines
-    assert deadline is not None
-    assert 5 < deadline <= 7
+    # gRPC rounds what it sends up by as much as 1 %, and some of it passes on the way.
+    assert services.deadlines == [pytest.approx(7000, rel=0.02)]
 
 
 def test_json_is_one_document_with_numbers(services, asked):
@@ -182,15 +181,14 @@ def test_ctrl_c_cancels_the_call_and_leaves_no_traceback(services):
         services.cancelled.wait(20)
 
     services.answers["StreamQuery"] = hang
-    process = services.start("ask", "How much?")
-    try:
-        assert process.stdout is not None
-        assert process.stdout.read(4) == "Well"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-    finally:
-        process.kill()
-        process.wait()
+    with services.start("ask", "How much?") as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.read(4) == "Well"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert errors == "interrupted\n"
     assert services.cancelled.wait(10)

@@ -1,19 +1,23 @@
 """Where the services are looked for."""
 
 import asyncio
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import grpc
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import pannier
 from deploy.local.state import Addresses, StackState, StateFile
 from pannier.client import open_channel
 from pannier.commands.application import application
-from pannier.commands.connection import find_address, find_trace_url
+from pannier.commands.connection import EXIT_INTERRUPTED, find_address, find_trace_url, run
 
 
 @pytest.fixture
@@ -62,6 +66,53 @@ def test_metadata_of_one_call_wins_over_that_of_its_channel(services):
     asyncio.run(call())
     assert services.metadata["x-pannier-tenant-id"] == "two"
     assert services.metadata["traceparent"] == "t"
+
+
+def test_an_interrupt_ends_a_waiting_command_whichever_thread_it_comes_to():
+    saved_by_the_watchdog = threading.Event()
+
+    def interrupt_own_thread() -> None:
+        # For the loop to be waiting; there is nothing that says it is.
+        time.sleep(0.1)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    async def main(_output: object) -> int:
+        def save() -> None:
+            saved_by_the_watchdog.set()
+            loop.call_soon_threadsafe(lambda: None)
+
+        loop = asyncio.get_running_loop()
+        threads = threading.Timer(10, save), threading.Thread(target=interrupt_own_thread)
+        for each in threads:
+            each.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            threads[0].cancel()
+            for each in threads:
+                each.join()
+        return 0
+
+    with pytest.raises(typer.Exit) as ended:
+        run(main)
+    assert ended.value.exit_code == EXIT_INTERRUPTED
+    assert not saved_by_the_watchdog.is_set()
+
+
+def test_a_second_interrupt_ends_a_command_that_does_not_stop_at_the_first():
+    async def main(_output: object) -> int:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(0)
+            pytest.fail("went on after the second interrupt")
+        return 0
+
+    with pytest.raises(typer.Exit) as ended:
+        run(main)
+    assert ended.value.exit_code == EXIT_INTERRUPTED
 
 
 def test_the_version_is_shown():
