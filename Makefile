@@ -15,7 +15,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
-        docs-check unit contract integration e2e bench clean
+        docs-check unit contract integration e2e bench bench-balancer clean
 
 ##@ Use
 
@@ -66,6 +66,9 @@ e2e: $(VENV)/.dev ## Tests of the whole suite as real processes
 
 bench: $(VENV)/.dev ## Measure speed and memory of the whole suite
 	@$(BIN)/python -m tests.bench.suite
+
+bench-balancer: $(VENV)/.dev ## Measure the balancer beside nginx, HAProxy and LiteLLM (hours; OPTIONS="--quick" for minutes)
+	@$(BIN)/python -m tests.bench.balancer $(OPTIONS)
 
 ##@ Generate
 

@@ -1,26 +1,50 @@
 """The composition root of the balancer."""
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from random import Random
 
 import pannier
 from pannier.balancer.v1 import balancer_service_pb2 as pb
-from pannier.balancer.v1.balancer_service_pb2_grpc import add_BalancerServiceServicer_to_server
-from services.balancer.adapters.ollama import OllamaServer, open_client
+from pannier.balancer.v1.balancer_service_pb2_grpc import (
+    add_BalancerAdminServiceServicer_to_server,
+    add_BalancerServiceServicer_to_server,
+)
+from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
+from services.balancer.adapters.reservations import RedisReservations
+from services.balancer.admin_servicer import BalancerAdminServicer
+from services.balancer.attempts import Equipment, Patience
 from services.balancer.check_health import HealthMonitor
+from services.balancer.core.admission import QueueLimits
+from services.balancer.core.budgets import RatioBudget
+from services.balancer.core.shares import Reservations, SoleReplica
+from services.balancer.core.snapshot import Policy
+from services.balancer.core.stalls import StallLimits
+from services.balancer.cure_stalls import StallCurer
+from services.balancer.discover import Discovery
 from services.balancer.dispatch import Dispatcher
+from services.balancer.failing import FailureEffects
 from services.balancer.fleet import Fleet
+from services.balancer.keep_warm import WarmPool
+from services.balancer.load_models import LoadLimits, ModelLoader
+from services.balancer.manage_models import ModelManager
+from services.balancer.membership import Membership, ServerOpener
 from services.balancer.metrics import create_series
 from services.balancer.ports import ModelServer
+from services.balancer.scheduler import Scheduler
 from services.balancer.servicer import BalancerServicer
-from services.balancer.settings import BalancerSettings
+from services.balancer.settings import BalancerSettings, Endpoint
+from services.balancer.share_slots import share_slots
+from services.balancer.share_store import SharingPolicy
 from services.common.server import RunningServer, Runtime, serve
+from services.common.tasks import in_background
 
 __all__ = ["start"]
 
-_SERVICE_NAME = pb.DESCRIPTOR.services_by_name["BalancerService"].full_name
+_SERVICES = pb.DESCRIPTOR.services_by_name
+_RETRY_RATIO, _RETRY_BURST = 0.2, 5
 
 
 @asynccontextmanager
@@ -28,7 +52,7 @@ async def start(
     settings: BalancerSettings,
     runtime: Runtime,
     *,
-    servers: Mapping[str, ModelServer] | None = None,
+    open_server: ServerOpener | None = None,
     rng: Random | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Runs the balancer while the context is open.
@@ -36,68 +60,195 @@ async def start(
     Args:
         settings: What it was told.
         runtime: Clock, metrics and tracers.
-        servers: What reaches the backends, by id; by default HTTP.
-        rng: Spreads the health checks.
+        open_server: Opens what reaches a backend; by default HTTP.
+        rng: Spreads what would happen in step, and decides between equals.
     """
     async with AsyncExitStack() as stack:
-        fleet = Fleet(settings.backends, clock=runtime.clock)
-        create_series(runtime.metrics, fleet.backends)
-        if servers is None:
-            servers = await _open_servers(settings, stack)
-        dispatcher = Dispatcher(
-            fleet=fleet,
-            servers=servers,
-            clock=runtime.clock,
-            metrics=runtime.metrics,
-            tracer=runtime.tracer_provider.get_tracer("pannier", pannier.__version__),
-            maximum_attempts=settings.maximum_attempts,
-        )
-        monitor = HealthMonitor(
-            fleet,
-            servers,
-            clock=runtime.clock,
-            rng=rng or Random(),
-            metrics=runtime.metrics,
-            interval_seconds=settings.health_interval_seconds,
-            limit_seconds=settings.health_limit_seconds,
-        )
+        create_series(runtime.metrics)
+        reservations: Reservations = SoleReplica()
+        if settings.shared_redis_url:
+            policy, replica_id = SharingPolicy(), secrets.token_hex(8)
+            store = RedisReservations(
+                settings.shared_redis_url, replica_id=replica_id, policy=policy
+            )
+            reservations = await stack.enter_async_context(
+                share_slots(store, replica_id=replica_id, clock=runtime.clock, policy=policy)
+            )
+        parts = _build(settings, runtime, reservations, rng or Random(), open_server)
+        await stack.enter_async_context(parts.membership.opened(settings.backends))
+        stack.push_async_callback(parts.loader.close)
+        stack.push_async_callback(parts.curer.close)
         # Who is healthy and has which model must be known before the first request comes.
-        await monitor.check_all()
-        await stack.enter_async_context(_running(monitor))
-        servicer = BalancerServicer(dispatcher, monitor)
-        async with serve(
-            "balancer",
-            settings,
-            runtime,
-            registrations=[
-                (
-                    _SERVICE_NAME,
-                    lambda server: add_BalancerServiceServicer_to_server(servicer, server),
-                )
-            ],
-        ) as running:
+        await parts.discovery.look()
+        await parts.monitor.check_all()
+        await stack.enter_async_context(
+            in_background(
+                parts.monitor.run(),
+                parts.dispatcher.scheduler.run(),
+                parts.warm_pool.run(),
+                parts.discovery.run(),
+            )
+        )
+        servicer = BalancerServicer(parts.dispatcher, parts.monitor, reservations)
+        admin = BalancerAdminServicer(
+            parts.membership, parts.manager, parts.dispatcher.fleet, runtime.clock
+        )
+        registrations = [
+            (
+                _SERVICES["BalancerService"].full_name,
+                lambda server: add_BalancerServiceServicer_to_server(servicer, server),
+            ),
+            (
+                _SERVICES["BalancerAdminService"].full_name,
+                lambda server: add_BalancerAdminServiceServicer_to_server(admin, server),
+            ),
+        ]
+        async with serve("balancer", settings, runtime, registrations=registrations) as running:
             yield running
 
 
-async def _open_servers(
-    settings: BalancerSettings, stack: AsyncExitStack
-) -> dict[str, ModelServer]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    dispatcher: Dispatcher
+    monitor: HealthMonitor
+    membership: Membership
+    loader: ModelLoader
+    curer: StallCurer
+    warm_pool: WarmPool
+    manager: ModelManager
+    discovery: Discovery
+
+
+def _build(
+    settings: BalancerSettings,
+    runtime: Runtime,
+    reservations: Reservations,
+    rng: Random,
+    open_server: ServerOpener | None,
+) -> _Parts:
+    clock, metrics = runtime.clock, runtime.metrics
+    keep_alive = f"{settings.keep_alive_seconds:g}s"
     servers: dict[str, ModelServer] = {}
-    for endpoint in settings.backends:
-        client = open_client(endpoint.url, connect_limit_seconds=settings.connect_limit_seconds)
-        servers[endpoint.backend_id] = OllamaServer(
-            await stack.enter_async_context(client),
-            first_token_limit_seconds=settings.first_token_limit_seconds,
-            stall_limit_seconds=settings.stall_limit_seconds,
-        )
-    return servers
+    fleet = Fleet(
+        clock=clock,
+        policy=Policy(context_classes=settings.context_classes),
+        slot_count=settings.slots_per_model,
+        model_limit=settings.models_per_backend,
+        jitter=rng.random,
+        reservations=reservations,
+    )
+    effects = FailureEffects(fleet)
+    scheduler = Scheduler(
+        fleet,
+        reservations,
+        clock=clock,
+        rng=rng,
+        metrics=metrics,
+        limits=QueueLimits(
+            interactive=settings.queue_limit_interactive, batch=settings.queue_limit_batch
+        ),
+    )
+    loader = ModelLoader(
+        fleet,
+        servers,
+        reservations,
+        effects,
+        clock=clock,
+        metrics=metrics,
+        limits=LoadLimits(load=settings.load_limit_seconds),
+        keep_alive=keep_alive,
+    )
+    loader.load_failed = scheduler.fail_waiting
+    scheduler.begin_load = loader.begin
+    curer = StallCurer(
+        fleet,
+        servers,
+        clock=clock,
+        metrics=metrics,
+        limits=StallLimits(probe=settings.canary_limit_seconds, load=settings.load_limit_seconds),
+        keep_alive=keep_alive,
+    )
+    effects.suspect = curer.suspect
+    monitor = HealthMonitor(
+        fleet,
+        servers,
+        clock=clock,
+        rng=rng,
+        metrics=metrics,
+        interval_seconds=settings.health_interval_seconds,
+        limit_seconds=settings.health_limit_seconds,
+        canary_limit_seconds=settings.canary_limit_seconds,
+        listing_seconds=settings.listing_interval_seconds,
+    )
+    effects.look = monitor.look
+    membership = Membership(
+        fleet,
+        servers,
+        open_server=open_server or _server_opener(settings),
+        monitor=monitor,
+        clock=clock,
+        metrics=metrics,
+    )
+
+    async def end_own_work(backend_id: str) -> None:
+        await loader.abandon(backend_id)
+        await curer.abandon(backend_id)
+
+    membership.departing = end_own_work
+    equipment = Equipment(
+        fleet=fleet,
+        scheduler=scheduler,
+        servers=servers,
+        effects=effects,
+        retries=RatioBudget(ratio=_RETRY_RATIO, burst=_RETRY_BURST),
+        clock=clock,
+        metrics=metrics,
+        tracer=runtime.tracer_provider.get_tracer("pannier", pannier.__version__),
+        patience=Patience(
+            first_token_seconds=settings.first_token_limit_seconds,
+            first_token_floor_seconds=settings.first_token_floor_seconds,
+            stall_seconds=settings.stall_limit_seconds,
+            stall_floor_seconds=settings.stall_floor_seconds,
+        ),
+        keep_alive=keep_alive,
+        maximum_attempts=settings.maximum_attempts,
+    )
+    return _Parts(
+        dispatcher=Dispatcher(equipment=equipment),
+        monitor=monitor,
+        membership=membership,
+        loader=loader,
+        curer=curer,
+        warm_pool=WarmPool(
+            fleet,
+            loader,
+            clock=clock,
+            pinned_models=settings.pinned_models,
+            keep_alive_seconds=settings.keep_alive_seconds,
+        ),
+        manager=ModelManager(fleet, servers, loader, membership, clock=clock),
+        discovery=Discovery(
+            membership,
+            clock=clock,
+            path=settings.backends_file,
+            dns_name=settings.backends_dns_name,
+        ),
+    )
+
+
+def _server_opener(settings: BalancerSettings) -> ServerOpener:
+    def open_server(endpoint: Endpoint) -> AbstractAsyncContextManager[ModelServer]:
+        return _opened(endpoint, settings)
+
+    return open_server
 
 
 @asynccontextmanager
-async def _running(monitor: HealthMonitor) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(monitor.run())
-        try:
-            yield
-        finally:
-            task.cancel()
+async def _opened(endpoint: Endpoint, settings: BalancerSettings) -> AsyncIterator[ModelServer]:
+    limit_seconds = settings.connect_limit_seconds
+    async with OllamaConnection(endpoint.url, connect_limit_seconds=limit_seconds) as connection:
+        yield OllamaServer(
+            connection,
+            first_token_limit_seconds=settings.first_token_limit_seconds,
+            stall_limit_seconds=settings.stall_limit_seconds,
+        )

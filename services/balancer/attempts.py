@@ -2,46 +2,63 @@
 
     attempts = dispatcher.attempts(...)
     while True:
-        with attempts.next() as attempt:
+        with await attempts.next() as attempt:
             ...                          # AttemptFailed may be raised here
             attempt.succeed_with_...(...)
 
 Return:
         # Reached only after a failure that another backend may make good.
 
-Whatever happens inside the block, the attempt ends once: its work is taken off the backend, its
-outcome counted, its span closed.
+Whatever happens inside the block, the attempt ends once: its slot is given back, its outcome
+counted, its span closed.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 
+from services.balancer.backend import ModelState
+from services.balancer.core.budgets import RatioBudget
+from services.balancer.core.demand import Demand
 from services.balancer.core.errors import (
     AllAttemptsFailed,
     BackendRejectedRequest,
-    ModelCapabilityMissing,
-    ModelNotFound,
     StreamInterrupted,
 )
 from services.balancer.core.failures import AttemptFailed, FailureKind
-from services.balancer.core.requests import Completion, EmbeddingReply, Operation
-from services.balancer.core.selection import Decision, Reason, Refusal, RefusalReason, Wanted
-from services.balancer.fleet import Backend, Fleet
-from services.balancer.ports import ModelServer
+from services.balancer.core.patience import Overruns, Patience
+from services.balancer.core.plan import Reason
+from services.balancer.core.prefixes import Fingerprint
+from services.balancer.core.requests import (
+    Completion,
+    Delta,
+    EmbeddingReply,
+    GenerationRequest,
+    Operation,
+)
+from services.balancer.core.snapshot import Residency
+from services.balancer.core.stalls import LIMITS
+from services.balancer.failing import FailureEffects
+from services.balancer.fleet import Fleet
+from services.balancer.ports import KEEP_FOR_EVER, ModelServer, Servers
+from services.balancer.scheduler import Scheduler
+from services.balancer.tickets import Grant
 from services.common.clock import Clock
+from services.common.errors import ServiceError
 from services.common.interceptors import remaining_seconds
 from services.common.metrics import Metrics
 from services.common.tracing import PROPAGATOR, mark_failed
 
-__all__ = ["Attempt", "Attempts", "deadline_is_spent"]
+__all__ = ["Attempt", "Attempts", "Equipment", "Patience", "deadline_is_spent"]
 
 # Less than this is no load: what a server needs to find a model that is in memory.
 _SHORTEST_LOAD_SECONDS = 0.05
+_LONGEST_ZOMBIE_SECONDS = 30.0
 _SPAN_OPERATIONS = {
     Operation.CHAT: "chat",
     Operation.GENERATE: "text_completion",
@@ -56,44 +73,134 @@ def deadline_is_spent() -> bool:
     return remaining is not None and remaining <= 0.005
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equipment:
+    """What all attempts share.
+
+    Attributes:
+        fleet: The backends.
+        scheduler: Gives out their slots.
+        servers: What reaches them.
+        effects: What follows from failures.
+        retries: What may be retried.
+        clock: Measures durations.
+        metrics: Receives what attempts took.
+        tracer: Makes their spans.
+        patience: How long a backend may be silent.
+        keep_alive: How long a backend is told to keep a model loaded.
+        maximum_attempts: Most attempts per request.
+        overruns: Which models were given too short a time.
+    """
+
+    fleet: Fleet
+    scheduler: Scheduler
+    servers: Servers
+    effects: FailureEffects
+    retries: RatioBudget
+    clock: Clock
+    metrics: Metrics
+    tracer: trace.Tracer
+    patience: Patience
+    keep_alive: str
+    maximum_attempts: int
+    overruns: Overruns = field(default_factory=Overruns)
+
+    def keep_alive_of(self, model: ModelState) -> str | int:
+        """Returns how long a backend is told to keep a model: the last one told counts."""
+        return KEEP_FOR_EVER if model.pinned else self.keep_alive
+
+
 class Attempt:
     """One attempt; a context manager that ends it.
 
     Args:
         attempts: The series it belongs to.
-        decision: Which backend, and why.
+        grant: The slot, and why that one.
         number: Counts the attempts of the series from 1.
     """
 
-    def __init__(self, attempts: "Attempts", decision: Decision, number: int) -> None:
-        self._its = attempts
-        self._decision = decision
+    def __init__(self, attempts: "Attempts", grant: Grant, number: int) -> None:
+        self._series = attempts
+        self._its = attempts.equipment
+        self._grant = grant
+        self._occupancy = grant.occupancy
         self.number = number
-        self.backend: Backend = attempts.fleet.backends[decision.backend_id]
-        self.server: ModelServer = attempts.servers[decision.backend_id]
-        model = decision.model
-        self.model_name = model.name if model is not None else attempts.wanted.model_key
-        self.model_digest = model.digest if model is not None else ""
-        self.reason = decision.reason
+        self.backend = grant.backend
+        self.server: ModelServer = self._its.servers[grant.backend.id]
+        self.model_name = grant.model.installed.name
+        self.model_digest = grant.model.installed.digest
+        self.reason = grant.reason
+        self.decision_id = grant.decision_id
+        self.queue_seconds = attempts.queue_seconds
+        self.predicted_first_token_seconds = (
+            attempts.queue_seconds + attempts.load_seconds + grant.predicted_first_token_seconds
+        )
+        self.failure_before = attempts.last_failure
         self.started = False
+        self.resumable = False
         self.emitted_character_count = 0
         self._succeeded = False
         self._span: Span = trace.INVALID_SPAN
 
     @property
-    def headers(self) -> dict[str, str]:
-        """The trace context that goes to the backend."""
+    def _headers(self) -> dict[str, str]:
         carrier: dict[str, str] = {}
         PROPAGATOR.inject(carrier, trace.set_span_in_context(self._span))
         return carrier
 
+    @property
+    def _first_token_limit_seconds(self) -> float:
+        its, model = self._its, self._grant.model
+        if model.residency is not Residency.WARM:
+            return its.patience.first_token_seconds
+        return its.patience.first_token(
+            self._grant.predicted_first_token_seconds,
+            its.overruns.count(self.backend.id, model.placement_key),
+        )
+
+    def generate(
+        self, request: GenerationRequest, *, continuation: str
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        """Has the backend generate text.
+
+        Args:
+            request: What to generate.
+            continuation: The beginning of the answer, where another backend has begun it.
+        """
+        model, its = self._grant.model, self._its
+        rate = its.fleet.estimates.decode_rate(
+            self.backend.id, model.placement_key, self._occupancy.active_count, self._began_at
+        )
+        return self.server.generate(
+            request,
+            model_name=self.model_name,
+            headers=self._headers,
+            keep_alive=its.keep_alive_of(model),
+            context_token_count=model.context_token_count or None,
+            continuation=continuation,
+            first_token_limit_seconds=self._first_token_limit_seconds,
+            stall_limit_seconds=its.patience.stall(rate),
+        )
+
+    async def embed(self, texts: Sequence[str], dimension: int | None) -> EmbeddingReply:
+        """Has the backend turn texts into vectors."""
+        model = self._grant.model
+        context = None if model.installed.only_embeds else model.context_token_count or None
+        return await self.server.embed(
+            texts,
+            model_name=self.model_name,
+            headers=self._headers,
+            keep_alive=self._its.keep_alive_of(model),
+            dimension=dimension,
+            context_token_count=context,
+            limit_seconds=self._first_token_limit_seconds,
+        )
+
     def __enter__(self) -> Self:
-        its = self._its
-        self._began_at = its.clock.monotonic()
-        its.fleet.begin_attempt(self.backend, its.wanted)
-        self._texts_ahead = self.backend.outstanding.text_count
+        self._began_at = self._its.clock.monotonic()
+        self.backend.request_count += 1
         self._span = self._start_span()
-        its.metrics.count("balancer_routing_decisions_total", self.reason.value)
+        self._its.metrics.count("balancer_routing_decisions_total", self.reason.value)
         self._show_load()
         return self
 
@@ -103,33 +210,93 @@ class Attempt:
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> bool:
-        self._its.fleet.end_attempt(self.backend, self._its.wanted)
-        if isinstance(error, AttemptFailed) and not self._succeeded:
-            self._its.fleet.note_failure(self.backend, self._its.wanted, error)
-            self._mark_failed(error)
+        failed = error if isinstance(error, AttemptFailed) and not self._succeeded else None
+        self._give_back(abandoned=error is not None and failed is None and not self._succeeded)
+        if failed is not None:
+            self._its.effects.note(
+                self.backend, self._grant.model, failed, self._occupancy.began_at
+            )
+            self._mark_failed(failed)
+            if failed.kind is FailureKind.TIMEOUT:
+                self._its.overruns.note(self.backend.id, self._grant.model.placement_key)
         self._report(self._outcome(error))
-        if isinstance(error, AttemptFailed) and not self._succeeded:
-            self._its.consider(self, error)
+        if failed is not None:
+            self._series.consider(self, failed)
             return True
         return False
 
-    def note_first_token(self) -> None:
-        """Notes that the backend has produced its first token."""
+    def _give_back(self, *, abandoned: bool) -> None:
+        """Gives the slot back, at once or when the backend must have noticed that we left."""
+        occupancy, now = self._occupancy, self._its.clock.monotonic()
+        until = min(occupancy.predicted_first_token_at, now + _LONGEST_ZOMBIE_SECONDS)
+        if abandoned and not self.started and self._was_silent(now):
+            self._its.effects.suspect(self.backend, self._grant.model)
+        if not abandoned or self.started or until <= now or self._series.embeds:
+            self._its.scheduler.release(self._grant)
+            return
+        self._its.fleet.entomb(occupancy, until)
+        asyncio.get_running_loop().call_later(until - now, self._its.scheduler.release, self._grant)
+
+    def _was_silent(self, now: float) -> bool:
+        """Tells whether a caller has left whom the backend kept waiting for suspiciously long."""
+        limit = self._first_token_limit_seconds * LIMITS.suspect_ratio
+        return (
+            self._grant.model.residency is Residency.WARM and now - self._occupancy.began_at > limit
+        )
+
+    def note_first_token(self, prefix: Fingerprint) -> None:
+        """Notes that the backend has produced its first token, so that it has read the prompt."""
         self.started = True
-        seconds = self._its.clock.monotonic() - self._began_at
-        self._its.fleet.note_first_token(self.backend, seconds)
-        self._its.metrics.observe("balancer_time_to_first_token_seconds", seconds, self.backend.id)
+        its, occupancy, now = self._its, self._occupancy, self._its.clock.monotonic()
+        occupancy.first_token_at = occupancy.progressed_at = now
+        seconds = now - self._began_at
+        backend = self.backend
+        backend.first_token_seconds = backend.first_token_seconds.add(seconds, now)
+        demand, placement_key = occupancy.demand, self._grant.model.placement_key
+        self._note_in_time(seconds)
+        its.fleet.prefixes.note(backend.id, placement_key, prefix, demand.prompt_token_count)
+        its.fleet.calibration.note(self._grant.predicted_first_token_seconds, seconds, now)
+        its.metrics.observe("balancer_time_to_first_token_seconds", seconds, backend.id)
+        its.metrics.observe(
+            "balancer_first_token_prediction_error_seconds",
+            abs(seconds - self._grant.predicted_first_token_seconds),
+        )
         self._span.set_attribute("gen_ai.response.time_to_first_chunk", seconds)
 
-    def succeed_with_text(self, completion: Completion) -> None:
-        """Notes that the answer is complete."""
+    def _note_in_time(self, seconds: float) -> None:
+        """Notes after how long something came; what needed more than the usual limit still does."""
+        its = self._its
+        if seconds <= its.patience.first_token(self._grant.predicted_first_token_seconds):
+            its.overruns.forgive(self.backend.id, self._grant.model.placement_key)
+
+    def note_progress(self) -> None:
+        """Notes that the backend has produced another token or a few."""
+        occupancy = self._occupancy
+        occupancy.produced_count += 1
+        occupancy.progressed_at = self._its.clock.monotonic()
+
+    def succeed_with_text(self, completion: Completion, character_count: int) -> None:
+        """Notes that the answer is complete.
+
+        Args:
+            completion: The backend's last word.
+            character_count: Length of the prompt; 0 where it says nothing of its tokens.
+        """
         seconds = self._succeed(completion.prompt_token_count, completion.load_seconds)
-        self._its.fleet.note_generation(self.backend, completion, seconds)
-        tokens = completion.output_token_count
-        metrics = self._its.metrics
-        metrics.count("balancer_tokens_total", self.backend.id, "output", amount=tokens)
+        its, tokens = self._its, completion.output_token_count
+        its.fleet.note_generated(self._occupancy, completion, seconds)
+        now, tenant = its.clock.monotonic(), self._occupancy.demand.tenant
+        its.scheduler.shares.charge(tenant, output_token_count=tokens, now=now)
+        if completion.prompt_token_count and character_count:
+            its.fleet.estimates.note_characters(
+                self._grant.model.placement_key,
+                character_count=character_count,
+                token_count=completion.prompt_token_count,
+                now=now,
+            )
+        its.metrics.count("balancer_tokens_total", self.backend.id, "output", amount=tokens)
         if tokens:
-            metrics.observe(
+            its.metrics.observe(
                 "balancer_time_per_output_token_seconds",
                 completion.output_seconds / tokens,
                 self.backend.id,
@@ -143,19 +310,38 @@ class Attempt:
             }
         )
 
-    def succeed_with_vectors(self, reply: EmbeddingReply) -> None:
-        """Notes that the vectors are there."""
+    def succeed_with_vectors(self, reply: EmbeddingReply, character_count: int) -> None:
+        """Notes that the vectors are there.
+
+        Args:
+            reply: The vectors.
+            character_count: Length of the texts.
+        """
         seconds = self._succeed(reply.prompt_token_count, reply.load_seconds)
-        self._its.fleet.note_embedding(self.backend, reply, seconds, self._texts_ahead)
-        self._span.set_attribute("gen_ai.embeddings.dimension.count", reply.vectors.shape[1])
+        text_count, dimension = reply.vectors.shape
+        fleet, now = self._its.fleet, self._its.clock.monotonic()
+        self._note_in_time(seconds)
+        fleet.note_embedded(
+            self._occupancy,
+            text_count=text_count,
+            token_count=reply.prompt_token_count,
+            seconds=max(0.0, seconds - reply.load_seconds),
+        )
+        if reply.prompt_token_count:
+            fleet.estimates.note_characters(
+                self._grant.model.placement_key,
+                character_count=character_count,
+                token_count=reply.prompt_token_count,
+                now=now,
+            )
+        self._span.set_attribute("gen_ai.embeddings.dimension.count", dimension)
 
     def _succeed(self, prompt_token_count: int, load_seconds: float) -> float:
         self._succeeded = True
         its, backend_id = self._its, self.backend.id
         seconds = its.clock.monotonic() - self._began_at
-        its.metrics.observe(
-            "balancer_request_duration_seconds", seconds, backend_id, its.operation.value
-        )
+        operation = self._series.operation.value
+        its.metrics.observe("balancer_request_duration_seconds", seconds, backend_id, operation)
         its.metrics.count("balancer_tokens_total", backend_id, "input", amount=prompt_token_count)
         if load_seconds >= _SHORTEST_LOAD_SECONDS:
             its.metrics.observe("balancer_model_load_seconds", load_seconds, backend_id)
@@ -180,8 +366,8 @@ class Attempt:
         return "error"
 
     def _report(self, outcome: str) -> None:
-        its = self._its
-        its.metrics.count("balancer_requests_total", self.backend.id, its.operation.value, outcome)
+        operation = self._series.operation.value
+        self._its.metrics.count("balancer_requests_total", self.backend.id, operation, outcome)
         self._show_load()
         self._span.set_attribute("app.balancer.outcome", outcome)
         self._span.end()
@@ -197,8 +383,8 @@ class Attempt:
             self._span.set_attribute("http.response.status_code", failure.status_code)
 
     def _start_span(self) -> Span:
-        its, endpoint = self._its, self.backend.endpoint
-        operation = _SPAN_OPERATIONS[its.operation]
+        endpoint = self.backend.endpoint
+        operation = _SPAN_OPERATIONS[self._series.operation]
         attributes: dict[str, str | int | float | bool] = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": "ollama",
@@ -207,14 +393,16 @@ class Attempt:
             "server.port": endpoint.port,
             "app.backend": self.backend.id,
             "app.balancer.policy": self.reason.value,
-            "app.balancer.load_score": self._decision.load_seconds[self.backend.id],
+            "app.balancer.decision": self.decision_id,
+            "app.balancer.queue_s": self._grant.queue_seconds,
+            "app.balancer.predicted_first_token_s": self._grant.predicted_first_token_seconds,
             "app.balancer.attempt": self.number,
         }
-        if its.operation is not Operation.EMBED:
+        if not self._series.embeds:
             attributes["gen_ai.request.stream"] = True
         if self.number > 1:
             attributes["http.request.resend_count"] = self.number - 1
-        return its.tracer.start_span(
+        return self._its.tracer.start_span(
             f"{operation} {self.model_name}", kind=SpanKind.CLIENT, attributes=attributes
         )
 
@@ -223,69 +411,54 @@ class Attempts:
     """The attempts of one request, or of one piece of it.
 
     Args:
-        fleet: The backends.
-        servers: What reaches them, by backend id.
-        clock: Measures durations.
-        metrics: Receives what the attempts took.
-        tracer: Makes their spans.
+        equipment: What all attempts share.
         operation: What is asked for.
         model: The model as the caller wrote it.
-        wanted: What is asked of a backend.
-        maximum_count: Most attempts.
+        demand: What the planner sees.
     """
 
     def __init__(
-        self,
-        fleet: Fleet,
-        servers: Mapping[str, ModelServer],
-        *,
-        clock: Clock,
-        metrics: Metrics,
-        tracer: trace.Tracer,
-        operation: Operation,
-        model: str,
-        wanted: Wanted,
-        maximum_count: int,
+        self, equipment: Equipment, operation: Operation, model: str, demand: Demand
     ) -> None:
-        self.fleet = fleet
-        self.servers = servers
-        self.clock = clock
-        self.metrics = metrics
-        self.tracer = tracer
+        self.equipment = equipment
         self.operation = operation
-        self.wanted = wanted
+        self.embeds = operation is Operation.EMBED
+        self.queue_seconds = 0.0
+        self.load_seconds = 0.0
+        self.last_failure = ""
         self._model = model
-        self._maximum_count = maximum_count
-        self._tried: set[str] = set()
-        self._last_failure = "no backend with the model is known"
+        self._demand = demand
+        self._attempt_count = 0
+        self._interrupted: StreamInterrupted | None = None
         self._call_span = trace.get_current_span()
 
-    def next(self) -> Attempt:
-        """Chooses the backend of the next attempt.
+    async def next(self) -> Attempt:
+        """Waits for the slot of the next attempt.
 
         Raises:
-            ModelNotFound: No backend has the model.
-            ModelCapabilityMissing: The model cannot do what is asked for.
+            QueueFull: There is no room in the queue.
+            DeadlineUnreachable: The deadline cannot be met.
             AllAttemptsFailed: All backends with the model were tried.
+            StreamInterrupted: They were, and text had been passed on before.
         """
-        decision = self.fleet.choose(self.wanted, self._tried)
-        if isinstance(decision, Refusal):
-            self._refuse(decision)
-        self._tried.add(decision.backend_id)
-        number = len(self._tried)
-        if number > 1:
-            self.fleet.counters.retry_count += 1
-        self._call_span.set_attribute("app.balancer.attempts", number)
-        if decision.reason is Reason.ROUND_ROBIN_FALLBACK:
+        try:
+            grant = await self.equipment.scheduler.take(self._demand, self.last_failure)
+        except ServiceError as error:
+            # Whatever keeps the rest of an answer from coming: the caller has a part of it.
+            if self._interrupted is not None:
+                raise self._interrupted from error
+            raise
+        self.queue_seconds += grant.queue_seconds
+        self.load_seconds += grant.load_seconds
+        tried = self._demand.tried | {grant.backend.id}
+        self._demand = replace(self._demand, tried=tried)
+        self._attempt_count += 1
+        if self._attempt_count > 1:
+            self.equipment.fleet.counters.retry_count += 1
+        self._call_span.set_attribute("app.balancer.attempts", self._attempt_count)
+        if grant.reason is Reason.ROUND_ROBIN_FALLBACK:
             self._call_span.set_attributes({"app.balancer.fallback": True})
-        return Attempt(self, decision, number)
-
-    def _refuse(self, refusal: Refusal) -> NoReturn:
-        if refusal.reason is RefusalReason.MODEL_NOT_FOUND:
-            raise ModelNotFound(self._model, refusal.known_models)
-        if refusal.reason is RefusalReason.CAPABILITY_MISSING:
-            raise ModelCapabilityMissing(self._model, self.wanted.capability.value)
-        raise AllAttemptsFailed(self._model, len(self._tried), self._last_failure)
+        return Attempt(self, grant, self._attempt_count)
 
     def consider(self, attempt: Attempt, failure: AttemptFailed) -> None:
         """Returns where another attempt may make a failure good; raises what the caller sees.
@@ -293,15 +466,26 @@ class Attempts:
         Raises:
             StreamInterrupted: Text was passed on before the failure.
             BackendRejectedRequest: The request is at fault.
-            AllAttemptsFailed: Neither attempts nor time are left.
+            AllAttemptsFailed: Neither attempts nor time nor budget are left.
         """
+        its = self.equipment
         if attempt.started:
-            raise StreamInterrupted(
-                attempt.backend.id, attempt.emitted_character_count, failure.message
-            ) from failure
+            self._interrupted = StreamInterrupted(
+                attempt.backend.id,
+                attempt.emitted_character_count,
+                failure.message,
+                resumable=attempt.resumable,
+            )
+            if not attempt.resumable:
+                raise self._interrupted from failure
         if not failure.kind.retryable:
+            if self._interrupted is not None:
+                raise self._interrupted from failure
             raise BackendRejectedRequest(self._model, failure.message) from failure
-        self._last_failure = f"{attempt.backend.id}: {failure.message}"
-        if attempt.number >= self._maximum_count or deadline_is_spent():
-            raise AllAttemptsFailed(self._model, attempt.number, self._last_failure) from failure
-        self.metrics.count("balancer_retries_total", failure.kind.value)
+        self.last_failure = f"{attempt.backend.id}: {failure.message}"
+        spent = attempt.number >= its.maximum_attempts or deadline_is_spent()
+        if spent or not its.retries.try_spend(its.clock.monotonic()):
+            if self._interrupted is not None:
+                raise self._interrupted from failure
+            raise AllAttemptsFailed(self._model, attempt.number, self.last_failure) from failure
+        its.metrics.count("balancer_retries_total", failure.kind.value)

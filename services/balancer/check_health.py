@@ -1,16 +1,27 @@
-"""Checking backends in the background, never on the way of a request."""
+"""Watching backends in the background, never on the way of a request.
+
+Each backend is checked at an interval, suspects sooner; one that comes back, or that has not
+succeeded at anything for a while, has to show with a single token that it can; and what it has in
+memory is listed every second or two, as models come and go without a word.
+"""
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
 
+from services.balancer.backend import Backend, ModelState
 from services.balancer.core.failures import AttemptFailed, FailureKind
-from services.balancer.core.health import seconds_until_check
 from services.balancer.core.models import ModelDescription, ServerReport
-from services.balancer.fleet import Backend, Fleet
-from services.balancer.ports import ModelServer
+from services.balancer.core.standing import (
+    Signal,
+    needs_canary,
+    next_probe_at,
+    takes_requests,
+)
+from services.balancer.fleet import Fleet
+from services.balancer.ports import Servers
 from services.common.clock import Clock
 from services.common.metrics import Metrics
 
@@ -21,6 +32,7 @@ _logger = logging.getLogger(__name__)
 # Spread, so that several balancers and several backends do not check in step.
 _JITTER_RATIO = 0.1
 _PUBLISH_SECONDS = 1.0
+_SHORTEST_PAUSE_SECONDS = 0.01
 
 
 class HealthMonitor:
@@ -28,24 +40,28 @@ class HealthMonitor:
 
     Args:
         fleet: The backends.
-        servers: What reaches them, by backend id.
+        servers: What reaches them.
         clock: Measures how long checks take.
         rng: Spreads the checks.
         metrics: Receives their outcomes.
         interval_seconds: Time between two checks of a backend without failures.
         limit_seconds: Longest time a check may take.
+        canary_limit_seconds: Longest time a canary may take.
+        listing_seconds: Time between two listings of the models in memory.
     """
 
     def __init__(
         self,
         fleet: Fleet,
-        servers: Mapping[str, ModelServer],
+        servers: Servers,
         *,
         clock: Clock,
         rng: Random,
         metrics: Metrics,
         interval_seconds: float,
         limit_seconds: float,
+        canary_limit_seconds: float,
+        listing_seconds: float,
     ) -> None:
         self._fleet = fleet
         self._servers = servers
@@ -54,55 +70,183 @@ class HealthMonitor:
         self._metrics = metrics
         self._interval_seconds = interval_seconds
         self._limit_seconds = limit_seconds
+        self._canary_limit_seconds = canary_limit_seconds
+        self._listing_seconds = listing_seconds
         self._descriptions: dict[str, ModelDescription] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._looks: dict[str, asyncio.Event] = {}
 
     async def check_all(self) -> None:
         """Checks every backend now; takes up to the limit of one check."""
         async with asyncio.TaskGroup() as group:
-            for backend in self._fleet.backends.values():
-                group.create_task(self._check(backend))
+            for backend in list(self._fleet.backends.values()):
+                group.create_task(self.check(backend))
 
     async def run(self) -> None:
-        """Checks each backend when it is due, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._publish())
-            for backend in self._fleet.backends.values():
-                group.create_task(self._watch(backend))
+        """Watches the backends, those that come later too, until cancelled."""
+        try:
+            while True:
+                self._attend()
+                self._show_all(self._fleet.backends.values())
+                await self._clock.sleep(_PUBLISH_SECONDS)
+        finally:
+            watches = list(self._watches.values())
+            for watch in watches:
+                watch.cancel()
+            if watches:
+                await asyncio.wait(watches)
+
+    def look(self, backend: Backend) -> None:
+        """Has the models in a backend's memory listed at once."""
+        if backend.id in self._looks:
+            self._looks[backend.id].set()
+
+    def attend(self, backend: Backend) -> None:
+        """Begins to watch a backend."""
+        if backend.id not in self._watches:
+            self._looks[backend.id] = asyncio.Event()
+            task = asyncio.get_running_loop().create_task(self._watch(backend))
+            self._watches[backend.id] = task
+
+    def dismiss(self, backend_id: str) -> None:
+        """Ceases to watch a backend that leaves; one of the same id may come later."""
+        watch = self._watches.pop(backend_id, None)
+        self._looks.pop(backend_id, None)
+        if watch is not None:
+            watch.cancel()
+
+    def _attend(self) -> None:
+        for backend in self._fleet.backends.values():
+            self.attend(backend)
+        for backend_id in self._watches.keys() - self._fleet.backends.keys():
+            self.dismiss(backend_id)
 
     async def _watch(self, backend: Backend) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_checking(backend))
+                group.create_task(self._keep_listing(backend))
+        except ExceptionGroup as errors:
+            # Never expected; without this the backend would silently go unwatched.
+            _logger.exception("watch ended", exc_info=errors, extra={"backend": backend.id})
+            self._watches.pop(backend.id, None)
+
+    async def _keep_checking(self, backend: Backend) -> None:
         while True:
             await self._describe(backend)
+            await self._try(backend)
             # Checked above, or by somebody else; only what happens from here on counts.
-            backend.health_changed.clear()
+            backend.standing_changed.clear()
             await self._until_due(backend)
-            await self._check(backend)
+            await self.check(backend)
 
     async def _until_due(self, backend: Backend) -> None:
         while True:
-            pause = seconds_until_check(backend.health, self._interval_seconds)
+            now = self._clock.monotonic()
+            due_at = next_probe_at(backend.standing, self._interval_seconds)
+            pause = max(due_at - now, _SHORTEST_PAUSE_SECONDS)
             pause *= 1.0 + self._rng.uniform(-_JITTER_RATIO, _JITTER_RATIO)
             try:
-                async with asyncio.timeout(pause):
-                    await backend.health_changed.wait()
+                async with asyncio.timeout(min(pause, self._interval_seconds)):
+                    await backend.standing_changed.wait()
             except TimeoutError:
                 return
-            backend.health_changed.clear()
+            backend.standing_changed.clear()
+            await self._try(backend)
 
-    async def _check(self, backend: Backend) -> None:
+    async def check(self, backend: Backend) -> None:
+        """Checks one backend now; one that has just left is left alone."""
+        server = self._servers.get(backend.id)
+        if server is None:
+            return
         began_at = self._clock.monotonic()
         result: ServerReport | AttemptFailed
         try:
-            result = await self._servers[backend.id].check(self._limit_seconds)
+            result = await server.check(self._limit_seconds)
         except AttemptFailed as failure:
             result = failure
-        seconds = self._clock.monotonic() - began_at
-        self._fleet.note_check(backend, self._with_descriptions(result), seconds)
+        backend.checked_at = self._clock.now()
+        backend.check_seconds = self._clock.monotonic() - began_at
+        self._note(backend, result, began_at)
         self._metrics.count("balancer_health_checks_total", backend.id, _outcome(result))
         self._show(backend)
 
+    def _note(
+        self, backend: Backend, result: ServerReport | AttemptFailed, asked_at: float
+    ) -> None:
+        if isinstance(result, AttemptFailed):
+            lost = result.kind is FailureKind.CONNECTION
+            signal = Signal.CHECK_CONNECTION_LOST if lost else Signal.CHECK_FAILED
+            self._fleet.signal(backend, signal, result.message)
+            return
+        self._fleet.note_report(backend, self._with_descriptions(result), asked_at)
+        if backend.models is None:
+            message = "the server does not list its models"
+            self._fleet.signal(backend, Signal.CHECK_FAILED, message)
+        else:
+            self._fleet.signal(backend, Signal.CHECK_SUCCEEDED)
+
+    # Canaries.
+
+    async def _try(self, backend: Backend) -> None:
+        """Has a backend show that it can do something, if that is in doubt."""
+        if not needs_canary(backend.standing, self._clock.monotonic()):
+            return
+        busy = backend.in_flight_count > 0 and takes_requests(backend.standing)
+        model = _canary_model(backend)
+        if model is None or busy or backend.loading_key is not None:
+            # What it has to do already shows as well whether it can.
+            self._fleet.signal(backend, Signal.CANARY_SKIPPED)
+            return
+        outcome = "success"
+        try:
+            await self._servers[backend.id].probe(
+                model.installed.name,
+                model.installed.only_embeds,
+                self._canary_limit_seconds,
+                context_token_count=model.context_token_count or None,
+            )
+        except AttemptFailed as failure:
+            outcome = _outcome(failure)
+            if failure.kind is FailureKind.REJECTED:
+                self._fleet.signal(backend, Signal.CANARY_SKIPPED)
+            else:
+                self._fleet.signal(backend, Signal.CANARY_FAILED, failure.message)
+        else:
+            self._fleet.signal(backend, Signal.CANARY_SUCCEEDED)
+        self._metrics.count("balancer_canaries_total", backend.id, outcome)
+
+    # What is in memory.
+
+    async def _keep_listing(self, backend: Backend) -> None:
+        look = self._looks[backend.id]
+        while True:
+            with_jitter = self._listing_seconds * (
+                1.0 + self._rng.uniform(-_JITTER_RATIO, _JITTER_RATIO)
+            )
+            try:
+                async with asyncio.timeout(with_jitter):
+                    await look.wait()
+            except TimeoutError:
+                pass
+            look.clear()
+            await self._list(backend)
+
+    async def _list(self, backend: Backend) -> None:
+        if backend.models is None or not takes_requests(backend.standing):
+            return
+        asked_at = self._clock.monotonic()
+        try:
+            listed = await self._servers[backend.id].loaded(self._limit_seconds)
+        except AttemptFailed:
+            # Slow while it loads; whether it is ill is for the checks to say.
+            return
+        self._fleet.note_loaded(backend, listed, asked_at)
+
     async def _describe(self, backend: Backend) -> None:
         """Asks what each model can do, where the list of models does not say so (before 0.30)."""
-        for key, model in list((backend.installed or {}).items()):
+        for state in list((backend.models or {}).values()):
+            model = state.installed
             if model.description.capabilities is not None or model.digest in self._descriptions:
                 continue
             try:
@@ -114,25 +258,19 @@ class HealthMonitor:
                 )
                 return
             self._descriptions[model.digest] = description
-            if backend.installed is not None and key in backend.installed:
-                backend.installed[key] = replace(model, description=description)
+            state.installed = replace(model, description=description)
+            state.view = None
 
-    def _with_descriptions(
-        self, result: ServerReport | AttemptFailed
-    ) -> ServerReport | AttemptFailed:
-        if isinstance(result, AttemptFailed) or result.installed is None:
-            return result
+    def _with_descriptions(self, report: ServerReport) -> ServerReport:
+        if report.installed is None:
+            return report
         described = (
             replace(model, description=self._descriptions.get(model.digest, model.description))
-            for model in result.installed
+            for model in report.installed
         )
-        return replace(result, installed=tuple(described))
+        return replace(report, installed=tuple(described))
 
-    async def _publish(self) -> None:
-        """Shows load scores and health in the metrics, often enough for any scrape interval."""
-        while True:
-            self._show_all(self._fleet.backends.values())
-            await self._clock.sleep(_PUBLISH_SECONDS)
+    # What is shown.
 
     def _show_all(self, backends: Iterable[Backend]) -> None:
         scores = self._fleet.load_scores()
@@ -141,11 +279,18 @@ class HealthMonitor:
             self._show(backend)
 
     def _show(self, backend: Backend) -> None:
-        self._metrics.set_gauge("balancer_backend_healthy", backend.health.healthy, backend.id)
+        healthy = takes_requests(backend.standing)
+        self._metrics.set_gauge("balancer_backend_healthy", healthy, backend.id)
         if backend.checked_at is not None:
             self._metrics.set_gauge(
                 "balancer_backend_last_check_timestamp_seconds", backend.checked_at, backend.id
             )
+
+
+def _canary_model(backend: Backend) -> ModelState | None:
+    """Chooses what a canary asks of: a model in memory, as any other would be loaded for it."""
+    idle = [each for each in backend.warm_models() if len(each.occupancies) < each.slot_count]
+    return min(idle, key=lambda each: (not each.installed.only_embeds, each.key), default=None)
 
 
 def _outcome(result: ServerReport | AttemptFailed) -> str:

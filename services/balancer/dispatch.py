@@ -1,24 +1,19 @@
-"""What the use cases share: the fleet, the way to it, and the account of every request."""
+"""What the use cases share: the way to a backend, and the account of every request."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from opentelemetry import trace
-
-from services.balancer.attempts import Attempts, deadline_is_spent
-from services.balancer.core.models import Capability
-from services.balancer.core.names import model_key
+from services.balancer.attempts import Attempts, Equipment, deadline_is_spent
+from services.balancer.core.demand import Demand
+from services.balancer.core.errors import DeadlineUnreachable, QueueFull
 from services.balancer.core.requests import Operation
-from services.balancer.core.selection import Wanted
-from services.balancer.core.work import Work
 from services.balancer.fleet import Fleet
-from services.balancer.ports import ModelServer
+from services.balancer.scheduler import Scheduler
 from services.common.clock import Clock
-from services.common.metrics import Metrics
 
-__all__ = ["Dispatcher", "wanted_generation", "wanted_vectors"]
+__all__ = ["Dispatcher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,20 +21,25 @@ class Dispatcher:
     """Gives requests to backends.
 
     Attributes:
-        fleet: The backends.
-        servers: What reaches them, by backend id.
-        clock: Measures durations.
-        metrics: Receives what attempts took.
-        tracer: Makes the spans of attempts.
-        maximum_attempts: Most attempts per request.
+        equipment: What all attempts share.
     """
 
-    fleet: Fleet
-    servers: Mapping[str, ModelServer]
-    clock: Clock
-    metrics: Metrics
-    tracer: trace.Tracer
-    maximum_attempts: int
+    equipment: Equipment
+
+    @property
+    def fleet(self) -> Fleet:
+        """The backends."""
+        return self.equipment.fleet
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The queue."""
+        return self.equipment.scheduler
+
+    @property
+    def clock(self) -> Clock:
+        """Measures durations."""
+        return self.equipment.clock
 
     @contextmanager
     def account(self) -> Iterator[None]:
@@ -47,54 +47,34 @@ class Dispatcher:
         counters = self.fleet.counters
         counters.request_count += 1
         counters.in_flight_count += 1
+        now, retries = self.clock.monotonic(), self.equipment.retries
+        retries.note_request(now)
+        self.equipment.metrics.set_gauge("balancer_retry_budget_ratio", retries.level(now))
+        outcome = "error"
         try:
             yield
+            outcome = "success"
         except (asyncio.CancelledError, GeneratorExit):
-            if deadline_is_spent():
-                counters.failure_count += 1
-            else:
-                counters.cancelled_count += 1
+            outcome = "deadline" if deadline_is_spent() else "cancelled"
             raise
-        except BaseException:
-            counters.failure_count += 1
+        except QueueFull:
+            outcome = "refused"
+            raise
+        except DeadlineUnreachable:
+            outcome = "deadline"
             raise
         finally:
             counters.in_flight_count -= 1
+            counters.cancelled_count += outcome == "cancelled"
+            counters.failure_count += outcome in ("error", "deadline", "refused")
+            self.equipment.metrics.count("balancer_outcomes_total", outcome)
 
-    def attempts(self, operation: Operation, model: str, wanted: Wanted) -> Attempts:
+    def attempts(self, operation: Operation, model: str, demand: Demand) -> Attempts:
         """Opens the attempts of a request, or of one piece of it.
 
         Args:
             operation: What is asked for.
             model: The model as the caller wrote it.
-            wanted: What is asked of a backend.
+            demand: What the planner sees.
         """
-        return Attempts(
-            self.fleet,
-            self.servers,
-            clock=self.clock,
-            metrics=self.metrics,
-            tracer=self.tracer,
-            operation=operation,
-            model=model,
-            wanted=wanted,
-            maximum_count=self.maximum_attempts,
-        )
-
-
-def wanted_generation(model: str) -> Wanted:
-    """Says what one answer asks of a backend."""
-    return Wanted(
-        model_key=model_key(model),
-        capability=Capability.COMPLETION,
-        work=Work(generation_count=1.0),
-    )
-
-
-def wanted_vectors(model: str, text_count: int) -> Wanted:
-    """Says what the vectors of some texts ask of a backend."""
-    return Wanted(
-        model_key=model_key(model),
-        capability=Capability.EMBEDDING,
-        work=Work(text_count=float(text_count)),
-    )
+        return Attempts(self.equipment, operation, model, demand)

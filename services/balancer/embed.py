@@ -1,116 +1,258 @@
 """Embedding texts: large requests are cut into pieces that several backends work on."""
 
 import asyncio
-import itertools
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from services.balancer.attempts import Attempt
-from services.balancer.core.failures import AttemptFailed, FailureKind
-from services.balancer.core.requests import (
-    EmbeddingReply,
-    EmbeddingRequest,
-    EmbeddingResult,
-    Operation,
-)
-from services.balancer.core.selection import Decision
-from services.balancer.dispatch import Dispatcher, wanted_vectors
+from services.balancer.core.batches import cut
+from services.balancer.core.demand import Demand
+from services.balancer.core.errors import AllAttemptsFailed, BackendRejectedRequest
+from services.balancer.core.names import model_key
+from services.balancer.core.requests import EmbeddingRequest, EmbeddingResult
+from services.balancer.core.standing import takes_requests
+from services.balancer.demands import embedding_demand
+from services.balancer.dispatch import Dispatcher
+from services.balancer.embed_batches import Batches, Piece, warm_slot_count
+from services.balancer.embed_calls import Answer, Calls, Order
+from services.balancer.embed_rejections import TextRejected, embed_apart
+from services.balancer.fleet import Fleet
+from services.balancer.scheduler import Scheduler
 
-__all__ = ["embed"]
+__all__ = ["Embedder", "embed"]
 
-# A server embeds the texts of a call one after the other, and another call waits for all of them.
-_MAXIMUM_PIECE_TEXTS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Vectors of some of the texts, with who made them."""
-
-    attempt: Attempt
-    reply: EmbeddingReply
+# So many pieces of a request, or twice the slots, are in the queue at a time: enough for the
+# planner to see how much there is, and not so many that one request fills the queue.
+_MINIMUM_WINDOW = 16
+_AGREEMENT_ROUNDS = 2
 
 
-async def embed(dispatcher: Dispatcher, request: EmbeddingRequest) -> EmbeddingResult:
-    """Embeds texts.
+class Embedder:
+    """Turns texts into vectors.
 
     Args:
         dispatcher: Gives requests to backends.
-        request: The texts.
-
-    Returns:
-        One vector per text, in their order, all of one model digest.
-
-    Raises:
-        ServiceError: One of `core.errors`.
     """
-    with dispatcher.account():
-        pieces = await _embed_pieces(dispatcher, request)
-    first = pieces[0].attempt
-    return EmbeddingResult(
-        vectors=np.concatenate([piece.reply.vectors for piece in pieces]),
-        model=first.model_name,
-        model_digest=first.model_digest,
-        backend_id=first.backend.id,
-        attempt_count=max(piece.attempt.number for piece in pieces),
-        prompt_token_count=sum(piece.reply.prompt_token_count for piece in pieces),
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._calls = Calls(dispatcher)
+        self._batches = Batches(dispatcher, self._calls)
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """Embeds texts.
+
+        Args:
+            request: The texts.
+
+        Returns:
+            One vector per text, in their order, all of one model digest.
+
+        Raises:
+            ServiceError: One of `core.errors`.
+        """
+        with self._dispatcher.account():
+            embedding = _Embedding(self._dispatcher, self._calls, self._batches, request)
+            try:
+                return await embedding.run()
+            except TextRejected as rejected:
+                raise _rejection(request, rejected) from rejected
+            finally:
+                await self._batches.withdraw(embedding.pieces)
+
+
+_embedders: WeakKeyDictionary[Scheduler, Embedder] = WeakKeyDictionary()
+
+
+async def embed(dispatcher: Dispatcher, request: EmbeddingRequest) -> EmbeddingResult:
+    """Embeds texts with the embedder of a dispatcher; see `Embedder.embed`."""
+    embedder = _embedders.get(dispatcher.scheduler)
+    if embedder is None:
+        embedder = _embedders[dispatcher.scheduler] = Embedder(dispatcher)
+    return await embedder.embed(request)
+
+
+class _Embedding:
+    """One request.
+
+    Attributes:
+        pieces: Pieces that were put into the queue.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, calls: Calls, batches: Batches, request: EmbeddingRequest
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._fleet = dispatcher.fleet
+        self._calls = calls
+        self._batches = batches
+        self._request = request
+        self._model_key = model_key(request.model)
+        self._digest = request.routing.model_digest or _common_digest(self._fleet, self._model_key)
+        self.pieces: list[Piece] = []
+
+    async def run(self) -> EmbeddingResult:
+        request = self._request
+        rows = {text: row for row, text in enumerate(dict.fromkeys(request.texts))}
+        texts = list(rows)
+        parts = [tuple(texts[each]) for each in self._cut(texts)]
+        answers = dict(enumerate(await self._collect([self._piece(part) for part in parts])))
+        await self._agree(parts, answers)
+        ordered = [answers[number] for number in range(len(parts))]
+        vectors = np.concatenate([answer.vectors for answer in ordered])
+        if len(texts) < len(request.texts):
+            vectors = vectors[[rows[text] for text in request.texts]]
+        return EmbeddingResult(
+            vectors=vectors,
+            model=ordered[0].model,
+            model_digest=ordered[0].model_digest,
+            backend_id=ordered[0].backend_id,
+            backend_ids=tuple(sorted({answer.backend_id for answer in ordered})),
+            attempt_count=max(answer.attempt_count for answer in ordered),
+            prompt_token_count=sum(answer.prompt_token_count for answer in ordered),
+            duplicate_text_count=len(request.texts) - len(texts),
+        )
+
+    def _cut(self, texts: Sequence[str]) -> list[slice]:
+        limit = self._calls.character_limit(self._demand(texts), texts)
+        lengths = [len(text) for text in texts]
+        return cut(lengths, slot_count=self._slot_count, character_count=limit)
+
+    @property
+    def _slot_count(self) -> int:
+        return warm_slot_count(self._fleet, self._model_key, self._digest)
+
+    def _demand(self, texts: Sequence[str]) -> Demand:
+        its, request = self._dispatcher, self._request
+        demand = embedding_demand(
+            its.fleet, its.clock, request.model, texts, request.routing, its.scheduler.new_id()
+        )
+        return replace(demand, digest=demand.digest or self._digest)
+
+    def _piece(self, texts: tuple[str, ...], failed_by: str | None = None) -> Piece:
+        demand = self._demand(texts)
+        if failed_by is not None:
+            demand = replace(demand, tried=frozenset({failed_by}))
+        return Piece(
+            model=self._request.model,
+            demand=demand,
+            texts=texts,
+            dimension=self._request.dimension,
+        )
+
+    async def _collect(self, pieces: Sequence[Piece]) -> list[Answer]:
+        """Has pieces embedded; returns their answers in the same order."""
+        answers: dict[Piece, Answer] = {}
+        to_come = deque(pieces)
+        waiting: dict[asyncio.Future[Answer], Piece] = {}
+        while to_come or waiting:
+            window = max(_MINIMUM_WINDOW, 2 * self._slot_count)
+            while to_come and len(waiting) < window:
+                piece = to_come.popleft()
+                waiting[piece.answer] = piece
+                self.pieces.append(piece)
+                self._batches.submit(piece)
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                piece = waiting.pop(future)
+                answers[piece] = await self._result(piece)
+        return [answers[piece] for piece in pieces]
+
+    async def _result(self, piece: Piece) -> Answer:
+        try:
+            return piece.answer.result()
+        except BackendRejectedRequest as rejection:
+            answers = await embed_apart(partial(self._call, piece), piece.texts, rejection)
+            return self._merge(answers)
+
+    async def _call(self, piece: Piece, texts: Sequence[str]) -> Answer:
+        """Has some texts of a piece embedded by themselves."""
+        # It has waited for its turn already.
+        demand = replace(self._demand(texts), arrived_at=piece.demand.arrived_at)
+        return await self._calls.make(
+            Order(model=piece.model, demand=demand, texts=texts, dimension=piece.dimension)
+        )
+
+    async def _agree(self, parts: Sequence[tuple[str, ...]], answers: dict[int, Answer]) -> None:
+        """Replaces vectors that are not comparable with the others: of another dimension or model.
+
+        Backends are asked for one digest only, so that this happens only where one lies, or where
+        a model was replaced meanwhile.
+        """
+        for _ in range(_AGREEMENT_ROUNDS):
+            odd = self._odd(answers)
+            if not odd:
+                return
+            pieces = [self._piece(parts[number], answers[number].backend_id) for number in odd]
+            answers.update(zip(odd, await self._collect(pieces), strict=True))
+        if self._odd(answers):
+            raise self._disagreement(len(answers))
+
+    def _odd(self, answers: dict[int, Answer]) -> list[int]:
+        found = Counter[int]()
+        for answer in answers.values():
+            found[answer.vectors.shape[1]] += len(answer.vectors)
+        digest = answers[0].model_digest
+        if len(found) == 1 and all(each.model_digest == digest for each in answers.values()):
+            return []
+        self._digest = self._digest or digest or None
+        rightful = self._calls.dimensions.rightful(
+            f"{self._model_key}@{digest}",
+            self._request.dimension,
+            found,
+            _described_dimension(self._fleet, self._model_key, digest),
+        )
+        return [
+            number
+            for number, answer in answers.items()
+            if answer.vectors.shape[1] != rightful or answer.model_digest != digest
+        ]
+
+    def _merge(self, answers: Sequence[Answer]) -> Answer:
+        if len({answer.vectors.shape[1] for answer in answers}) > 1:
+            raise self._disagreement(len(answers))
+        return replace(
+            answers[0],
+            vectors=np.concatenate([answer.vectors for answer in answers]),
+            prompt_token_count=sum(answer.prompt_token_count for answer in answers),
+        )
+
+    def _disagreement(self, attempt_count: int) -> AllAttemptsFailed:
+        return AllAttemptsFailed(
+            self._request.model, attempt_count, "backends disagree on the length of the vectors"
+        )
+
+
+def _common_digest(fleet: Fleet, key: str) -> str | None:
+    """Returns the one digest that all backends in service have under a name; None if several."""
+    digests = {
+        state.installed.digest
+        for backend in fleet.backends.values()
+        if takes_requests(backend.standing)
+        and (state := (backend.models or {}).get(key)) is not None
+    }
+    return digests.pop() if len(digests) == 1 else None
+
+
+def _described_dimension(fleet: Fleet, key: str, digest: str) -> int:
+    """Returns how long a model's vectors are by its description; 0 where it does not say."""
+    states = [(backend.models or {}).get(key) for backend in fleet.backends.values()]
+    return max(
+        (
+            state.installed.description.embedding_dimension
+            for state in states
+            if state is not None and state.installed.digest == digest
+        ),
+        default=0,
     )
 
 
-async def _embed_pieces(dispatcher: Dispatcher, request: EmbeddingRequest) -> list[_Piece]:
-    count = len(request.texts)
-    piece_count = -(-count // _MAXIMUM_PIECE_TEXTS)
-    bounds = [count * index // piece_count for index in range(piece_count + 1)]
-    batch = _Batch(dispatcher, request.model)
-    if piece_count == 1:
-        return [await batch.embed(request.texts)]
-    batch.pin_digest(count)
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(batch.embed(request.texts[start:end]))
-                for start, end in itertools.pairwise(bounds)
-            ]
-    except ExceptionGroup as group_of_errors:
-        raise group_of_errors.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-class _Batch:
-    """What the pieces of one request have in common: their vectors must be comparable."""
-
-    def __init__(self, dispatcher: Dispatcher, model: str) -> None:
-        self._dispatcher = dispatcher
-        self._model = model
-        self._digest: str | None = None
-        self._dimension = 0
-
-    def pin_digest(self, text_count: int) -> None:
-        """Chooses one variant of the model where backends have different ones under its name."""
-        decision = self._dispatcher.fleet.choose(wanted_vectors(self._model, text_count), set())
-        if isinstance(decision, Decision) and decision.model is not None:
-            self._digest = decision.model.digest
-
-    async def embed(self, texts: Sequence[str]) -> _Piece:
-        """Embeds one piece on one backend."""
-        wanted = replace(wanted_vectors(self._model, len(texts)), digest=self._digest)
-        attempts = self._dispatcher.attempts(Operation.EMBED, self._model, wanted)
-        while True:
-            with attempts.next() as attempt:
-                reply = await attempt.server.embed(
-                    texts, model_name=attempt.model_name, headers=attempt.headers
-                )
-                self._check_dimension(reply)
-                attempt.succeed_with_vectors(reply)
-                return _Piece(attempt, reply)
-
-    def _check_dimension(self, reply: EmbeddingReply) -> None:
-        dimension = reply.vectors.shape[1]
-        if self._dimension not in (0, dimension):
-            raise AttemptFailed(
-                FailureKind.BROKEN_REPLY,
-                f"vectors of dimension {dimension} beside others of {self._dimension}",
-                status_code=200,
-            )
-        self._dimension = dimension
+def _rejection(request: EmbeddingRequest, rejected: TextRejected) -> BackendRejectedRequest:
+    index = request.texts.index(rejected.text)
+    error = BackendRejectedRequest(request.model, f"texts[{index}]: {rejected.message}")
+    error.metadata |= {"text_index": str(index), "backend_message": rejected.message}
+    return error

@@ -1,20 +1,19 @@
-"""The fleet as the balancer knows it: what each backend has, does and has shown.
+"""All backends: who belongs to the fleet, and what happens to each.
 
-Lives on the event loop and is changed without awaiting anything, so that each choice sees every
-choice made before it.
+Lives on the event loop and is changed without awaiting anything, so that each decision sees every
+decision made before it.
 """
 
-import asyncio
 import logging
 import math
-from collections.abc import Iterable, Set
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from services.balancer.core.decay import DecayedMean
-from services.balancer.core.failures import AttemptFailed, FailureKind
-from services.balancer.core.health import Health, Signal, after, seconds_until_check
+from services.balancer.backend import Backend, ModelState, Occupancy
+from services.balancer.core.cost import Terms
+from services.balancer.core.demand import Demand
 from services.balancer.core.models import (
-    Capability,
     FleetModel,
     Holdings,
     InstalledModel,
@@ -22,14 +21,16 @@ from services.balancer.core.models import (
     ServerReport,
     merge,
 )
-from services.balancer.core.names import model_key
-from services.balancer.core.requests import Completion, EmbeddingReply
-from services.balancer.core.selection import BackendView, Decision, Refusal, Wanted, choose
-from services.balancer.core.work import Speed, UnitCost, Work, load_seconds, unit_costs
+from services.balancer.core.requests import Completion
+from services.balancer.core.shares import Reservations, SoleReplica
+from services.balancer.core.snapshot import Policy, Room
+from services.balancer.core.standing import Signal, after, takes_requests
+from services.balancer.drift import DriftLog
+from services.balancer.fleet_views import FleetViews
 from services.balancer.settings import Endpoint
 from services.common.clock import Clock
 
-__all__ = ["Backend", "Counters", "Fleet"]
+__all__ = ["Counters", "Fleet"]
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +44,11 @@ class Counters:
         failure_count: Requests that failed; cancelled ones not counted.
         retry_count: Attempts beyond the first of each request.
         cancelled_count: Requests cancelled by their callers.
-        in_flight_count: Requests under way.
+        in_flight_count: Requests under way, those in the queue included.
+        refused_count: Requests refused for want of room in the queue, or of patience.
+        unreachable_deadline_count: Requests refused because their deadlines could not be met.
+        load_count: Loads ordered.
+        eviction_count: Models unloaded to make room.
     """
 
     request_count: int = 0
@@ -51,239 +56,273 @@ class Counters:
     retry_count: int = 0
     cancelled_count: int = 0
     in_flight_count: int = 0
+    refused_count: int = 0
+    unreachable_deadline_count: int = 0
+    load_count: int = 0
+    eviction_count: int = 0
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Backend:
-    """One backend.
-
-    Attributes:
-        endpoint: Where it listens.
-        id: Host and port.
-        health: Whether it takes requests.
-        health_changed: Set when its next check should come earlier, or later, than planned.
-        version: Version of its server; empty before the first successful check.
-        installed: Its models by key; None before the first successful check.
-        loaded: Models in its memory.
-        checked_at: When it was last checked, seconds since the epoch; None before.
-        check_seconds: How long the last check took.
-        outstanding: Work it has been given and is not done with.
-        in_flight_count: Attempts under way.
-        request_count: Attempts sent to it.
-        failure_count: Attempts that failed there.
-        success_count: Attempts that succeeded there.
-        success_seconds: What these took together.
-        first_token_seconds: Time until the first token.
-        speed: What its replies have shown.
-        turns: Number of the last decision that chose it, by capability.
-    """
-
-    endpoint: Endpoint
-    id: str = field(init=False)
-    health: Health = field(default_factory=Health)
-    health_changed: asyncio.Event = field(default_factory=asyncio.Event)
-    version: str = ""
-    installed: dict[str, InstalledModel] | None = None
-    loaded: tuple[LoadedModel, ...] = ()
-    checked_at: float | None = None
-    check_seconds: float = 0.0
-    outstanding: Work = field(default_factory=Work)
-    in_flight_count: int = 0
-    request_count: int = 0
-    failure_count: int = 0
-    success_count: int = 0
-    success_seconds: float = 0.0
-    first_token_seconds: DecayedMean = field(default_factory=DecayedMean)
-    speed: Speed = field(default_factory=Speed)
-    turns: dict[Capability, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Keeps the id, which is read dozens of times per request."""
-        self.id = self.endpoint.backend_id
-
-
-class Fleet:
+class Fleet(FleetViews):
     """All backends.
 
     Args:
-        endpoints: Where they listen.
         clock: Measures what they take.
+        policy: The planner's constants.
+        slot_count: Requests that a model is given at a time where its endpoint does not say.
+        model_limit: Models that a backend is thought to hold where its endpoint does not say.
+        jitter: Returns a number from 0 to 1, to spread what would else happen in step.
+        reservations: What other replicas of the balancer hold.
     """
 
-    def __init__(self, endpoints: Iterable[Endpoint], *, clock: Clock) -> None:
-        self._clock = clock
-        backends = sorted((Backend(endpoint=each) for each in endpoints), key=lambda each: each.id)
-        self.backends = {backend.id: backend for backend in backends}
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        policy: Policy | None = None,
+        slot_count: int = 1,
+        model_limit: int = 3,
+        jitter: Callable[[], float] = lambda: 0.5,
+        reservations: Reservations | None = None,
+    ) -> None:
+        super().__init__(
+            clock=clock, policy=policy or Policy(), reservations=reservations or SoleReplica()
+        )
+        self._slot_count = slot_count
+        self._model_limit = model_limit
+        self._jitter = jitter
         self.counters = Counters()
         self.started_at = clock.now()
-        self._output_token_count = DecayedMean()
-        self._served = Work()
-        self._attempt_count = 0
+        self.changed: Callable[[], None] = lambda: None
+        """Called when requests that wait may find something new."""
         self._turn = 0
+        self._drift = DriftLog()
+
+    # Who belongs to it.
+
+    def add(self, endpoint: Endpoint) -> Backend:
+        """Takes in a backend; one that is there already is returned as it is."""
+        backend = self.backends.get(endpoint.backend_id)
+        if backend is None:
+            room = Room(model_limit=endpoint.model_limit or self._model_limit)
+            backend = Backend(endpoint=endpoint, room=room)
+            self.backends[backend.id] = backend
+            self.backends = dict(sorted(self.backends.items()))
+            self.changed()
+        return backend
+
+    def remove(self, backend_id: str) -> None:
+        """Forgets a backend."""
+        self.backends.pop(backend_id, None)
+        self.estimates.forget_backend(backend_id)
+        self.prefixes.forget(backend_id)
+        self.changed()
 
     @property
     def healthy_count(self) -> int:
         """Number of backends that take requests."""
-        return sum(backend.health.healthy for backend in self.backends.values())
-
-    def choose(self, wanted: Wanted, excluded: Set[str]) -> Decision | Refusal:
-        """Chooses a backend for a request, without giving it the request yet."""
-        costs = self._unit_costs()
-        views = [
-            BackendView(
-                backend_id=backend.id,
-                healthy=backend.health.healthy,
-                installed=backend.installed,
-                outstanding=backend.outstanding,
-                cost=costs[backend.id],
-                last_turn=backend.turns.get(wanted.capability, 0),
-            )
-            for backend in self.backends.values()
-        ]
-        return choose(views, wanted, excluded)
-
-    def load_scores(self) -> dict[str, float]:
-        """Returns the load score of each backend: the seconds until it would be done with one more.
-
-        One more is the average request of this fleet: without it all idle backends would look
-        alike, fast ones and slow ones.
-        """
-        typical = Work(generation_count=1.0)
-        if self._attempt_count:
-            typical = self._served.times(1 / self._attempt_count)
-        costs = self._unit_costs()
-        return {
-            backend.id: load_seconds(backend.outstanding + typical, costs[backend.id])
-            for backend in self.backends.values()
-        }
+        return sum(takes_requests(backend.standing) for backend in self.backends.values())
 
     def models(self) -> tuple[FleetModel, ...]:
         """Lists the models of the fleet as last seen, sorted by key."""
         return merge(
             {
                 backend.id: Holdings(
-                    installed=backend.installed,
-                    loaded_keys=frozenset(model_key(each.name) for each in backend.loaded),
+                    installed={key: each.installed for key, each in backend.models.items()},
+                    loaded_keys=frozenset(each.key for each in backend.warm_models()),
                 )
                 for backend in self.backends.values()
-                if backend.installed is not None
+                if backend.models is not None
             }
         )
 
-    def begin_attempt(self, backend: Backend, wanted: Wanted) -> None:
-        """Notes that a backend is given work; `end_attempt` must follow."""
+    # What happens to requests.
+
+    def model_of(self, backend: Backend, model_key: str) -> ModelState:
+        """Returns a model of a backend, or what stands for it where it was never reached."""
+        state = (backend.models or {}).get(model_key)
+        if state is None:
+            installed = InstalledModel(name=model_key, digest="")
+            state = ModelState(installed=installed, slot_count=self._slot_count)
+        return state
+
+    def occupy(
+        self, backend: Backend, state: ModelState, demand: Demand, terms: Terms | None
+    ) -> Occupancy:
+        """Gives a slot to a request; `vacate` must follow."""
+        now = self._clock.monotonic()
         self._turn += 1
-        backend.turns[wanted.capability] = self._turn
-        backend.outstanding += wanted.work
+        backend.chosen_turn = self._turn
         backend.in_flight_count += 1
-        backend.request_count += 1
-        self._attempt_count += 1
-        self._served += wanted.work
+        state.used_at = now
+        active = sum(len(each.occupancies) for each in (backend.models or {}).values()) + 1
+        occupancy = Occupancy(
+            backend=backend,
+            model=state,
+            demand=demand,
+            began_at=now,
+            active_count=active,
+            predicted_first_token_at=now + (terms.prefill if terms else 0.0),
+            predicted_end=now + (terms.prefill + terms.decode if terms else 1.0),
+            progressed_at=now,
+        )
+        state.occupancies[occupancy.number] = occupancy
+        state.view = None
+        self.note_typical(state.placement_key, demand.prompt_token_count, demand.output_token_count)
+        return occupancy
 
-    def end_attempt(self, backend: Backend, wanted: Wanted) -> None:
-        """Notes that a backend is no longer at work on something."""
-        backend.in_flight_count -= 1
-        # Exactly zero when idle, whatever rounding did meanwhile.
-        idle = backend.in_flight_count == 0
-        backend.outstanding = Work() if idle else backend.outstanding - wanted.work
-
-    def note_first_token(self, backend: Backend, seconds: float) -> None:
-        """Notes how long the first token took."""
-        now = self._clock.monotonic()
-        backend.first_token_seconds = backend.first_token_seconds.add(seconds, now)
-
-    def note_generation(self, backend: Backend, completion: Completion, seconds: float) -> None:
-        """Notes a complete answer, and what it took from request to last byte."""
-        self._note_success(backend, seconds)
-        tokens = completion.output_token_count
-        if tokens == 0 or completion.output_seconds == 0:
+    def vacate(self, occupancy: Occupancy) -> None:
+        """Takes a request off its slot."""
+        if occupancy.model.occupancies.pop(occupancy.number, None) is None:
             return
+        occupancy.model.view = None
+        if not occupancy.zombie:
+            occupancy.backend.in_flight_count -= 1
+        self.changed()
+
+    def entomb(self, occupancy: Occupancy, until: float) -> None:
+        """Keeps the slot of a request whose caller has left: the backend may not have noticed.
+
+        Args:
+            occupancy: The request; `vacate` must follow.
+            until: When the backend must have noticed, monotonic seconds.
+        """
+        occupancy.zombie = True
+        occupancy.predicted_end = until
+        occupancy.model.view = None
+        occupancy.backend.in_flight_count -= 1
+
+    # What becomes known of backends.
+
+    def signal(
+        self, backend: Backend, signal: Signal, message: str = "", *, began_at: float | None = None
+    ) -> None:
+        """Notes what was learned of a backend's health.
+
+        Args:
+            backend: The backend.
+            signal: What was learned.
+            message: What a failure said.
+            began_at: When the request that shows it was sent, monotonic seconds.
+        """
+        before = backend.standing
+        standing = after(
+            before,
+            signal,
+            self._clock.monotonic(),
+            jitter=2.0 * self._jitter() - 1.0,
+            message=message,
+            began_at=began_at,
+        )
+        backend.standing = standing
+        took, takes = takes_requests(before), takes_requests(standing)
+        if took and not takes:
+            backend.ejection_count += not standing.drained
+            _logger.warning("backend is out", extra={"backend": backend.id, "failure": message})
+        elif takes and not took:
+            _logger.info("backend takes requests", extra={"backend": backend.id})
+        if standing.state is not before.state or (
+            standing.consecutive_failure_count > before.consecutive_failure_count
+        ):
+            backend.standing_changed.set()
+        if took != takes:
+            self.changed()
+
+    def note_report(
+        self, backend: Backend, report: ServerReport, asked_at: float = math.inf
+    ) -> None:
+        """Notes what a check found on a backend that was asked at some instant, monotonic."""
+        backend.version = report.version
+        if report.installed is not None:
+            slots = backend.endpoint.slot_count or self._slot_count
+            backend.take_installed(report.installed, slots)
+            for state in (backend.models or {}).values():
+                self.estimates.note_size(state.placement_key, state.installed.size_bytes)
+            self._drift.note(self.models(), self.backends)
+        if report.loaded is not None:
+            self.note_loaded(backend, report.loaded, asked_at)
+        self.changed()
+
+    def note_loaded(
+        self, backend: Backend, listed: tuple[LoadedModel, ...], asked_at: float = math.inf
+    ) -> None:
+        """Notes which models a backend has in memory that was asked at some instant, monotonic."""
+        for state in backend.take_loaded(listed, self._clock.now(), asked_at):
+            self.prefixes.forget(backend.id, state.placement_key)
+            if state.occupancies:
+                _logger.warning(
+                    "model gone while in use",
+                    extra={"backend": backend.id, "model": state.installed.name},
+                )
+
+    def note_generated(self, occupancy: Occupancy, completion: Completion, seconds: float) -> None:
+        """Notes a complete answer, and what it took from request to last byte."""
         now = self._clock.monotonic()
-        backend.speed = backend.speed.with_generation(
+        demand, model, backend = occupancy.demand, occupancy.model, occupancy.backend
+        self._note_success(occupancy, seconds, now)
+        if completion.output_token_count == 0 or completion.output_seconds == 0:
+            return
+        self.estimates.note_generation(
+            backend.id,
+            model.placement_key,
+            concurrency=occupancy.active_count,
+            prompt_token_count=completion.prompt_token_count,
+            expected_hit_token_count=demand.prefix_hits.get(backend.id, 0),
             prompt_seconds=completion.prompt_seconds,
-            token_seconds=completion.output_seconds / tokens,
+            output_token_count=completion.output_token_count,
+            output_seconds=completion.output_seconds,
             now=now,
         )
-        self._output_token_count = self._output_token_count.add(tokens, now)
+        self.lengths.note(
+            model.placement_key, demand.kind, demand.tenant, completion.output_token_count, now
+        )
+        model.view = None
 
-    def note_embedding(
-        self, backend: Backend, reply: EmbeddingReply, seconds: float, texts_ahead: float
+    def note_embedded(
+        self, occupancy: Occupancy, *, text_count: int, token_count: int, seconds: float
     ) -> None:
         """Notes a reply with vectors.
 
         Args:
-            backend: Who sent it.
-            reply: The reply.
-            seconds: What it took from request to last byte.
-            texts_ahead: Texts the backend had to embed when it was given these, these included;
-                it does one after the other.
+            occupancy: Whose reply.
+            text_count: Texts embedded.
+            token_count: Tokens read.
+            seconds: What it took from request to last byte, without loading.
         """
-        self._note_success(backend, seconds)
-        working_seconds = max(0.0, seconds - reply.load_seconds)
         now = self._clock.monotonic()
-        backend.speed = backend.speed.with_texts(working_seconds / texts_ahead, now)
+        backend, model = occupancy.backend, occupancy.model
+        self._note_success(occupancy, seconds, now)
+        backend.text_seconds = backend.text_seconds.add(seconds / text_count, now)
+        self.estimates.note_texts(
+            backend.id,
+            model.placement_key,
+            token_count=token_count,
+            text_count=text_count,
+            seconds=seconds,
+            now=now,
+        )
+        model.view = None
 
-    def _note_success(self, backend: Backend, seconds: float) -> None:
+    def _note_success(self, occupancy: Occupancy, seconds: float, now: float) -> None:
+        backend = occupancy.backend
         backend.success_count += 1
         backend.success_seconds += seconds
-        now = self._clock.monotonic()
-        backend.speed = backend.speed.with_outcome(failed=False, now=now)
-        self._signal(backend, Signal.REQUEST_SUCCEEDED)
+        backend.succeeded_at = now
+        self.signal(backend, Signal.REQUEST_SUCCEEDED, began_at=occupancy.began_at)
 
-    def note_failure(self, backend: Backend, wanted: Wanted, failure: AttemptFailed) -> None:
-        """Notes that an attempt failed, and what follows for the backend."""
-        if failure.kind is FailureKind.MODEL_ABSENT and backend.installed is not None:
-            backend.installed.pop(wanted.model_key, None)
-        if failure.kind is FailureKind.REJECTED:
-            return
-        backend.failure_count += 1
-        if not failure.kind.counts_against_backend:
-            return
-        now = self._clock.monotonic()
-        backend.speed = backend.speed.with_outcome(failed=True, now=now)
-        lost = failure.kind is FailureKind.CONNECTION
-        self._signal(
-            backend,
-            Signal.REQUEST_CONNECTION_LOST if lost else Signal.REQUEST_FAILED,
-            failure.message,
-        )
+    def needed_digest(self, model_key: str) -> str | None:
+        """Returns the digest that serves where backends have several under a name; else None.
 
-    def note_check(
-        self, backend: Backend, result: ServerReport | AttemptFailed, seconds: float
-    ) -> None:
-        """Notes what a check found, and how long it took."""
-        backend.checked_at = self._clock.now()
-        backend.check_seconds = seconds
-        if isinstance(result, AttemptFailed):
-            lost = result.kind is FailureKind.CONNECTION
-            signal = Signal.CHECK_CONNECTION_LOST if lost else Signal.CHECK_FAILED
-            self._signal(backend, signal, result.message)
-            return
-        backend.version = result.version
-        if result.loaded is not None:
-            backend.loaded = result.loaded
-        if result.installed is not None:
-            backend.installed = {model_key(each.name): each for each in result.installed}
-        if backend.installed is None:
-            self._signal(backend, Signal.CHECK_FAILED, "the server does not list its models")
-        else:
-            self._signal(backend, Signal.CHECK_SUCCEEDED)
-
-    def _signal(self, backend: Backend, signal: Signal, message: str = "") -> None:
-        before = backend.health
-        backend.health = after(before, signal, message)
-        if backend.health.healthy and not before.healthy:
-            # Why it was out has been dealt with; it is not to be avoided on top of that.
-            backend.speed = replace(backend.speed, failures=DecayedMean())
-            _logger.info("backend takes requests", extra={"backend": backend.id})
-        elif before.healthy and not backend.health.healthy:
-            _logger.warning("backend is out", extra={"backend": backend.id, "failure": message})
-        if seconds_until_check(backend.health, math.inf) != seconds_until_check(before, math.inf):
-            backend.health_changed.set()
-
-    def _unit_costs(self) -> dict[str, UnitCost]:
-        return unit_costs(
-            {backend.id: backend.speed for backend in self.backends.values()},
-            self._output_token_count,
-            self._clock.monotonic(),
-        )
+        The one that most backends have, those that are out included, lest answers change with
+        every failure; but one that can be had, if there is one.
+        """
+        counts: Counter[str] = Counter()
+        served: set[str] = set()
+        for backend in self.backends.values():
+            state = (backend.models or {}).get(model_key)
+            if state is not None:
+                counts[state.installed.digest] += 1
+                if takes_requests(backend.standing):
+                    served.add(state.installed.digest)
+        if len(counts) < 2:
+            return None
+        return max(sorted(served or counts), key=lambda digest: counts[digest])

@@ -1,21 +1,28 @@
 """Generating text: a stream that is retried before its first token and honest after it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 
 from services.balancer.attempts import Attempt
+from services.balancer.core.errors import StreamInterrupted
 from services.balancer.core.requests import (
     Completed,
     Completion,
+    Delta,
     GenerationRequest,
+    Resumed,
     Started,
     TextDelta,
+    ThinkingDelta,
+    can_resume,
 )
-from services.balancer.dispatch import Dispatcher, wanted_generation
+from services.balancer.demands import Prepared, generation_demand
+from services.balancer.dispatch import Dispatcher
+from services.balancer.event_buffer import Event, EventBuffer
 
 __all__ = ["Event", "generate"]
-
-Event = Started | TextDelta | Completed
 
 
 async def generate(
@@ -24,7 +31,8 @@ async def generate(
     """Generates text.
 
     Yields exactly one `Started` with the first token, then deltas that are not empty, then exactly
-    one `Completed`; a generation that does not come to its end raises instead.
+    one `Completed`; a generation that does not come to its end raises instead. Where the request
+    allows it, a `Resumed` marks the place at which another backend has gone on.
 
     Args:
         dispatcher: Gives requests to backends.
@@ -33,45 +41,166 @@ async def generate(
     Raises:
         ServiceError: One of `core.errors`.
     """
-    arrived_at = dispatcher.clock.monotonic()
-    with dispatcher.account():
-        attempts = dispatcher.attempts(
-            request.operation, request.model, wanted_generation(request.model)
+    buffer = EventBuffer()
+    producer = asyncio.create_task(_Generation(dispatcher, request, buffer).run())
+    # Also when it is cancelled before it has begun.
+    producer.add_done_callback(lambda _: buffer.end())
+    try:
+        async for event in buffer:
+            yield event
+        await producer
+    finally:
+        producer.cancel()
+        # What it raised has been raised here, or nobody is left to hear it.
+        await asyncio.wait([producer])
+        if not producer.cancelled():
+            producer.exception()
+
+
+@dataclass(slots=True)
+class _Passed:
+    """What has been passed on to the caller."""
+
+    started: bool = False
+    resumed: bool = False
+    texts: list[str] = field(default_factory=list)
+    character_count: int = 0
+    delta_count: int = 0
+
+
+class _Generation:
+    """One generation, from the queue to its last byte."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, request: GenerationRequest, buffer: EventBuffer
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._clock = dispatcher.clock
+        self._request = request
+        self._buffer = buffer
+        self._arrived_at = self._clock.monotonic()
+        self._first_token_at = 0.0
+        self._may_resume = can_resume(request)
+        self._passed = _Passed()
+
+    async def run(self) -> None:
+        """Puts all events into the buffer, or raises."""
+        its = self._dispatcher
+        with its.account():
+            prepared = generation_demand(
+                its.fleet, its.clock, self._request, its.scheduler.new_id()
+            )
+            attempts = its.attempts(self._request.operation, self._request.model, prepared.demand)
+            while True:
+                with await attempts.next() as attempt:
+                    completion = await self._attempt(attempt, prepared)
+                    break
+        # Said when the backend is free again.
+        await self._buffer.put(
+            Completed(
+                completion=replace(
+                    completion, load_seconds=completion.load_seconds + attempts.load_seconds
+                ),
+                total_seconds=self._clock.monotonic() - self._arrived_at,
+                first_token_seconds=self._first_token_at - self._arrived_at,
+                queue_seconds=attempts.queue_seconds,
+            )
         )
-        while True:
-            with attempts.next() as attempt:
-                async with aclosing(_stream(attempt, request)) as items:
-                    async for item in items:
-                        if not attempt.started:
-                            attempt.note_first_token()
-                            first_token_at = dispatcher.clock.monotonic()
-                            yield _started(attempt)
-                        if isinstance(item, Completion):
-                            attempt.succeed_with_text(item)
-                            completion = item
-                        elif item.text:
-                            yield item
-                            attempt.emitted_character_count += len(item.text)
-                break
-        # Sent when the backend is free again, however slowly the caller takes it.
-        yield Completed(
-            completion=completion,
-            total_seconds=dispatcher.clock.monotonic() - arrived_at,
-            first_token_seconds=first_token_at - arrived_at,
+
+    async def _attempt(self, attempt: Attempt, prepared: Prepared) -> Completion:
+        attempt.resumable = self._may_resume
+        attempt.emitted_character_count = self._passed.character_count
+        stream = attempt.generate(self._rest(prepared), continuation="".join(self._passed.texts))
+        async with aclosing(stream) as items:
+            async for item in items:
+                if not attempt.started:
+                    attempt.note_first_token(prepared.prefix)
+                    await self._start(attempt)
+                if isinstance(item, Completion):
+                    return self._complete(attempt, item, prepared)
+                await self._pass_on(attempt, item)
+        raise AssertionError("a generation that ends says so or raises")
+
+    def _rest(self, prepared: Prepared) -> GenerationRequest:
+        """Returns the request, or what is left of it where another backend has begun."""
+        request, count = self._request, self._passed_token_count(prepared)
+        limit = request.sampling.max_output_token_count
+        if not count or limit is None:
+            return request
+        rest = max(1, limit - count)
+        return replace(request, sampling=replace(request.sampling, max_output_token_count=rest))
+
+    def _complete(self, attempt: Attempt, last: Completion, prepared: Prepared) -> Completion:
+        """Notes the end, and adds up what the backends have done that took part."""
+        passed, characters = self._passed, prepared.character_count
+        if not passed.resumed:
+            attempt.succeed_with_text(last, characters)
+            return last
+        length = sum(map(len, passed.texts))
+        attempt.succeed_with_text(last, characters + length if characters else 0)
+        # Whoever went on has read, as part of the prompt, what the other had generated.
+        count = self._passed_token_count(prepared)
+        return replace(
+            last,
+            prompt_token_count=max(0, last.prompt_token_count - count),
+            output_token_count=last.output_token_count + count,
         )
 
+    def _passed_token_count(self, prepared: Prepared) -> int:
+        """Estimates the tokens of an answer that broke off, which nobody has counted."""
+        passed, characters = self._passed, prepared.character_count
+        # As many as deltas, or more where several came together. A prompt's tokens are rounded up.
+        prompt_count = prepared.demand.prompt_token_count - 1
+        per_character = prompt_count / characters if characters else 0.0
+        return max(passed.delta_count, int(per_character * sum(map(len, passed.texts))))
 
-def _stream(
-    attempt: Attempt, request: GenerationRequest
-) -> AsyncGenerator[TextDelta | Completion, None]:
-    return attempt.server.generate(request, model_name=attempt.model_name, headers=attempt.headers)
+    async def _start(self, attempt: Attempt) -> None:
+        passed = self._passed
+        if passed.started:
+            passed.resumed = True
+            await self._buffer.put(
+                Resumed(
+                    backend_id=attempt.backend.id,
+                    emitted_character_count=passed.character_count,
+                    cause=attempt.failure_before,
+                )
+            )
+            self._may_resume = False
+            attempt.resumable = False
+            return
+        passed.started = True
+        self._first_token_at = self._clock.monotonic()
+        await self._buffer.put(
+            Started(
+                model=attempt.model_name,
+                model_digest=attempt.model_digest,
+                backend_id=attempt.backend.id,
+                attempt_count=attempt.number,
+                reason=attempt.reason,
+                decision_id=attempt.decision_id,
+                queue_seconds=attempt.queue_seconds,
+                predicted_first_token_seconds=attempt.predicted_first_token_seconds,
+            )
+        )
 
-
-def _started(attempt: Attempt) -> Started:
-    return Started(
-        model=attempt.model_name,
-        model_digest=attempt.model_digest,
-        backend_id=attempt.backend.id,
-        attempt_count=attempt.number,
-        reason=attempt.reason,
-    )
+    async def _pass_on(self, attempt: Attempt, item: Delta) -> None:
+        passed = self._passed
+        if isinstance(item, TextDelta):
+            if not item.text:
+                return
+            passed.character_count += len(item.text)
+            attempt.emitted_character_count = passed.character_count
+        elif isinstance(item, ThinkingDelta):
+            # It may think anew, and what it thought before is lost.
+            self._may_resume = attempt.resumable = False
+        if self._may_resume and isinstance(item, TextDelta):
+            passed.delta_count += 1
+            passed.texts.append(item.text)
+        attempt.note_progress()
+        try:
+            await self._buffer.put(item)
+        except TimeoutError:
+            # The slot is wanted by others.
+            raise StreamInterrupted(
+                attempt.backend.id, passed.character_count, "the caller does not read"
+            ) from None

@@ -2,15 +2,26 @@
 
 from collections.abc import Iterable
 
+from services.balancer.core.demand import Priority
 from services.balancer.core.failures import FailureKind
+from services.balancer.core.plan import Reason
 from services.balancer.core.requests import Operation
-from services.balancer.core.selection import Reason
 from services.common.metrics import LATENCY_BUCKETS_SECONDS, Metric, MetricKind, Metrics
 
-__all__ = ["ATTEMPT_OUTCOMES", "CATALOGUE", "CHECK_OUTCOMES", "create_series"]
+__all__ = [
+    "ATTEMPT_OUTCOMES",
+    "CATALOGUE",
+    "CHECK_OUTCOMES",
+    "create_backend_series",
+    "create_series",
+]
 
 ATTEMPT_OUTCOMES = ("success", "error", "timeout", "cancelled", "rejected")
 CHECK_OUTCOMES = ("success", "error", "timeout")
+
+REQUEST_OUTCOMES = ("success", "error", "cancelled", "deadline", "refused")
+LOAD_CAUSES = ("demand", "pin", "operator", "cure")
+STALL_OUTCOMES = ("cleared", "cured", "hung")
 
 _BACKEND = "configured backends by host and port, at most 64"
 _OPERATION = "chat, generate, embed"
@@ -100,7 +111,67 @@ CATALOGUE = (
         "balancer_routing_decisions_total",
         MetricKind.COUNTER,
         "Choices of a backend by their reason.",
-        {"policy": "lowest_load, only_candidate, round_robin_fallback"},
+        {"policy": "lowest_cost, longest_prefix, least_busy, only_candidate, round_robin_fallback"},
+    ),
+    Metric(
+        "balancer_outcomes_total",
+        MetricKind.COUNTER,
+        "Requests by their one outcome.",
+        {"outcome": "success, error, cancelled, deadline, refused"},
+    ),
+    Metric(
+        "balancer_queue_wait_seconds",
+        MetricKind.HISTOGRAM,
+        "Time a request waited for its slot, per attempt.",
+        {"priority": "system, interactive, batch"},
+    ),
+    Metric(
+        "balancer_queue_waiting",
+        MetricKind.GAUGE,
+        "Requests that wait for a slot.",
+        {"priority": "system, interactive, batch"},
+    ),
+    Metric(
+        "balancer_first_token_prediction_error_seconds",
+        MetricKind.HISTOGRAM,
+        "How far the planner's prediction of the time from slot to first token was off.",
+        {},
+    ),
+    Metric(
+        "balancer_model_loads_total",
+        MetricKind.COUNTER,
+        "Loads of models that the balancer has ordered.",
+        {"cause": "demand, pin (kept in memory), operator, cure (of a lost slot)"},
+    ),
+    Metric(
+        "balancer_model_evictions_total",
+        MetricKind.COUNTER,
+        "Models unloaded to make room for others.",
+        {},
+    ),
+    Metric(
+        "balancer_stalls_total",
+        MetricKind.COUNTER,
+        "Loaded models that did not answer, by what came of it.",
+        {"outcome": "cleared (a false alarm), cured (loaded anew), hung (only a restart helps)"},
+    ),
+    Metric(
+        "balancer_canaries_total",
+        MetricKind.COUNTER,
+        "Requests for a single token that show whether a backend can do anything.",
+        {"backend": _BACKEND, "outcome": "success, error, timeout"},
+    ),
+    Metric(
+        "balancer_reservations_lost_total",
+        MetricKind.COUNTER,
+        "Slots that another replica of the balancer had taken first.",
+        {},
+    ),
+    Metric(
+        "balancer_retry_budget_ratio",
+        MetricKind.GAUGE,
+        "Share of the retry budget that is left.",
+        {},
     ),
     Metric(
         "balancer_retries_total",
@@ -115,8 +186,30 @@ CATALOGUE = (
 """Every metric of the balancer; a test holds it against what a running one shows."""
 
 
-def create_series(metrics: Metrics, backend_ids: Iterable[str]) -> None:
-    """Creates all series whose labels are known, so that a rate exists before the first event.
+def create_series(metrics: Metrics) -> None:
+    """Creates the series whose labels are known, so that a rate exists before the first event.
+
+    Args:
+        metrics: The sink.
+    """
+    for reason in Reason:
+        metrics.count("balancer_routing_decisions_total", reason.value, amount=0)
+    for kind in FailureKind:
+        if kind.retryable:
+            metrics.count("balancer_retries_total", kind.value, amount=0)
+    for outcome in REQUEST_OUTCOMES:
+        metrics.count("balancer_outcomes_total", outcome, amount=0)
+    for priority in Priority:
+        metrics.set_gauge("balancer_queue_waiting", 0, priority.label)
+    for cause in LOAD_CAUSES:
+        metrics.count("balancer_model_loads_total", cause, amount=0)
+    for outcome in STALL_OUTCOMES:
+        metrics.count("balancer_stalls_total", outcome, amount=0)
+    metrics.set_gauge("balancer_retry_budget_ratio", 1)
+
+
+def create_backend_series(metrics: Metrics, backend_ids: Iterable[str]) -> None:
+    """Creates the series of backends.
 
     Args:
         metrics: The sink.
@@ -130,12 +223,8 @@ def create_series(metrics: Metrics, backend_ids: Iterable[str]) -> None:
                 )
         for outcome in CHECK_OUTCOMES:
             metrics.count("balancer_health_checks_total", backend_id, outcome, amount=0)
+            metrics.count("balancer_canaries_total", backend_id, outcome, amount=0)
         for direction in ("input", "output"):
             metrics.count("balancer_tokens_total", backend_id, direction, amount=0)
         metrics.set_gauge("balancer_backend_inflight", 0, backend_id)
         metrics.set_gauge("balancer_backend_healthy", 0, backend_id)
-    for reason in Reason:
-        metrics.count("balancer_routing_decisions_total", reason.value, amount=0)
-    for kind in FailureKind:
-        if kind.retryable:
-            metrics.count("balancer_retries_total", kind.value, amount=0)

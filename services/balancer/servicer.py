@@ -11,10 +11,14 @@ import grpc
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerServiceServicer
-from services.balancer import convert, report
+from services.balancer import convert, convert_admin, report
 from services.balancer.check_health import HealthMonitor
+from services.balancer.core.requests import EmbeddingRequest
+from services.balancer.core.shares import Reservations
+from services.balancer.demands import embedding_demand, generation_demand
 from services.balancer.dispatch import Dispatcher
 from services.balancer.embed import embed
+from services.balancer.explain import decision_message
 from services.balancer.generate import generate
 
 __all__ = ["BalancerServicer"]
@@ -28,12 +32,16 @@ class BalancerServicer(BalancerServiceServicer):
     Args:
         dispatcher: Gives requests to backends.
         monitor: Checks the backends.
+        reservations: What the replicas hold together.
     """
 
-    def __init__(self, dispatcher: Dispatcher, monitor: HealthMonitor) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, monitor: HealthMonitor, reservations: Reservations
+    ) -> None:
         self._dispatcher = dispatcher
         self._fleet = dispatcher.fleet
         self._monitor = monitor
+        self._reservations = reservations
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
@@ -68,7 +76,19 @@ class BalancerServicer(BalancerServiceServicer):
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Reports counters, response times and load scores."""
-        return report.fleet_stats(self._fleet)
+        return self._stats()
+
+    async def WatchStats(
+        self, request: pb.WatchStatsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchStatsResponse]:
+        """Reports them again and again."""
+        interval_seconds = convert_admin.watch_interval_seconds(request)
+        while True:
+            yield pb.WatchStatsResponse(stats=self._stats())
+            await self._dispatcher.clock.sleep(interval_seconds)
+
+    def _stats(self) -> pb.GetStatsResponse:
+        return report.fleet_stats(self._dispatcher.equipment, self._reservations)
 
     async def GetHealth(
         self, request: pb.GetHealthRequest, context: Context
@@ -76,4 +96,21 @@ class BalancerServicer(BalancerServiceServicer):
         """Reports the health of every backend."""
         if request.check_now:
             await self._monitor.check_all()
-        return report.fleet_health(self._fleet)
+        return report.fleet_health(self._fleet, self._dispatcher.clock)
+
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:
+        """Says which backend a request gets, and what each would cost."""
+        its = self._dispatcher
+        subject = convert_admin.explain_subject(request)
+        if isinstance(subject, str):
+            decision = its.scheduler.decisions.find(subject)
+            return pb.ExplainResponse(decision=decision_message(decision, decision.assess()))
+        number = its.scheduler.new_id()
+        if isinstance(subject, EmbeddingRequest):
+            demand = embedding_demand(
+                its.fleet, its.clock, subject.model, subject.texts, subject.routing, number
+            )
+        else:
+            demand = generation_demand(its.fleet, its.clock, subject, number).demand
+        decision, assessment = its.scheduler.assess(demand)
+        return pb.ExplainResponse(decision=decision_message(decision, assessment))

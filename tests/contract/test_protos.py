@@ -14,7 +14,10 @@ from services.common.errors import RelayedError, ServiceError
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = sorted((ROOT / "protos").rglob("*.proto"))
 SERVICES = {
-    "pannier.balancer.v1.balancer_service": {"BalancerService": "services.balancer.servicer"},
+    "pannier.balancer.v1.balancer_service": {
+        "BalancerService": "services.balancer.servicer",
+        "BalancerAdminService": "services.balancer.admin_servicer",
+    },
     "pannier.cache.v1.cache_service": {"CacheService": "services.cache.servicer"},
     "pannier.rag.v1.rag_service": {"RagService": "services.rag.servicer"},
     "pannier.rag.v1.corpus_service": {"CorpusService": "services.rag.corpus_servicer"},

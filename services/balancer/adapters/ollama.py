@@ -2,75 +2,116 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TypeVar
+from contextlib import aclosing, asynccontextmanager
+from typing import Self, TypeVar
 
 import httpx
 import orjson
 
-from services.balancer.adapters import wire
+from services.balancer.adapters import wire, wire_answers, wire_listings, wire_models, wire_requests
+from services.balancer.adapters.replies import failures_as, finish, read_body, read_pieces
 from services.balancer.adapters.transport import AiohttpTransport
 from services.balancer.core.failures import AttemptFailed, FailureKind
-from services.balancer.core.models import ModelDescription, ServerReport
+from services.balancer.core.models import LoadedModel, ModelDescription, ServerReport
 from services.balancer.core.requests import (
     Completion,
+    Delta,
     EmbeddingReply,
     GenerationRequest,
     Operation,
-    TextDelta,
+    PullProgress,
 )
 
-__all__ = ["OllamaServer", "open_client"]
+__all__ = ["OllamaConnection", "OllamaServer"]
 
 T = TypeVar("T")
 
 _IDLE_CONNECTION_SECONDS = 30.0
-# After its last line a reply is at its end, unless the network cut between the two.
-_END_OF_REPLY_SECONDS = 0.25
+_UNLOAD_SECONDS = 10.0
 _LISTING_BYTES = 8 * 1024 * 1024
-_ERROR_BYTES = 64 * 1024
+_SHORT_REPLY_BYTES = 64 * 1024
 _EMBEDDINGS_BYTES = 64 * 1024 * 1024
+# To write base64 of this takes some milliseconds.
+_LARGE_IMAGES_BYTES = 1024 * 1024
+_PROBE_TEXTS = ("a",)
 _PATHS = {Operation.CHAT: "/api/chat", Operation.GENERATE: "/api/generate"}
 
 
-def open_client(url: str, *, connect_limit_seconds: float) -> httpx.AsyncClient:
-    """Opens what keeps the connections to one server.
+class OllamaConnection:
+    """The connections to one server, as long as the context is open.
+
+    Requests go to the transport as they are: what `httpx.AsyncClient` would do to each (merge the
+    address, look for cookies, redirects and credentials) takes 150 us of CPU, of which nothing is
+    wanted here. Must be made within a running event loop.
 
     Args:
         url: Scheme, host and port.
         connect_limit_seconds: Longest time to connect, the look-up of the name included.
     """
-    return httpx.AsyncClient(
-        base_url=url,
-        transport=AiohttpTransport(idle_limit_seconds=_IDLE_CONNECTION_SECONDS),
+
+    def __init__(self, url: str, *, connect_limit_seconds: float) -> None:
+        self._url = url
+        self._transport = AiohttpTransport(idle_limit_seconds=_IDLE_CONNECTION_SECONDS)
+        self._headers = [
+            (b"Host", httpx.URL(url).netloc),
+            (b"Content-Type", b"application/json"),
+            (b"Accept-Encoding", b"identity"),
+        ]
         # A reply may be silent longer before its first token than later, for which httpx has one
         # and the same limit; so silence is limited here, not there.
-        timeout=httpx.Timeout(None, connect=connect_limit_seconds),
-        headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        follow_redirects=False,
-        trust_env=False,
-    )
+        self._extensions = {"timeout": {"connect": connect_limit_seconds}}
+        self._urls: dict[str, httpx.URL] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._transport.aclose()
+
+    async def send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """Sends a request and returns as soon as the head of the reply is there.
+
+        Args:
+            method: GET or POST.
+            path: One of the few paths of the API.
+            body: JSON, or None.
+            headers: Trace context.
+
+        Raises:
+            httpx.TransportError: There is no reply.
+        """
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = httpx.URL(self._url + path)
+        request = httpx.Request(
+            method,
+            url,
+            headers=[*self._headers, *((k.encode(), v.encode()) for k, v in headers.items())],
+            content=body,
+            extensions=self._extensions,
+        )
+        return await self._transport.handle_async_request(request)
 
 
 class OllamaServer:
     """One Ollama server, a `ModelServer`.
 
     Args:
-        client: Keeps the connections to it.
+        connection: The connections to it.
         first_token_limit_seconds: Longest silence before the first token or the vectors.
         stall_limit_seconds: Longest silence between two tokens.
     """
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        connection: OllamaConnection,
         *,
         first_token_limit_seconds: float,
         stall_limit_seconds: float,
     ) -> None:
-        self._client = client
+        self._connection = connection
         self._first_token_limit_seconds = first_token_limit_seconds
         self._stall_limit_seconds = stall_limit_seconds
 
@@ -85,9 +126,11 @@ class OllamaServer:
                 self._inquire("/api/version", lambda body: body, limit_seconds)
             )
             installed = group.create_task(
-                self._inquire("/api/tags", wire.installed_models, limit_seconds)
+                self._inquire("/api/tags", wire_listings.installed_models, limit_seconds)
             )
-            loaded = group.create_task(self._inquire("/api/ps", wire.loaded_models, limit_seconds))
+            loaded = group.create_task(
+                self._inquire("/api/ps", wire_listings.loaded_models, limit_seconds)
+            )
         body = version.result()
         if isinstance(body, AttemptFailed):
             raise body
@@ -97,27 +140,55 @@ class OllamaServer:
             loaded=_unless_failed(loaded.result()),
         )
 
+    async def loaded(self, limit_seconds: float) -> tuple[LoadedModel, ...]:
+        """Asks for the models in memory."""
+        result = await self._inquire("/api/ps", wire_listings.loaded_models, limit_seconds)
+        if isinstance(result, AttemptFailed):
+            raise result
+        return result
+
     async def describe(self, model_name: str) -> ModelDescription:
         """Asks what a model can do."""
         body = orjson.dumps({"model": model_name})
         limit = self._first_token_limit_seconds
-        async with self._reply("POST", "/api/show", limit, body=body) as response:
-            return wire.model_description(await _read(response, _LISTING_BYTES, limit))
+        reply = await self._post("/api/show", body, limit, limit_bytes=_LISTING_BYTES)
+        return wire_listings.model_description(reply)
 
     async def generate(
-        self, request: GenerationRequest, *, model_name: str, headers: Mapping[str, str]
-    ) -> AsyncGenerator[TextDelta | Completion, None]:
+        self,
+        request: GenerationRequest,
+        *,
+        model_name: str,
+        headers: Mapping[str, str],
+        keep_alive: str | int | None = None,
+        context_token_count: int | None = None,
+        continuation: str = "",
+        first_token_limit_seconds: float | None = None,
+        stall_limit_seconds: float | None = None,
+    ) -> AsyncGenerator[Delta | Completion, None]:
         """Generates text; closing the generator closes the connection, which ends the work."""
-        body = wire.generation_body(request, model_name)
-        limit = self._first_token_limit_seconds
+
+        def write_body() -> bytes:
+            return wire_requests.generation_body(
+                request,
+                model_name,
+                keep_alive=keep_alive,
+                context_token_count=context_token_count,
+                continuation=continuation,
+            )
+
+        large = wire_requests.image_bytes(request) > _LARGE_IMAGES_BYTES
+        body = await asyncio.to_thread(write_body) if large else write_body()
         path = _PATHS[request.operation]
+        limit = _given(first_token_limit_seconds, self._first_token_limit_seconds)
         async with self._reply("POST", path, limit, body=body, headers=headers) as response:
-            reader = wire.GenerationReader()
-            async with aclosing(self._chunks(response)) as chunks:
-                async for chunk in chunks:
-                    for item in reader.feed(chunk):
+            reader = wire_answers.GenerationReader()
+            stall_limit = _given(stall_limit_seconds, self._stall_limit_seconds)
+            async with aclosing(read_pieces(response, stall_limit)) as pieces:
+                async for piece in pieces:
+                    for item in reader.feed(piece):
                         if isinstance(item, Completion):
-                            await _finish(chunks)
+                            await finish(pieces)
                             yield item
                             return
                         yield item
@@ -125,38 +196,111 @@ class OllamaServer:
                 yield item
                 if isinstance(item, Completion):
                     return
-        raise AttemptFailed(
-            FailureKind.BROKEN_REPLY, "the reply ended without its final line", status_code=200
-        )
-
-    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        limit = self._stall_limit_seconds
-        chunks = response.aiter_raw()
-        while True:
-            async with _failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit):
-                chunk = await anext(chunks, b"")
-            if not chunk:
-                return
-            yield chunk
+        raise wire.broken_reply("the reply ended without its final line")
 
     async def embed(
-        self, texts: Sequence[str], *, model_name: str, headers: Mapping[str, str]
+        self,
+        texts: Sequence[str],
+        *,
+        model_name: str,
+        headers: Mapping[str, str],
+        keep_alive: str | int | None = None,
+        dimension: int | None = None,
+        context_token_count: int | None = None,
+        limit_seconds: float | None = None,
     ) -> EmbeddingReply:
         """Turns texts into vectors."""
-        body = wire.embedding_body(texts, model_name)
-        limit = self._first_token_limit_seconds
+        body = wire_requests.embedding_body(
+            texts,
+            model_name,
+            keep_alive=keep_alive,
+            dimension=dimension,
+            context_token_count=context_token_count,
+        )
+        limit = _given(limit_seconds, self._first_token_limit_seconds)
         async with self._reply("POST", "/api/embed", limit, body=body, headers=headers) as response:
-            reply = await _read(response, _EMBEDDINGS_BYTES, self._stall_limit_seconds)
-        return wire.embedding_reply(reply, len(texts))
+            reply = await read_body(response, _EMBEDDINGS_BYTES, self._stall_limit_seconds)
+        return wire_answers.embedding_reply(reply, len(texts))
+
+    async def load(
+        self,
+        model_name: str,
+        *,
+        embedding: bool,
+        keep_alive: str | int | None,
+        context_token_count: int | None,
+        limit_seconds: float,
+    ) -> float:
+        """Loads a model and returns the seconds it took."""
+        body = wire_models.load_body(
+            model_name,
+            embedding=embedding,
+            keep_alive=keep_alive,
+            context_token_count=context_token_count,
+        )
+        path = "/api/embed" if embedding else "/api/generate"
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        async with self._reply("POST", path, limit_seconds, body=body) as response:
+            reply = await read_body(response, _SHORT_REPLY_BYTES, limit_seconds)
+        return wire_models.load_seconds(reply) or loop.time() - began_at
+
+    async def unload(self, model_name: str, *, limit_seconds: float = _UNLOAD_SECONDS) -> None:
+        """Lets a model go from memory as soon as it is idle."""
+        body = wire_models.unload_body(model_name)
+        wire_models.check_completed(await self._post("/api/generate", body, limit_seconds))
+
+    async def probe(
+        self,
+        model_name: str,
+        embedding: bool,  # noqa: FBT001
+        limit_seconds: float,
+        *,
+        context_token_count: int | None = None,
+    ) -> None:
+        """Has a loaded model generate one token, or embed one text."""
+        if embedding:
+            await self.embed(
+                _PROBE_TEXTS, model_name=model_name, headers={}, limit_seconds=limit_seconds
+            )
+            return
+        body = wire_models.probe_body(model_name, context_token_count=context_token_count)
+        wire_models.check_completed(await self._post("/api/generate", body, limit_seconds))
+
+    async def pull(self, model_name: str) -> AsyncGenerator[PullProgress, None]:
+        """Downloads a model; closing the generator ends the download."""
+        body = wire_models.pull_body(model_name)
+        # Verifying a large file is as silent as loading it.
+        limit = self._first_token_limit_seconds
+        async with self._reply("POST", "/api/pull", limit, body=body) as response:
+            reader = wire_models.PullReader()
+            async with aclosing(read_pieces(response, limit)) as pieces:
+                async for piece in pieces:
+                    for progress in reader.feed(piece):
+                        yield progress
+                        if progress.succeeded:
+                            await finish(pieces)
+                            return
+            for progress in reader.end():
+                yield progress
+                if progress.succeeded:
+                    return
+        raise wire.broken_reply("the download ended without success")
 
     async def _inquire(
         self, path: str, parse: Callable[[bytes], T], limit_seconds: float
     ) -> T | AttemptFailed:
         try:
             async with self._reply("GET", path, limit_seconds) as response:
-                return parse(await _read(response, _LISTING_BYTES, limit_seconds))
+                return parse(await read_body(response, _LISTING_BYTES, limit_seconds))
         except AttemptFailed as failure:
             return failure
+
+    async def _post(
+        self, path: str, body: bytes, limit_seconds: float, *, limit_bytes: int = _SHORT_REPLY_BYTES
+    ) -> bytes:
+        async with self._reply("POST", path, limit_seconds, body=body) as response:
+            return await read_body(response, limit_bytes, limit_seconds)
 
     @asynccontextmanager
     async def _reply(
@@ -169,59 +313,20 @@ class OllamaServer:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Opens a reply with status 200; at the end closes the connection if it is not read up."""
-        request = self._client.build_request(method, path, content=body, headers=headers)
-        async with _failures_as(FailureKind.CONNECTION, FailureKind.TIMEOUT, limit_seconds):
-            response = await self._client.send(request, stream=True)
+        async with failures_as(FailureKind.CONNECTION, FailureKind.TIMEOUT, limit_seconds):
+            response = await self._connection.send(method, path, body, headers or {})
         try:
             if response.status_code != 200:
-                text = await _read(response, _ERROR_BYTES, limit_seconds)
+                text = await read_body(response, _SHORT_REPLY_BYTES, limit_seconds)
                 raise wire.error_reply(response.status_code, text)
             yield response
         finally:
             await response.aclose()
 
 
+def _given(limit_seconds: float | None, usual_seconds: float) -> float:
+    return usual_seconds if limit_seconds is None else limit_seconds
+
+
 def _unless_failed(result: T | AttemptFailed) -> T | None:
     return None if isinstance(result, AttemptFailed) else result
-
-
-async def _read(response: httpx.Response, limit_bytes: int, limit_seconds: float) -> bytes:
-    body = bytearray()
-    async with _failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > limit_bytes:
-                raise AttemptFailed(
-                    FailureKind.BROKEN_REPLY, f"the reply exceeds {limit_bytes} bytes"
-                )
-    return bytes(body)
-
-
-async def _finish(chunks: AsyncIterator[bytes]) -> None:
-    """Reads up to the end, so that the connection can serve again; gives up soon."""
-    with suppress(AttemptFailed, TimeoutError):
-        async with asyncio.timeout(_END_OF_REPLY_SECONDS):
-            async for _ in chunks:
-                pass
-
-
-@asynccontextmanager
-async def _failures_as(
-    broken: FailureKind, silent: FailureKind, limit_seconds: float
-) -> AsyncIterator[None]:
-    """Turns what httpx raises into `AttemptFailed`.
-
-    Args:
-        broken: Kind of failure where the connection does not come about or breaks.
-        silent: Kind of failure where nothing comes within the limit.
-        limit_seconds: The limit.
-    """
-    try:
-        async with asyncio.timeout(limit_seconds):
-            yield
-    except httpx.ConnectTimeout as error:
-        raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error
-    except TimeoutError as error:
-        raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
-    except httpx.TransportError as error:
-        raise AttemptFailed(broken, str(error)) from error

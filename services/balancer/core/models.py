@@ -62,6 +62,11 @@ class InstalledModel:
         capabilities = self.description.capabilities
         return capabilities is None or capability in capabilities
 
+    @property
+    def only_embeds(self) -> bool:
+        """Whether it is an embedding model, which does one request at a time whatever is set."""
+        return self.description.capabilities == frozenset({Capability.EMBEDDING})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
@@ -70,10 +75,19 @@ class LoadedModel:
     Attributes:
         name: Full name as the backend writes it.
         vram_bytes: Memory it takes on graphics cards.
+        digest: 64 hexadecimal digits; empty where the backend does not tell.
+        size_bytes: Memory it takes in all.
+        context_token_count: Context window of each of its slots; 0 where not known.
+        expires_at: When it will be unloaded if it stays idle, seconds since the epoch, as of the
+            last time it was idle; None where not known.
     """
 
     name: str
     vram_bytes: int
+    digest: str = ""
+    size_bytes: int = 0
+    context_token_count: int = 0
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """A running balancer, and backends that answer as a test tells them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import aiohttp
 import grpc
 import numpy as np
 import orjson
@@ -18,6 +19,12 @@ from services.balancer.metrics import CATALOGUE
 from services.balancer.settings import BalancerSettings, parse_endpoint
 from services.common.server import Runtime
 from tests.kit.rpc import Spans, make_runtime
+from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, Standin, running_standins
+
+_LOADS = {
+    CHAT_MODEL: ("/api/generate", {"model": CHAT_MODEL, "keep_alive": -1}),
+    EMBEDDING_MODEL: ("/api/embed", {"model": EMBEDDING_MODEL, "input": [], "keep_alive": -1}),
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Balancer:
     """A balancer with a client."""
 
     stub: pb_grpc.BalancerServiceStub
+    admin: pb_grpc.BalancerAdminServiceStub
     runtime: Runtime
     spans: Spans
     grpc_port: int
@@ -40,6 +48,15 @@ class Balancer:
     async def health(self, *, check_now: bool = False) -> pb.GetHealthResponse:
         return await self.stub.GetHealth(pb.GetHealthRequest(check_now=check_now))
 
+    async def until(
+        self, condition: Callable[[pb.GetStatsResponse], bool], within_seconds: float = 5.0
+    ) -> pb.GetStatsResponse:
+        """Waits until the stats are so, and returns them."""
+        async with asyncio.timeout(within_seconds):
+            while not condition(stats := await self.stats()):
+                await asyncio.sleep(0.01)
+        return stats
+
     def value(self, name: str, **labels: str) -> float | None:
         return self.runtime.metrics.registry.get_sample_value(name, labels)
 
@@ -54,8 +71,14 @@ async def running_balancer(*urls: str, **fields) -> AsyncIterator[Balancer]:
         start(settings, runtime) as running,
         grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel,
     ):
-        stub = pb_grpc.BalancerServiceStub(channel)
-        yield Balancer(stub, runtime, spans, running.grpc_port, running.http_port)
+        yield Balancer(
+            pb_grpc.BalancerServiceStub(channel),
+            pb_grpc.BalancerAdminServiceStub(channel),
+            runtime,
+            spans,
+            running.grpc_port,
+            running.http_port,
+        )
 
 
 @pytest.fixture
@@ -67,6 +90,84 @@ async def run_balancer():
             return await stack.enter_async_context(running_balancer(*urls, **fields))
 
         yield run
+
+
+@asynccontextmanager
+async def _warm_standins(
+    count: int, *models: str, **settings: object
+) -> AsyncIterator[list[Standin]]:
+    """Runs quick stand-ins with models in memory, whose records begin after that."""
+    async with running_standins(count, **settings) as standins, aiohttp.ClientSession() as session:
+        for standin in standins:
+            for model in models or _LOADS:
+                path, body = _LOADS[model]
+                async with session.post(standin.url + path, json=body) as reply:
+                    assert reply.status == 200, await reply.text()
+            for record in ("requests", "totals"):
+                async with session.delete(f"{standin.url}/standin/{record}"):
+                    pass
+        yield standins
+
+
+@pytest.fixture
+def warm_standins():
+    """Runs stand-ins that need not load anything, so that only the choice between them counts."""
+    return _warm_standins
+
+
+class Work:
+    """A generation that a test answers bit by bit.
+
+    Attributes:
+        path: Where it was asked for.
+        body: What was asked for.
+        left: Set when the client has gone away.
+    """
+
+    def __init__(self, path: str, body: dict) -> None:
+        self.path = path
+        self.body = body
+        self.left = asyncio.Event()
+        self._lines: asyncio.Queue[bytes | web.Response | None] = asyncio.Queue()
+
+    def say(self, *texts: str) -> None:
+        """Writes each text as a line of its own."""
+        for text in texts:
+            chat = {"message": {"role": "assistant", "content": text}}
+            content = chat if self.path == "/api/chat" else {"response": text}
+            self._lines.put_nowait(orjson.dumps(content | {"done": False}) + b"\n")
+
+    def end(self, **fields: object) -> None:
+        """Writes the final line, and ends the reply."""
+        self._lines.put_nowait(
+            orjson.dumps({"response": "", "done": True, "done_reason": "stop"} | fields) + b"\n"
+        )
+        self.cut()
+
+    def fail(self, status: int, message: str = "it failed") -> None:
+        """Replies with an error."""
+        self._lines.put_nowait(web.json_response({"error": message}, status=status))
+
+    def cut(self) -> None:
+        """Ends the reply where it is."""
+        self._lines.put_nowait(None)
+
+    async def reply(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        try:
+            while (line := await self._lines.get()) is not None:
+                if isinstance(line, web.Response):
+                    return line
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(line)
+            if not response.prepared:
+                await response.prepare(request)
+            await response.write_eof()
+        except (asyncio.CancelledError, ConnectionError):
+            self.left.set()
+            raise
+        return response
 
 
 class ScriptedServer:
@@ -86,12 +187,27 @@ class ScriptedServer:
     def backend_id(self) -> str:
         return self.url.removeprefix("http://")
 
-    def has(self, name: str, digest: str = "1" * 64, capabilities=("completion", "embedding")):
-        """Lets the server have one model."""
-        model = {"name": name, "digest": digest, "size": 7, "details": {"family": "test"}}
+    def has(
+        self,
+        name: str,
+        digest: str = "1" * 64,
+        capabilities=("completion", "embedding"),
+        *,
+        loaded: bool = True,
+        size_bytes: int = 7,
+    ) -> None:
+        """Lets the server have one model, by default in its memory."""
+        model = {"name": name, "digest": digest, "size": size_bytes, "details": {"family": "test"}}
         if capabilities is not None:
             model["capabilities"] = list(capabilities)
         self.replies["/api/tags"] = lambda request: web.json_response({"models": [model]})
+        self.in_memory(*([model] if loaded else []))
+
+    def in_memory(self, *models: dict) -> None:
+        """Lets the server list models as loaded."""
+        more = {"context_length": 8192, "expires_at": "2319-01-01T00:00:00Z"}
+        listed = [model | more for model in models]
+        self.replies["/api/ps"] = lambda request: web.json_response({"models": listed})
 
     def embeds(self, name: str = "m:latest", *, dimension: int = 600, **fields) -> None:
         """Lets the server give `text number i` the i-th unit vector, so that order shows."""
@@ -117,6 +233,24 @@ class ScriptedServer:
             return response
 
         self.replies[path] = reply
+
+    def hold(self) -> asyncio.Queue[Work]:
+        """Lets the server leave each generation to the test, and returns where they come in.
+
+        What loads a model or tries whether it answers is answered at once.
+        """
+        works: asyncio.Queue[Work] = asyncio.Queue()
+
+        async def reply(request: web.Request) -> web.StreamResponse:
+            body = await request.json()
+            if not body.get("stream", True):
+                return web.json_response({"response": "", "done": True, "done_reason": "load"})
+            work = Work(request.path, body)
+            works.put_nowait(work)
+            return await work.reply(request)
+
+        self.replies["/api/generate"] = self.replies["/api/chat"] = reply
+        return works
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)

@@ -2,45 +2,15 @@
 
 import asyncio
 
-import grpc
 import pytest
 from aiohttp import web
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.common.v1 import generation_pb2
 from services.common.errors import StatusCode
-from services.common.status import error_from_call
+from tests.kit.generations import chat, generation, kinds, read, text_of, unrelated
 from tests.kit.rpc import error_of
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, eventually, running_standins
-
-PROMPT = (
-    "Sources:\n[1] The llama carries two baskets. A basket is called a pannier.\n\n"
-    "Question: What does the llama carry?"
-)
-USER = generation_pb2.CHAT_ROLE_USER
-
-
-def generation(prompt=PROMPT, model=CHAT_MODEL, **fields):
-    return pb.GenerateRequest(model=model, prompt=prompt, **fields)
-
-
-async def read(call):
-    """Reads a stream to its end, and returns its events and what it failed with."""
-    events = []
-    try:
-        while (event := await call.read()) is not grpc.aio.EOF:
-            events.append(event)
-    except grpc.aio.AioRpcError as error:
-        return events, error_from_call(error)
-    return events, None
-
-
-def kinds(events):
-    return [event.WhichOneof("event") for event in events]
-
-
-def text_of(events):
-    return "".join(event.text_delta for event in events)
 
 
 async def slow_final(server, count):
@@ -83,11 +53,10 @@ async def test_a_generation_starts_once_streams_and_completes_once(run_balancer)
     assert "basket" in text_of(events)
 
 
-async def test_a_chat_answers_the_conversation(run_balancer):
-    async with running_standins(1) as (standin,):
+async def test_a_chat_answers_the_conversation(run_balancer, warm_standins):
+    async with warm_standins(1) as (standin,):
         balancer = await run_balancer(standin.url)
-        request = pb.ChatRequest(model=CHAT_MODEL, messages=[{"role": USER, "content": PROMPT}])
-        events, error = await read(balancer.stub.Chat(request))
+        events, error = await read(balancer.stub.Chat(chat()))
         assert [each["path"] for each in await standin.requests("/api/chat")] == ["/api/chat"]
     assert error is None
     assert kinds(events)[0] == "started"
@@ -95,8 +64,8 @@ async def test_a_chat_answers_the_conversation(run_balancer):
     assert "basket" in text_of(events)
 
 
-async def test_the_token_limit_ends_an_answer_with_length(run_balancer):
-    async with running_standins(1) as (standin,):
+async def test_the_token_limit_ends_an_answer_with_length(run_balancer, warm_standins):
+    async with warm_standins(1) as (standin,):
         balancer = await run_balancer(standin.url)
         request = generation(sampling={"max_output_token_count": 3})
         events, _ = await read(balancer.stub.Generate(request))
@@ -114,16 +83,16 @@ async def test_the_token_limit_ends_an_answer_with_length(run_balancer):
         {"error_line_after_tokens": 0},
     ],
 )
-async def test_a_failure_before_the_first_token_is_made_good_elsewhere(run_balancer, fault):
-    async with running_standins(2) as standins:
-        for standin in standins:
-            # Whoever is first has the fault; the other must not.
-            await standin.order_fault(count=1, **fault)
-        await standins[1].clear_faults()
-        balancer = await run_balancer(*(standin.url for standin in standins))
+async def test_a_failure_before_the_first_token_is_made_good_elsewhere(
+    run_balancer, warm_standins, fault
+):
+    async with warm_standins(2) as (faulty, sound):
+        await faulty.order_fault(count=1, **fault)
+        balancer = await run_balancer(faulty.url, sound.url)
         seen = []
-        for _ in range(2):
-            events, error = await read(balancer.stub.Generate(generation()))
+        # One of two requests goes to the one that failed nothing yet.
+        for number in range(2):
+            events, error = await read(balancer.stub.Generate(generation(unrelated(number))))
             assert error is None
             assert kinds(events).count("started") == 1
             seen.append(events[0].started)
@@ -131,29 +100,34 @@ async def test_a_failure_before_the_first_token_is_made_good_elsewhere(run_balan
     assert sorted(each.attempt_count for each in seen) == [1, 2]
     assert stats.fleet.retry_count == 1
     assert stats.fleet.failure_count == 0
-    assert sum(each.failure_count for each in stats.backends) == 1
+    assert [(each.backend_id, each.failure_count) for each in stats.backends] == sorted(
+        [(faulty.backend_id, 1), (sound.backend_id, 0)]
+    )
 
 
-async def test_a_silent_backend_is_given_up_after_the_first_token_limit(run_balancer):
-    async with running_standins(2) as standins:
-        await standins[0].order_fault(hang=True)
-        balancer = await run_balancer(
-            *(standin.url for standin in standins), first_token_limit_seconds=0.3
-        )
-        for _ in range(2):
-            events, error = await read(balancer.stub.Generate(generation()))
+async def test_a_silent_backend_is_given_up_after_the_first_token_limit(
+    run_balancer, warm_standins
+):
+    async with warm_standins(2) as (silent, sound):
+        await silent.order_fault(hang=True, count=1)
+        balancer = await run_balancer(silent.url, sound.url, first_token_limit_seconds=0.3)
+        attempt_counts = []
+        for number in range(2):
+            events, error = await read(balancer.stub.Generate(generation(unrelated(number))))
             assert error is None
-            assert events[0].started.backend_id == standins[1].backend_id
+            attempt_counts.append(events[0].started.attempt_count)
         # The server noticed that nobody waits any more.
-        (entry,) = await standins[0].requests("/api/generate")
+        entry = (await silent.requests("/api/generate"))[0]
+        assert entry["faults"] == ["hang"]
         assert entry["outcome"] == "cancelled"
-    labels = {"backend": standins[0].backend_id, "operation": "generate", "outcome": "timeout"}
+    assert sorted(attempt_counts) == [1, 2]
+    labels = {"backend": silent.backend_id, "operation": "generate", "outcome": "timeout"}
     assert balancer.value("balancer_requests_total", **labels) == 1
     assert balancer.value("balancer_retries_total", reason="timeout") == 1
 
 
-async def test_attempts_are_limited_and_never_repeated_on_one_backend(run_balancer):
-    async with running_standins(4) as standins:
+async def test_attempts_are_limited_and_never_repeated_on_one_backend(run_balancer, warm_standins):
+    async with warm_standins(4) as standins:
         for standin in standins:
             await standin.order_fault(status=500, message="out of memory")
         balancer = await run_balancer(*(standin.url for standin in standins))
@@ -168,8 +142,8 @@ async def test_attempts_are_limited_and_never_repeated_on_one_backend(run_balanc
     assert sorted(counts) == [0, 1, 1, 1]
 
 
-async def test_with_a_single_backend_there_is_a_single_attempt(run_balancer):
-    async with running_standins(1) as (standin,):
+async def test_with_a_single_backend_there_is_a_single_attempt(run_balancer, warm_standins):
+    async with warm_standins(1) as (standin,):
         await standin.order_fault(fail_next=1)
         balancer = await run_balancer(standin.url)
         _, error = await read(balancer.stub.Generate(generation()))
@@ -182,8 +156,10 @@ async def test_with_a_single_backend_there_is_a_single_attempt(run_balancer):
 @pytest.mark.parametrize(
     "fault", [{"drop_after_tokens": 5}, {"error_line_after_tokens": 5}, {"no_done": True}]
 )
-async def test_a_failure_after_the_first_token_never_looks_complete(run_balancer, fault):
-    async with running_standins(2) as standins:
+async def test_a_failure_after_the_first_token_never_looks_complete(
+    run_balancer, warm_standins, fault
+):
+    async with warm_standins(2) as standins:
         for standin in standins:
             await standin.order_fault(**fault)
         balancer = await run_balancer(*(standin.url for standin in standins))
@@ -260,11 +236,12 @@ async def test_an_empty_reply_is_tried_elsewhere(run_balancer, scripted):
         body=b'{"response":"","done":true,"done_reason":"stop"}\n'
     )
     balancer = await run_balancer(empty.url, good.url)
-    for _ in range(2):
-        events, error = await read(balancer.stub.Generate(generation(model="m")))
+    for number in range(2):
+        events, error = await read(balancer.stub.Generate(generation(unrelated(number), "m")))
         assert error is None
         assert kinds(events) == ["started", "completed"]
         assert events[0].started.backend_id == good.backend_id
+    assert (await balancer.stats()).fleet.retry_count == 1
 
 
 async def test_a_faulty_request_is_refused_with_the_backends_words_and_not_repeated(
@@ -299,8 +276,8 @@ async def test_a_model_that_is_gone_is_looked_for_elsewhere_without_blame(run_ba
         body=b'{"response":"y","done":true}\n'
     )
     balancer = await run_balancer(gone.url, good.url)
-    for _ in range(4):
-        events, error = await read(balancer.stub.Generate(generation(model="m")))
+    for number in range(4):
+        events, error = await read(balancer.stub.Generate(generation(unrelated(number), "m")))
         assert error is None
         assert events[0].started.backend_id == good.backend_id
     stats = await balancer.stats()
@@ -311,8 +288,8 @@ async def test_a_model_that_is_gone_is_looked_for_elsewhere_without_blame(run_ba
     assert list(models.models[0].backend_ids) == [good.backend_id]
 
 
-async def test_unknown_models_and_missing_capabilities_are_told_apart(run_balancer):
-    async with running_standins(1) as (standin,):
+async def test_unknown_models_and_missing_capabilities_are_told_apart(run_balancer, warm_standins):
+    async with warm_standins(1) as (standin,):
         balancer = await run_balancer(standin.url)
         _, error = await read(balancer.stub.Generate(generation(model="llama9")))
         assert error.status_code is StatusCode.NOT_FOUND
@@ -340,8 +317,8 @@ async def test_all_faults_of_a_request_are_named(run_balancer, scripted):
     ]
 
 
-async def test_a_caller_that_goes_away_stops_the_backend(run_balancer):
-    async with running_standins(1, tokens_per_second=50.0) as (standin,):
+async def test_a_caller_that_goes_away_stops_the_backend(run_balancer, warm_standins):
+    async with warm_standins(1, tokens_per_second=50.0) as (standin,):
         balancer = await run_balancer(standin.url)
         call = balancer.stub.Generate(generation())
         await call.read()
@@ -365,8 +342,8 @@ async def test_a_caller_that_goes_away_stops_the_backend(run_balancer):
     assert balancer.value("balancer_requests_total", **labels) == 1
 
 
-async def test_a_deadline_stops_the_backend_before_the_first_token(run_balancer):
-    async with running_standins(1) as (standin,):
+async def test_a_deadline_stops_the_backend_before_the_first_token(run_balancer, warm_standins):
+    async with warm_standins(1) as (standin,):
         await standin.order_fault(hang=True)
         balancer = await run_balancer(standin.url)
         error = await error_of(balancer.stub.Generate(generation(), timeout=0.3).read())
@@ -431,7 +408,9 @@ async def test_options_and_trace_context_reach_the_backend_and_baggage_does_not(
             "stream": True,
             "prompt": "p",
             "system": "s",
-            "options": {"temperature": 0.0, "num_predict": 7},
+            # These two are the balancer's own: callers may cause no loading anew.
+            "keep_alive": "1800s",
+            "options": {"temperature": 0.0, "num_predict": 7, "num_ctx": 8192},
         }
     ]
     sent = next(each for each in server.requests if each.path == "/api/generate").headers
@@ -440,12 +419,14 @@ async def test_options_and_trace_context_reach_the_backend_and_baggage_does_not(
     assert "acme" not in str(sent)
 
 
-async def test_a_retry_shows_as_a_failed_and_a_good_span_below_an_unfailed_call(run_balancer):
-    async with running_standins(2) as standins:
+async def test_a_retry_shows_as_a_failed_and_a_good_span_below_an_unfailed_call(
+    run_balancer, warm_standins
+):
+    async with warm_standins(2) as standins:
         await standins[0].order_fault(status=500)
         balancer = await run_balancer(*(standin.url for standin in standins))
-        for _ in range(2):
-            await read(balancer.stub.Generate(generation()))
+        for number in range(2):
+            await read(balancer.stub.Generate(generation(unrelated(number))))
         await eventually(lambda: len(balancer.spans.named("/Generate")) == 2)
     calls = balancer.spans.named("/Generate")
     retried = next(each for each in calls if each.attributes["app.balancer.attempts"] == 2)

@@ -7,22 +7,18 @@ from aiohttp import web
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.common.errors import StatusCode
+from tests.kit.generations import generation, read, unrelated
 from tests.kit.redis import free_port
 from tests.kit.rpc import error_of
-from tests.kit.standin import EMBEDDING_MODEL, Standin, running_standins
+from tests.kit.standin import EMBEDDING_MODEL, Standin
 
 TEXT = pb.EmbedRequest(model=EMBEDDING_MODEL, texts=["a"])
 
 
-async def until(balancer, condition, within_seconds=5.0):
-    """Waits until the stats are so."""
-    async with asyncio.timeout(within_seconds):
-        while not condition(await balancer.stats()):
-            await asyncio.sleep(0.02)
-
-
-async def test_the_first_round_of_checks_is_over_when_the_service_answers(run_balancer):
-    async with running_standins(2) as standins:
+async def test_the_first_round_of_checks_is_over_when_the_service_answers(
+    run_balancer, warm_standins
+):
+    async with warm_standins(2) as standins:
         balancer = await run_balancer(*(standin.url for standin in standins))
         health = await balancer.health()
     assert health.healthy_backend_count == 2
@@ -38,8 +34,10 @@ async def test_the_first_round_of_checks_is_over_when_the_service_answers(run_ba
         assert each.last_failure == ""
 
 
-async def test_a_silent_backend_delays_the_start_by_the_limit_at_most(run_balancer, scripted):
-    async with running_standins(1) as (standin,):
+async def test_a_silent_backend_delays_the_start_by_the_limit_at_most(
+    run_balancer, warm_standins, scripted
+):
+    async with warm_standins(1) as (standin,):
         hanging = await scripted()
         hanging.replies["/api/version"] = lambda request: asyncio.Event().wait()
         loop = asyncio.get_running_loop()
@@ -54,9 +52,9 @@ async def test_a_silent_backend_delays_the_start_by_the_limit_at_most(run_balanc
 
 
 async def test_a_refused_connection_takes_a_backend_out_at_once_and_costs_no_request(
-    run_balancer,
+    run_balancer, warm_standins
 ):
-    async with running_standins(2) as standins:
+    async with warm_standins(2) as standins:
         balancer = await run_balancer(*(standin.url for standin in standins))
         await standins[0].stop()
         for _ in range(4):
@@ -68,50 +66,116 @@ async def test_a_refused_connection_takes_a_backend_out_at_once_and_costs_no_req
     assert stats.fleet.healthy_backend_count == 1
 
 
-async def test_a_backend_that_comes_back_is_found_within_seconds(run_balancer):
-    async with running_standins(2) as standins:
-        balancer = await run_balancer(*(standin.url for standin in standins))
-        await standins[0].stop()
-        for _ in range(2):
-            await balancer.stub.Embed(TEXT)
-        await standins[0].start()
-        await until(balancer, lambda stats: stats.fleet.healthy_backend_count == 2)
-        # All at once: work that is under way makes a backend dearer, however fast it has been.
-        replies = await asyncio.gather(*(balancer.stub.Embed(TEXT) for _ in range(24)))
-    assert {reply.backend_id for reply in replies} == {each.backend_id for each in standins}
-
-
-async def test_three_failures_in_a_row_take_a_backend_out_and_a_good_check_brings_it_back(
-    run_balancer,
+async def test_a_backend_that_comes_back_is_found_within_seconds_and_starts_slowly(
+    run_balancer, warm_standins
 ):
-    async with running_standins(1) as (standin,):
+    async with warm_standins(2) as (lost, other):
+        balancer = await run_balancer(lost.url, other.url)
+        await lost.stop()
+        number = 0
+        while (await balancer.backend(lost.backend_id)).healthy:
+            number += 1
+            _, error = await read(balancer.stub.Generate(generation(unrelated(number))))
+            assert error is None
+        await lost.start()
+        await balancer.until(lambda stats: stats.fleet.healthy_backend_count == 2)
+        stats = await balancer.backend(lost.backend_id)
+        assert stats.state == pb.BACKEND_STATE_RETURNING
+        assert stats.ejection_count == 1
+        question = pb.ExplainRequest(generate=generation())
+        decision = (await balancer.stub.Explain(question)).decision
+        risks = {each.backend_id: each.risk_seconds for each in decision.candidates}
+        assert 4.0 < risks[lost.backend_id] - risks[other.backend_id] <= 5.0
+        assert decision.backend_id == other.backend_id
+        # Dearer, but no worse: where the other is gone it serves.
+        await other.stop()
+        events, error = await read(balancer.stub.Generate(generation()))
+    assert error is None
+    assert events[0].started.backend_id == lost.backend_id
+
+
+@pytest.mark.slow
+async def test_three_failures_in_a_row_take_a_backend_out_and_a_canary_brings_it_back(
+    run_balancer, warm_standins
+):
+    async with warm_standins(1) as (standin,):
+        await standin.order_fault(fail_next=3)
+        balancer = await run_balancer(standin.url)
+        loop = asyncio.get_running_loop()
+        for expected in (True, True, False):
+            began_at = loop.time()
+            await error_of(balancer.stub.Embed(TEXT))
+            assert (await balancer.backend(standin.backend_id)).healthy is expected
+        before = len(await standin.requests("/api/embed"))
+        await balancer.until(lambda stats: stats.fleet.healthy_backend_count == 1, 20.0)
+        # Not before its time, and not without having shown that it can.
+        assert loop.time() - began_at > 7.0
+        assert len(await standin.requests("/api/embed")) == before + 1
+        stats = await balancer.backend(standin.backend_id)
+    assert stats.state == pb.BACKEND_STATE_RETURNING
+    labels = {"backend": standin.backend_id, "outcome": "success"}
+    assert balancer.value("balancer_canaries_total", **labels) == 1
+
+
+async def test_a_single_backend_that_is_out_is_tried_all_the_same_and_a_success_brings_it_back(
+    run_balancer, warm_standins
+):
+    async with warm_standins(1) as (standin,):
         await standin.order_fault(fail_next=3)
         balancer = await run_balancer(standin.url)
         for expected in (True, True, False):
             await error_of(balancer.stub.Embed(TEXT))
             assert (await balancer.backend(standin.backend_id)).healthy is expected
-        await until(balancer, lambda stats: stats.fleet.healthy_backend_count == 1)
         await balancer.stub.Embed(TEXT)
+        assert (await balancer.backend(standin.backend_id)).healthy
 
 
-async def test_with_no_healthy_backend_requests_go_round_in_turn(run_balancer, scripted):
-    async with running_standins(3) as standins:
-        balancer = await run_balancer(*(standin.url for standin in standins))
-        for standin in standins:
-            await standin.order_fault(fail_next=3)
-        for _ in range(3):
+async def fail_all(balancer, standins):
+    """Has all backends fail until all of them are out."""
+    for standin in standins:
+        await standin.order_fault(status=500)
+    async with asyncio.timeout(20):
+        while (await balancer.stats()).fleet.healthy_backend_count:
             await error_of(balancer.stub.Embed(TEXT))
-        stats = await balancer.stats()
-        assert stats.fleet.healthy_backend_count == 0
-        assert stats.fleet.round_robin_fallback
+
+
+async def test_with_no_healthy_backend_requests_go_round_in_turn(run_balancer, warm_standins):
+    async with warm_standins(3) as standins:
+        balancer = await run_balancer(*(standin.url for standin in standins))
+        await fail_all(balancer, standins)
+        assert (await balancer.stats()).fleet.round_robin_fallback
+        for standin in standins:
+            await standin.clear_faults()
         # They work again, but no check has seen it yet.
-        served = [(await balancer.stub.Embed(TEXT)).backend_id for _ in range(1)]
+        served = [(await balancer.stub.Embed(TEXT)).backend_id]
         assert balancer.value("balancer_routing_decisions_total", policy="round_robin_fallback")
         # The success brought that one back.
         stats = await balancer.stats()
         healthy = [each.backend_id for each in stats.backends if each.healthy]
     assert healthy == served
     assert not stats.fleet.round_robin_fallback
+
+
+async def test_at_most_half_of_the_fleet_is_kept_out_without_proof(run_balancer, warm_standins):
+    async with warm_standins(4) as standins:
+        balancer = await run_balancer(*(standin.url for standin in standins))
+        await fail_all(balancer, standins)
+        sound = standins[3]
+        await sound.clear_faults()
+        async with asyncio.timeout(10):
+            while not (await balancer.backend(sound.backend_id)).healthy:
+                await read(balancer.stub.Generate(generation()))
+        question = pb.ExplainRequest(generate=generation())
+        decision = (await balancer.stub.Explain(question)).decision
+    excluded = [
+        each.backend_id
+        for each in decision.candidates
+        if each.exclusion == pb.EXCLUSION_REASON_UNHEALTHY
+    ]
+    # Three are out, yet the fourth is not left alone with the work of all.
+    assert len(excluded) == 2
+    assert sound.backend_id not in excluded
+    assert decision.backend_id == sound.backend_id
 
 
 async def test_a_fleet_never_reached_is_unavailable_not_without_the_model(run_balancer):
@@ -132,14 +196,14 @@ async def test_a_fleet_that_appears_after_the_start_is_found(run_balancer):
     assert (await balancer.stats()).fleet.healthy_backend_count == 0
     await standin.start()
     try:
-        await until(balancer, lambda stats: stats.fleet.healthy_backend_count == 1)
+        await balancer.until(lambda stats: stats.fleet.healthy_backend_count == 1)
         await balancer.stub.Embed(TEXT)
     finally:
         await standin.stop()
 
 
-async def test_check_now_sees_what_the_last_check_could_not(run_balancer):
-    async with running_standins(1) as (standin,):
+async def test_check_now_sees_what_the_last_check_could_not(run_balancer, warm_standins):
+    async with warm_standins(1) as (standin,):
         balancer = await run_balancer(standin.url)
         await standin.stop()
         assert (await balancer.health()).healthy_backend_count == 1
@@ -172,8 +236,8 @@ async def test_checks_follow_the_interval_and_see_new_models(run_balancer, scrip
     assert balancer.value("balancer_health_checks_total", **labels) >= 2
 
 
-async def test_requests_cause_no_checks(run_balancer):
-    async with running_standins(1) as (standin,):
+async def test_requests_cause_no_checks(run_balancer, warm_standins):
+    async with warm_standins(1) as (standin,):
         balancer = await run_balancer(standin.url)
         for _ in range(20):
             await balancer.stub.Embed(TEXT)

@@ -5,7 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from services.balancer.adapters.ollama import OllamaServer, open_client
+from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import Completion, GenerationRequest, Operation, TextDelta
 from tests.kit.redis import free_port
@@ -23,7 +23,7 @@ def chunk(data):
 
 @asynccontextmanager
 async def opened(url, *, first_token_limit_seconds=5.0, stall_limit_seconds=5.0):
-    async with open_client(url, connect_limit_seconds=0.2) as client:
+    async with OllamaConnection(url, connect_limit_seconds=0.2) as client:
         yield OllamaServer(
             client,
             first_token_limit_seconds=first_token_limit_seconds,

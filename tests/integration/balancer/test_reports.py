@@ -8,8 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.balancer.core.failures import FailureKind
-from services.balancer.core.selection import Reason
+from services.balancer.core.plan import Reason
 from services.balancer.metrics import CATALOGUE
+from tests.kit.generations import generation, read, unrelated
 from tests.kit.rpc import error_of
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, running_standins
 
@@ -24,30 +25,32 @@ async def read_page(balancer):
     return list(text_string_to_metric_families(await asyncio.to_thread(read)))
 
 
-async def test_eight_equal_backends_share_800_embeddings_evenly(run_balancer, scripted):
+async def test_eight_equal_backends_share_400_generations_evenly(run_balancer, scripted):
     servers = [await scripted() for _ in range(8)]
     for server in servers:
-        server.embeds(dimension=1)
+        server.has("m:latest")
+        server.stream("/api/generate", b'{"response":"x","done":true,"eval_count":1}\n')
     balancer = await run_balancer(*(server.url for server in servers))
-    remaining = iter(range(800))
+    remaining = iter(range(400))
 
     async def caller():
-        for _ in remaining:
-            await balancer.stub.Embed(pb.EmbedRequest(model="m", texts=["text 0"]))
+        for number in remaining:
+            _, error = await read(balancer.stub.Generate(generation(unrelated(number), "m")))
+            assert error is None
 
     async with asyncio.TaskGroup() as group:
         for _ in range(8):
             group.create_task(caller())
     stats = await balancer.stats()
     counts = {each.backend_id: each.request_count for each in stats.backends}
-    assert sum(counts.values()) == 800
-    assert all(75 <= count <= 125 for count in counts.values()), counts
+    assert sum(counts.values()) == 400
+    assert all(35 <= count <= 65 for count in counts.values()), counts
 
 
-async def test_a_faster_backend_gets_more_of_the_generations(run_balancer):
+async def test_a_faster_backend_gets_more_of_the_generations(run_balancer, warm_standins):
     async with (
-        running_standins(1, tokens_per_second=400.0) as (fast,),
-        running_standins(1, tokens_per_second=100.0) as (slow,),
+        warm_standins(1, tokens_per_second=400.0) as (fast,),
+        warm_standins(1, tokens_per_second=100.0) as (slow,),
     ):
         balancer = await run_balancer(fast.url, slow.url)
         request = pb.GenerateRequest(
@@ -70,8 +73,8 @@ async def test_a_faster_backend_gets_more_of_the_generations(run_balancer):
     assert 0 < scores[fast.backend_id] < scores[slow.backend_id]
 
 
-async def test_stats_tell_counts_times_and_scores_per_backend(run_balancer):
-    async with running_standins(2) as standins:
+async def test_stats_tell_counts_times_and_scores_per_backend(run_balancer, warm_standins):
+    async with warm_standins(2) as standins:
         balancer = await run_balancer(*(standin.url for standin in standins))
         before = await balancer.stats()
         for _ in range(4):
@@ -126,9 +129,9 @@ async def test_drifted_models_are_marked(run_balancer, scripted):
 
 
 async def test_every_metric_of_the_catalogue_shows_and_known_series_exist_from_the_start(
-    run_balancer,
+    run_balancer, warm_standins
 ):
-    async with running_standins(1) as (standin,):
+    async with warm_standins(1) as (standin,):
         balancer = await run_balancer(standin.url)
         families = {family.name: family for family in await read_page(balancer)}
     for metric in CATALOGUE:

@@ -1,0 +1,81 @@
+"""Reading replies over httpx: within limits of time and size, failing only as `AttemptFailed`."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+
+from services.balancer.core.failures import AttemptFailed, FailureKind
+
+__all__ = ["failures_as", "finish", "read_body", "read_pieces"]
+
+# After its last line a reply is at its end, unless the network cut between the two.
+_END_OF_REPLY_SECONDS = 0.25
+
+
+async def read_body(response: httpx.Response, limit_bytes: int, limit_seconds: float) -> bytes:
+    """Reads all of a reply.
+
+    Args:
+        response: The reply, of which nothing has been read.
+        limit_bytes: Largest size.
+        limit_seconds: Longest time it may take.
+    """
+    body = bytearray()
+    async with failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > limit_bytes:
+                raise AttemptFailed(
+                    FailureKind.BROKEN_REPLY, f"the reply exceeds {limit_bytes} bytes"
+                )
+    return bytes(body)
+
+
+async def read_pieces(
+    response: httpx.Response, limit_seconds: float
+) -> AsyncGenerator[bytes, None]:
+    """Reads a reply as it comes.
+
+    Args:
+        response: The reply, of which nothing has been read.
+        limit_seconds: Longest silence.
+    """
+    pieces = response.aiter_raw()
+    while True:
+        async with failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
+            piece = await anext(pieces, b"")
+        if not piece:
+            return
+        yield piece
+
+
+async def finish(pieces: AsyncIterator[bytes]) -> None:
+    """Reads up to the end, so that the connection can serve again; gives up soon."""
+    with suppress(AttemptFailed, TimeoutError):
+        async with asyncio.timeout(_END_OF_REPLY_SECONDS):
+            async for _ in pieces:
+                pass
+
+
+@asynccontextmanager
+async def failures_as(
+    broken: FailureKind, silent: FailureKind, limit_seconds: float
+) -> AsyncIterator[None]:
+    """Turns what httpx raises into `AttemptFailed`.
+
+    Args:
+        broken: Kind of failure where the connection does not come about or breaks.
+        silent: Kind of failure where nothing comes within the limit.
+        limit_seconds: The limit.
+    """
+    try:
+        async with asyncio.timeout(limit_seconds):
+            yield
+    except httpx.ConnectTimeout as error:
+        raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error
+    except TimeoutError as error:
+        raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
+    except httpx.TransportError as error:
+        raise AttemptFailed(broken, str(error)) from error

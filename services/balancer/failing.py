@@ -1,0 +1,68 @@
+"""What follows for a backend from an attempt that failed there."""
+
+from collections.abc import Callable
+
+from services.balancer.backend import Backend, ModelState
+from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.snapshot import Residency
+from services.balancer.core.standing import Signal
+from services.balancer.fleet import Fleet
+
+__all__ = ["FailureEffects"]
+
+_SIGNALS = {
+    FailureKind.CONNECTION: Signal.REQUEST_CONNECTION_LOST,
+    FailureKind.TIMEOUT: Signal.REQUEST_TIMED_OUT,
+    FailureKind.STALLED: Signal.STALLED,
+    FailureKind.BUSY: Signal.BUSY,
+    FailureKind.SERVER_ERROR: Signal.REQUEST_FAILED,
+    FailureKind.BROKEN_REPLY: Signal.REQUEST_FAILED,
+}
+
+
+class FailureEffects:
+    """Tells the fleet, and whoever looks after stuck slots.
+
+    Args:
+        fleet: The backends.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.suspect: Callable[[Backend, ModelState], None] = _ignore
+        """Called when a model that is loaded does not answer; set by whoever cures that."""
+        self.look: Callable[[Backend], None] = _ignore
+        """Called when what a backend has is in doubt; set by whoever polls it."""
+
+    def note(
+        self, backend: Backend, model: ModelState, failure: AttemptFailed, began_at: float
+    ) -> None:
+        """Notes that an attempt failed.
+
+        Args:
+            backend: Where.
+            model: The model there.
+            failure: How.
+            began_at: When it was sent, monotonic seconds.
+        """
+        kind = failure.kind
+        if kind is FailureKind.REJECTED:
+            return
+        backend.failure_count += 1
+        if kind is FailureKind.MODEL_ABSENT:
+            if backend.models is not None and backend.models.get(model.key) is model:
+                del backend.models[model.key]
+                backend.view = None
+            self.look(backend)
+            return
+        self._fleet.signal(backend, _SIGNALS[kind], failure.message, began_at=began_at)
+        if kind in (FailureKind.TIMEOUT, FailureKind.STALLED):
+            if model.residency is Residency.WARM:
+                self.suspect(backend, model)
+        else:
+            # A runner that has died, or a server that was restarted, has forgotten its models.
+            self.look(backend)
+
+
+def _ignore(*_: object) -> None:
+    pass

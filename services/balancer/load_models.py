@@ -1,0 +1,517 @@
+"""Loading and unloading models, on the balancer's own account.
+
+A load dies with the request that started it (ollama #8006, #9625), so no caller's request ever
+starts one: it waits in the queue, and may be served elsewhere, while a call of the balancer's own,
+with a patience of its own, loads the model.
+
+However a load ends, failed or cancelled included, one place notes it (`_settle`), called by the
+event loop when the task is over, so that no state can be left behind.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from services.balancer.backend import Backend, ModelState
+from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.models import LoadedModel
+from services.balancer.core.names import model_key
+from services.balancer.core.plan import LoadOrder
+from services.balancer.core.shares import Reservations
+from services.balancer.core.snapshot import Residency
+from services.balancer.failing import FailureEffects
+from services.balancer.fleet import Fleet
+from services.balancer.ports import KEEP_FOR_EVER, Servers
+from services.common.clock import Clock
+from services.common.metrics import Metrics
+
+__all__ = ["LoadLimits", "Loaded", "ModelLoader", "NotLoaded"]
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_BAR_SECONDS = 5.0
+_LONGEST_BAR_SECONDS = 300.0
+# When others were in the way, which they will not be for long.
+_CONFLICT_BAR_SECONDS = 1.0
+# Files of the same weights differ by their templates and parameters only.
+_TWIN_RATIO = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadLimits:
+    """How long what may take, in seconds.
+
+    Attributes:
+        load: Loading a model.
+        unload: Until a model that was told to go is gone.
+        listing: Listing the models in memory.
+        poll: Pause between two looks whether a model is idle, or gone.
+    """
+
+    load: float = 330.0
+    unload: float = 30.0
+    listing: float = 3.0
+    poll: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A load that has ended well.
+
+    Attributes:
+        seconds: What it took, making room included.
+        listed: The models in memory after it; None where the backend did not tell.
+        asked_at: When it was asked for them, monotonic seconds.
+    """
+
+    seconds: float
+    listed: tuple[LoadedModel, ...] | None
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotLoaded:
+    """A load that has not come about, and for which the backend is not to blame.
+
+    Attributes:
+        cause: What was in the way.
+    """
+
+    cause: str
+
+
+LoadResult = Loaded | NotLoaded | AttemptFailed
+
+
+class ModelLoader:
+    """Loads and unloads models, one load at a time per backend.
+
+    Args:
+        fleet: The backends.
+        servers: What reaches them.
+        reservations: What other replicas of the balancer do.
+        effects: What follows from failures.
+        clock: Measures what loads take.
+        metrics: Receives it.
+        limits: How long what may take.
+        keep_alive: How long a backend is told to keep a model loaded that is not pinned.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        servers: Servers,
+        reservations: Reservations,
+        effects: FailureEffects,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        limits: LoadLimits,
+        keep_alive: str,
+    ) -> None:
+        self._fleet = fleet
+        self._servers = servers
+        self._reservations = reservations
+        self._effects = effects
+        self._clock = clock
+        self._metrics = metrics
+        self._limits = limits
+        self._keep_alive = keep_alive
+        self._loads: dict[str, asyncio.Task[LoadResult]] = {}
+        self._unloads: dict[str, dict[str, asyncio.Task[bool]]] = {}
+        self._closed = False
+        self.load_failed: Callable[[str, str, str], None] = _ignore
+        """Called with model key, backend id and what was said when a load has failed."""
+
+    async def close(self) -> None:
+        """Ends all loads, and begins no more."""
+        self._closed = True
+        for backend_id in self._loads.keys() | self._unloads.keys():
+            await self.abandon(backend_id)
+
+    async def abandon(self, backend_id: str) -> None:
+        """Ends what is loaded and unloaded on a backend that leaves."""
+        load = self._loads.get(backend_id)
+        tasks = [*self._unloads.get(backend_id, {}).values(), *([load] if load else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # Loading.
+
+    def begin(self, order: LoadOrder, cause: str = "demand") -> bool:
+        """Begins a load on a backend that loads nothing else.
+
+        Args:
+            order: What to load, and what to unload for it.
+            cause: Why: demand, pin, operator.
+
+        Returns:
+            Whether it has begun; not where the backend loads already, or where the model or one
+            that would have to go is in use.
+        """
+        backend = self._fleet.backends.get(order.backend_id)
+        state = (backend.models or {}).get(order.model_key) if backend is not None else None
+        if backend is None or state is None or not self._is_free(backend):
+            return False
+        models = backend.models or {}
+        named = [models[key] for key in order.evicted_keys if key in models and key != state.key]
+        victims = [each for each in named if each.residency is Residency.WARM]
+        settled = state.residency in (Residency.INSTALLED, Residency.WARM)
+        if not settled or any(self.in_use(backend, each) for each in (state, *victims)):
+            return False
+        self._note_begin(backend, state, victims, order)
+        self._metrics.count("balancer_model_loads_total", cause)
+        if cause != "pin":
+            # What is only kept in memory is not in use for that.
+            state.used_at = state.load_began_at
+        leaving = tuple(self._unloads.get(backend.id, {}).values())
+        load = self._load(backend, state, victims, leaving, order)
+        task = asyncio.get_running_loop().create_task(load)
+        self._loads[backend.id] = task
+        task.add_done_callback(partial(self._settle, backend, state, victims, order))
+        return True
+
+    def _is_free(self, backend: Backend) -> bool:
+        return not self._closed and backend.loading_key is None and backend.id in self._servers
+
+    def in_use(self, backend: Backend, state: ModelState) -> bool:
+        """Tells whether requests hold slots of a model, those of other replicas included."""
+        held_elsewhere = self._reservations.held_by_others(backend.id, state.key)
+        return bool(state.occupancies) or held_elsewhere > 0
+
+    def _note_begin(
+        self, backend: Backend, state: ModelState, victims: Sequence[ModelState], order: LoadOrder
+    ) -> None:
+        now = self._clock.monotonic()
+        backend.loading_key = state.key
+        backend.loading_until = now + order.predicted_seconds
+        state.residency = Residency.LOADING
+        state.load_began_at = now
+        state.ready_at = backend.loading_until
+        state.view = None
+        for each in victims:
+            each.residency = Residency.UNLOADING
+            each.view = None
+        self._fleet.counters.load_count += 1
+        self._fleet.counters.eviction_count += len(victims)
+        self._metrics.count("balancer_model_evictions_total", amount=len(victims))
+
+    async def wait(self, backend_id: str) -> LoadResult | None:
+        """Waits for the load under way on a backend; the load goes on when the waiter leaves.
+
+        Returns:
+            What came of it; None where there is none.
+        """
+        load = self._loads.get(backend_id)
+        if load is None:
+            return None
+        await asyncio.wait([load])
+        return _result_of(load)
+
+    async def _load(
+        self,
+        backend: Backend,
+        state: ModelState,
+        victims: Sequence[ModelState],
+        leaving: Sequence[asyncio.Task[bool]],
+        order: LoadOrder,
+    ) -> LoadResult:
+        if leaving:
+            # The room of what an operator has told to go may be what was counted on.
+            await asyncio.wait(leaving)
+        if not self._reservations.shared:
+            return await self._try_load(backend, state, victims, order)
+        token = await self._reservations.take_load(backend.id, state.key)
+        if token is None:
+            return NotLoaded("another replica of the balancer loads there")
+        try:
+            return await self._try_load(backend, state, victims, order)
+        finally:
+            self._reservations.release(token)
+
+    async def _try_load(
+        self, backend: Backend, state: ModelState, victims: Sequence[ModelState], order: LoadOrder
+    ) -> LoadResult:
+        began_at = self._clock.monotonic()
+        try:
+            for each in victims:
+                if not await self._send_away(backend, each):
+                    return NotLoaded(f"{each.installed.name} is in use and does not go")
+            seconds = await self._servers[backend.id].load(
+                state.installed.name,
+                embedding=order.embeds or state.installed.only_embeds,
+                keep_alive=self._keep_alive_of(state),
+                context_token_count=order.context_token_count or None,
+                limit_seconds=self._limits.load,
+            )
+        except AttemptFailed as failure:
+            return failure
+        now = self._clock.monotonic()
+        self._metrics.observe("balancer_model_load_seconds", seconds, backend.id)
+        self._fleet.estimates.note_load(
+            backend.id,
+            state.placement_key,
+            seconds=seconds,
+            size_bytes=state.size_bytes,
+            now=now,
+        )
+        return Loaded(now - began_at, await self._list(backend), now)
+
+    def _keep_alive_of(self, state: ModelState) -> str | int:
+        return KEEP_FOR_EVER if state.pinned else self._keep_alive
+
+    async def _list(self, backend: Backend) -> tuple[LoadedModel, ...] | None:
+        try:
+            return await self._servers[backend.id].loaded(self._limits.listing)
+        except AttemptFailed:
+            return None
+
+    def _settle(
+        self,
+        backend: Backend,
+        state: ModelState,
+        victims: Sequence[ModelState],
+        order: LoadOrder,
+        load: asyncio.Task[LoadResult],
+    ) -> None:
+        """Notes the end of a load, however it has ended."""
+        del self._loads[backend.id]
+        result, now = _result_of(load), self._clock.monotonic()
+        backend.loading_key = None
+        state.residency = Residency.WARM if isinstance(result, Loaded) else Residency.INSTALLED
+        state.settled_at = now
+        state.view = None
+        for each in victims:
+            if each.residency is Residency.UNLOADING:
+                # Never told to go, or not seen gone.
+                each.residency = Residency.WARM
+                each.view = None
+        match result:
+            case Loaded():
+                self._note_loaded(backend, state, order, result)
+            case NotLoaded():
+                state.load_barred_until = now + _CONFLICT_BAR_SECONDS
+            case AttemptFailed():
+                self._note_failure(backend, state, order, result)
+        self._effects.look(backend)
+        self._fleet.changed()
+
+    def _note_loaded(
+        self, backend: Backend, state: ModelState, order: LoadOrder, result: Loaded
+    ) -> None:
+        fleet, asked = self._fleet, order.context_token_count
+        state.load_ended_at = state.settled_at
+        state.context_token_count = asked
+        backend.loaded_lately = True
+        fleet.prefixes.forget(backend.id, state.placement_key)
+        if result.listed is not None:
+            # What it was loaded with is what the backend says, whatever was asked for.
+            state.settled_at = result.asked_at
+            _note_alias(state, result.listed, backend.models or {})
+            fleet.note_loaded(backend, result.listed, result.asked_at)
+            if 0 < state.context_token_count < asked:
+                state.context_limit = state.context_token_count
+        if state.residency is not Residency.WARM:
+            text = "the model is not in memory after it was loaded"
+            failure = AttemptFailed(FailureKind.BROKEN_REPLY, text)
+            self._note_failure(backend, state, order, failure)
+            return
+        state.load_failure_count = 0
+        _logger.info(
+            "model loaded",
+            extra={
+                "backend": backend.id,
+                "model": state.installed.name,
+                "seconds": result.seconds,
+                "context_token_count": state.context_token_count,
+            },
+        )
+
+    def _note_failure(
+        self, backend: Backend, state: ModelState, order: LoadOrder, failure: AttemptFailed
+    ) -> None:
+        _logger.warning(
+            "model not loaded",
+            extra={
+                "backend": backend.id,
+                "model": state.installed.name,
+                "context_token_count": order.context_token_count,
+                "failure": failure.message,
+            },
+        )
+        smaller = [
+            each for each in self._fleet.policy.context_classes if each < order.context_token_count
+        ]
+        if failure.kind is FailureKind.SERVER_ERROR and smaller:
+            # One request that asks for a long context must not take the model from all others.
+            state.context_limit = smaller[-1]
+            return
+        if failure.kind is FailureKind.REJECTED:
+            # It cannot do what some request asks of it, which others need not suffer for.
+            state.load_barred_until = self._clock.monotonic() + _CONFLICT_BAR_SECONDS
+            self.load_failed(state.key, backend.id, failure.message)
+            return
+        state.load_failure_count += 1
+        bar = _FIRST_BAR_SECONDS * 2.0 ** min(state.load_failure_count - 1, 16)
+        state.load_barred_until = self._clock.monotonic() + min(bar, _LONGEST_BAR_SECONDS)
+        self._effects.note(backend, state, failure, state.load_began_at)
+        self.load_failed(state.key, backend.id, failure.message)
+
+    def renew(self, backend: Backend, state: ModelState) -> bool:
+        """Has a backend keep a model in memory for longer; it is used meanwhile.
+
+        Returns:
+            Whether that has begun; not where the backend loads, or the model is not in memory.
+        """
+        if not self._is_free(backend) or state.residency is not Residency.WARM:
+            return False
+        backend.loading_key = state.key
+        backend.loading_until = self._clock.monotonic()
+        task = asyncio.get_running_loop().create_task(self._renew(backend, state))
+        self._loads[backend.id] = task
+        task.add_done_callback(partial(self._settle_renewal, backend))
+        return True
+
+    async def _renew(self, backend: Backend, state: ModelState) -> LoadResult:
+        only_embeds = state.installed.only_embeds
+        began_at = self._clock.monotonic()
+        try:
+            await self._servers[backend.id].load(
+                state.installed.name,
+                embedding=only_embeds,
+                keep_alive=self._keep_alive_of(state),
+                # Any other window would load it anew.
+                context_token_count=None if only_embeds else state.context_token_count or None,
+                limit_seconds=self._limits.load,
+            )
+        except AttemptFailed as failure:
+            return failure
+        return Loaded(self._clock.monotonic() - began_at, None, began_at)
+
+    def _settle_renewal(self, backend: Backend, renewal: asyncio.Task[LoadResult]) -> None:
+        del self._loads[backend.id]
+        backend.loading_key = None
+        result = _result_of(renewal)
+        if isinstance(result, AttemptFailed):
+            extra = {"backend": backend.id, "failure": result.message}
+            _logger.warning("model not kept in memory", extra=extra)
+        self._effects.look(backend)
+        self._fleet.changed()
+
+    # Unloading.
+
+    async def unload(self, backend: Backend, state: ModelState) -> bool:
+        """Has a backend unload a model as soon as it is idle; until then it is given nothing more.
+
+        Returns:
+            Whether it is gone; not where it is busy, when that is not waited for.
+
+        Raises:
+            AttemptFailed: The backend did not do it.
+        """
+        busy = self.in_use(backend, state) or state.residency is not Residency.WARM
+        task = self._unloads.get(backend.id, {}).get(state.key)
+        if task is None:
+            if self._closed or state.residency is Residency.INSTALLED:
+                return state.residency is Residency.INSTALLED
+            task = asyncio.get_running_loop().create_task(self._unload(backend, state))
+            self._unloads.setdefault(backend.id, {})[state.key] = task
+            task.add_done_callback(partial(self._settle_unload, backend, state))
+            if state.residency is Residency.WARM:
+                self._note_leaving(state)
+        if busy:
+            return False
+        await asyncio.wait([task])
+        if task.cancelled():
+            return False
+        return task.result()
+
+    def _note_leaving(self, state: ModelState) -> None:
+        state.residency = Residency.UNLOADING
+        state.view = None
+        self._fleet.changed()
+
+    async def _unload(self, backend: Backend, state: ModelState) -> bool:
+        if state.residency is Residency.LOADING:
+            if not isinstance(await self.wait(backend.id), Loaded):
+                return False
+            self._note_leaving(state)
+        while self.in_use(backend, state):
+            await self._clock.sleep(self._limits.poll)
+        return await self._send_away(backend, state)
+
+    def _settle_unload(
+        self, backend: Backend, state: ModelState, unload: asyncio.Task[bool]
+    ) -> None:
+        del self._unloads[backend.id][state.key]
+        if state.residency is Residency.UNLOADING:
+            state.residency = Residency.WARM
+        state.settled_at = self._clock.monotonic()
+        state.view = None
+        if not unload.cancelled() and (error := unload.exception()) is not None:
+            extra = {"backend": backend.id, "model": state.installed.name, "failure": str(error)}
+            _logger.warning("model not unloaded", extra=extra)
+        self._effects.look(backend)
+        self._fleet.changed()
+
+    async def _send_away(self, backend: Backend, state: ModelState) -> bool:
+        """Tells a model to go, and tells whether it has gone within the limit."""
+        server = self._servers[backend.id]
+        began_at = self._clock.monotonic()
+        await server.unload(state.installed.name)
+        until = self._clock.monotonic() + self._limits.unload
+        while state.find(await server.loaded(self._limits.listing)) is not None:
+            if self._clock.monotonic() >= until:
+                return False
+            await self._clock.sleep(self._limits.poll)
+        state.residency = Residency.INSTALLED
+        state.settled_at = self._clock.monotonic()
+        self._fleet.note_unloaded(state.settled_at - began_at)
+        state.expires_at = None
+        state.view = None
+        self._fleet.prefixes.forget(backend.id, state.placement_key)
+        return True
+
+
+def _result_of(load: asyncio.Task[LoadResult]) -> LoadResult:
+    if load.cancelled():
+        return NotLoaded("it was given up")
+    error = load.exception()
+    if error is None:
+        return load.result()
+    _logger.error("load ended", exc_info=error)
+    # Nobody's fault but ours.
+    return AttemptFailed(FailureKind.REJECTED, "the load could not be ordered")
+
+
+def _note_alias(
+    state: ModelState, listed: Sequence[LoadedModel], models: Mapping[str, ModelState]
+) -> None:
+    """Notes as what a backend lists a model that it has just loaded, if not as itself.
+
+    Models of the same weights share what is loaded, under the name and the digest of the first: a
+    model with other parameters than the one it was made from, or one that was replaced by a newer
+    version which differs in its template only.
+    """
+    if state.find(listed) is not None:
+        return
+    loaded = {model_key(each.name): each.digest for each in listed}
+    state.listed_digest = loaded.get(state.key, "")
+    if not state.listed_digest:
+        size, family = state.installed.size_bytes, state.installed.family
+        twins = [
+            each
+            for key, each in models.items()
+            if key in loaded
+            and each.installed.family == family
+            and abs(each.installed.size_bytes - size) <= _TWIN_RATIO * size
+        ]
+        state.listed_key = min((each.key for each in twins), default="")
+
+
+def _ignore(*_: object) -> None:
+    pass

@@ -1,0 +1,378 @@
+"""The one queue of the balancer: requests wait here until the planner finds their place free.
+
+Nothing is decided when a request comes and nothing waits at a backend, where it could neither be
+moved nor ordered: at each event (a request comes or leaves, a slot falls free, a model is loaded,
+health changes, a tenth of a second has passed) the planner looks at the whole queue anew.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from services.balancer.core.admission import (
+    Full,
+    QueueLimit,
+    QueueLimits,
+    admit,
+    to_shed,
+    unreachable,
+)
+from services.balancer.core.demand import Demand, Priority
+from services.balancer.core.errors import (
+    AllAttemptsFailed,
+    DeadlineUnreachable,
+    QueueFull,
+)
+from services.balancer.core.fairness import FairShares, service_order
+from services.balancer.core.plan import (
+    Assessment,
+    LoadOrder,
+    Outcome,
+    Placement,
+    Plan,
+    Reason,
+    plan,
+)
+from services.balancer.core.shares import Reservations
+from services.balancer.core.snapshot import Snapshot
+from services.balancer.decisions import Decision, DecisionLog
+from services.balancer.fleet import Fleet
+from services.balancer.tickets import Grant, Ticket
+from services.common.clock import Clock
+from services.common.errors import ServiceError
+from services.common.metrics import Metrics
+
+__all__ = ["Scheduler"]
+
+_logger = logging.getLogger(__name__)
+
+# Up to so many requests in the queue, a request that comes makes the planner look at all of them.
+_SHORT_QUEUE = 16
+# A model that has no room anywhere, not even in prospect, will hardly get any.
+_LONGEST_HOMELESS_SECONDS = 60.0
+
+
+class Scheduler:
+    """The queue and its planner.
+
+    Args:
+        fleet: The backends.
+        reservations: What the replicas of the balancer hold together.
+        clock: Measures waits.
+        rng: Decides where nothing else does.
+        metrics: Receives what waits took.
+        limits: How many requests may wait.
+        tick_seconds: How often the queue is looked at where nothing happens.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        reservations: Reservations,
+        *,
+        clock: Clock,
+        rng: Random,
+        metrics: Metrics,
+        limits: QueueLimits,
+        tick_seconds: float = 0.1,
+    ) -> None:
+        self._fleet = fleet
+        self._reservations = reservations
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics
+        self.limits = limits
+        self._tick_seconds = tick_seconds
+        self.shares = FairShares()
+        self.begin_load: Callable[[LoadOrder], object] = _ignore
+        """Called for each model to be loaded; set by whoever loads."""
+        self._waiting: dict[int, Ticket] = {}
+        self._last_failures: dict[int, str] = {}
+        self._ids = itertools.count(1)
+        self.decisions = DecisionLog(f"{rng.getrandbits(24):06x}", clock)
+        self._replan_due = False
+        self._claims: set[asyncio.Task[None]] = set()
+        fleet.changed = self.wake
+        reservations.watch(self._note_others)
+
+    def new_id(self) -> int:
+        """Returns a number for a request."""
+        return next(self._ids)
+
+    def waiting_counts(self) -> dict[Priority, int]:
+        """Returns how many requests wait, by priority."""
+        counts = dict.fromkeys(Priority, 0)
+        for ticket in self._waiting.values():
+            counts[ticket.demand.priority] += 1
+        return counts
+
+    def longest_waits(self) -> dict[Priority, float]:
+        """Returns how long the oldest request of each priority has waited, in seconds."""
+        now = self._clock.monotonic()
+        waits: dict[Priority, float] = {}
+        for ticket in self._waiting.values():
+            priority = ticket.demand.priority
+            waits[priority] = max(waits.get(priority, 0.0), now - ticket.queued_at)
+        return waits
+
+    async def take(self, demand: Demand, last_failure: str = "") -> Grant:
+        """Waits for a slot.
+
+        Args:
+            demand: The request.
+            last_failure: What the attempt before said; empty at the first.
+
+        Raises:
+            QueueFull: The queue is full, or the wait would be longer than accepted.
+            DeadlineUnreachable: The deadline cannot be met.
+            AllAttemptsFailed: No backend is left to try.
+        """
+        if not demand.tried:
+            self._admit(demand)
+        now = self._clock.monotonic()
+        if demand.priority is not Priority.BATCH:
+            self._fleet.interactive_at[demand.model_key] = now
+        ticket = Ticket(
+            demand=demand, granted=asyncio.get_running_loop().create_future(), queued_at=now
+        )
+        self._last_failures[demand.id] = last_failure
+        self._waiting[demand.id] = ticket
+        self._plan(quick=len(self._waiting) > _SHORT_QUEUE)
+        self._refuse_impatient(ticket)
+        try:
+            return await ticket.granted
+        except asyncio.CancelledError:
+            granted = ticket.granted
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                self.release(granted.result())
+            raise
+        finally:
+            self._waiting.pop(demand.id, None)
+            self._last_failures.pop(demand.id, None)
+
+    def release(self, grant: Grant) -> None:
+        """Gives a slot back."""
+        if grant.token is not None:
+            self._reservations.release(grant.token)
+        self._fleet.vacate(grant.occupancy)
+
+    def wake(self) -> None:
+        """Has the queue looked at soon, because something has happened."""
+        if not self._replan_due and self._waiting:
+            self._replan_due = True
+            asyncio.get_running_loop().call_soon(self._replan)
+
+    def _note_others(self) -> None:
+        """Another replica has given a slot back, or taken one."""
+        self._fleet.forget_views()
+        self.wake()
+
+    def _replan(self) -> None:
+        self._replan_due = False
+        self._plan(quick=len(self._waiting) > _SHORT_QUEUE)
+
+    async def run(self) -> None:
+        """Looks at the queue whenever some time has passed, until cancelled."""
+        while True:
+            await self._clock.sleep(self._tick_seconds)
+            self._fleet.refresh()
+            for priority, count in self.waiting_counts().items():
+                self._metrics.set_gauge("balancer_queue_waiting", count, priority.label)
+            if self._waiting:
+                self._plan(quick=False)
+
+    def fail_waiting(self, model_key: str, backend_id: str, failure: str) -> None:
+        """Has requests that wait for a model look elsewhere, as a load of it has failed.
+
+        Args:
+            model_key: The model.
+            backend_id: Where its load failed.
+            failure: What was said.
+        """
+        for ticket in self._waiting.values():
+            if ticket.demand.model_key == model_key and not ticket.claiming:
+                tried = ticket.demand.tried | {backend_id}
+                ticket.demand = replace(ticket.demand, tried=tried)
+                self._last_failures[ticket.demand.id] = f"{backend_id}: {failure}"
+        self.wake()
+
+    def assess(self, demand: Demand) -> tuple[Decision, Assessment]:
+        """Says what would become of a request now, without giving it anything."""
+        decision = self.decisions.make(self._fleet.snapshot(), self._order(), demand, {})
+        return decision, decision.assess()
+
+    # Admission.
+
+    def _admit(self, demand: Demand) -> None:
+        waiting = [each.demand for each in self._waiting.values()]
+        tenants = {each.tenant for each in waiting}
+        if demand.tenant not in tenants:
+            self.shares.activate(demand.tenant, tenants, self._clock.monotonic())
+        counts = self.waiting_counts()
+        tenant_count = sum(
+            each.tenant == demand.tenant and each.priority is demand.priority for each in waiting
+        )
+        verdict = admit(counts, tenant_count, demand, self.limits)
+        if not isinstance(verdict, Full):
+            return
+        shed = None
+        if verdict.limit is QueueLimit.CLASS:
+            shed = to_shed(waiting, self.limits, demand)
+        if shed is None:
+            self._fleet.counters.refused_count += 1
+            raise QueueFull(demand.priority.label, counts[demand.priority], self._typical_wait())
+        self._refuse(self._waiting[shed.id], self._typical_wait())
+
+    def _refuse(self, ticket: Ticket, wait_seconds: float) -> None:
+        priority = ticket.demand.priority
+        self._fleet.counters.refused_count += 1
+        self._end(ticket, QueueFull(priority.label, self.waiting_counts()[priority], wait_seconds))
+
+    def _refuse_impatient(self, ticket: Ticket) -> None:
+        maximum, placement = ticket.demand.maximum_wait_seconds, ticket.placement
+        if ticket.granted.done() or ticket.claiming or maximum is None:
+            return
+        terms = placement.terms if placement is not None else None
+        predicted = terms.first_token if terms is not None else self._typical_wait()
+        if predicted > maximum:
+            self._refuse(ticket, predicted)
+
+    def _typical_wait(self) -> float:
+        """Returns the longest wait that the last plans predicted, in seconds, at least 1."""
+        predicted = [
+            each.placement.terms.first_token
+            for each in self._waiting.values()
+            if each.placement is not None and each.placement.terms is not None
+        ]
+        return max([1.0, *predicted])
+
+    # Planning.
+
+    def _order(self) -> list[Demand]:
+        waiting = [each.demand for each in self._waiting.values() if not each.claiming]
+        if len(waiting) < 2:
+            return waiting
+        now = self._clock.monotonic()
+        return service_order(waiting, self.shares, now, limit=self._fleet.policy.walk_limit)
+
+    def _plan(self, *, quick: bool) -> None:
+        order = self._order()
+        if not order:
+            return
+        snapshot = self._fleet.snapshot()
+        tie_breaks = {each.id: self._rng.random() for each in snapshot.backends}
+        made = plan(snapshot, order, tie_breaks, quick=quick)
+        self._fleet.yielding = made.yielding
+        for placement in made.placements:
+            self._apply(placement, snapshot, order, tie_breaks)
+        self._order_loads(made)
+
+    def _order_loads(self, made: Plan) -> None:
+        for order in made.loads:
+            backend = self._fleet.backends[order.backend_id]
+            if backend.loading_key is None:
+                self.begin_load(order)
+
+    def _apply(
+        self,
+        placement: Placement,
+        snapshot: Snapshot,
+        order: list[Demand],
+        tie_breaks: dict[str, float],
+    ) -> None:
+        ticket = self._waiting[placement.demand.id]
+        if ticket.granted.done():
+            return
+        ticket.placement = placement
+        waited = snapshot.now - ticket.queued_at
+        homeless = placement.backend_id is None and waited > _LONGEST_HOMELESS_SECONDS
+        if placement.outcome is Outcome.EXHAUSTED or homeless:
+            self._end(ticket, self._exhausted(ticket.demand))
+        elif placement.outcome is Outcome.DISPATCHED:
+            before = order[: placement.position]
+            decision = self.decisions.keep(snapshot, before, placement.demand, tie_breaks)
+            self._dispatch(ticket, placement, decision.id)
+        elif placement.terms is not None and unreachable(
+            ticket.demand, placement.terms.first_token, snapshot.now
+        ):
+            self._fleet.counters.unreachable_deadline_count += 1
+            remaining = (ticket.demand.deadline or 0.0) - snapshot.now
+            self._end(ticket, DeadlineUnreachable(placement.terms.first_token, remaining))
+
+    def _exhausted(self, demand: Demand) -> AllAttemptsFailed:
+        failure = self._last_failures.get(demand.id) or "no backend with the model takes requests"
+        return AllAttemptsFailed(demand.model_key, len(demand.tried), failure)
+
+    # Giving out slots.
+
+    def _dispatch(self, ticket: Ticket, placement: Placement, decision_id: str) -> None:
+        backend = self._fleet.backends[placement.backend_id or ""]
+        model = self._fleet.model_of(backend, ticket.demand.model_key)
+        occupancy = self._fleet.occupy(backend, model, ticket.demand, placement.terms)
+        now = self._clock.monotonic()
+        terms = placement.terms
+        load_seconds = max(0.0, model.load_ended_at - max(model.load_began_at, ticket.queued_at))
+        grant = Grant(
+            occupancy=occupancy,
+            backend=backend,
+            model=model,
+            reason=placement.reason or Reason.ONLY_CANDIDATE,
+            decision_id=decision_id,
+            queue_seconds=now - ticket.queued_at - load_seconds,
+            load_seconds=load_seconds,
+            predicted_first_token_seconds=terms.first_token if terms else 0.0,
+        )
+        reservations = self._reservations
+        if not reservations.shared or placement.reason is Reason.ROUND_ROBIN_FALLBACK:
+            self._grant(ticket, grant)
+        elif reservations.immediate:
+            token = reservations.try_take(backend.id, model.key, model.slot_count)
+            self._finish_claim(ticket, grant, token)
+        else:
+            ticket.claiming = True
+            task = asyncio.get_running_loop().create_task(self._claim(ticket, grant))
+            self._claims.add(task)
+            task.add_done_callback(self._claims.discard)
+
+    async def _claim(self, ticket: Ticket, grant: Grant) -> None:
+        """Reserves the slot with the other replicas; if they were quicker, it is planned anew."""
+        model = grant.model
+        token = None
+        try:
+            token = await self._reservations.take(grant.backend.id, model.key, model.slot_count)
+        finally:
+            ticket.claiming = False
+            self._finish_claim(ticket, grant, token)
+
+    def _finish_claim(self, ticket: Ticket, grant: Grant, token: str | None) -> None:
+        if token is None:
+            self._metrics.count("balancer_reservations_lost_total")
+            self._fleet.forget_views()
+            self._fleet.vacate(grant.occupancy)
+        else:
+            self._grant(ticket, replace(grant, token=token))
+
+    def _grant(self, ticket: Ticket, grant: Grant) -> None:
+        demand = ticket.demand
+        now = self._clock.monotonic()
+        self.shares.serve(demand, now)
+        self._metrics.observe(
+            "balancer_queue_wait_seconds", grant.queue_seconds, demand.priority.label
+        )
+        self._waiting.pop(demand.id, None)
+        if ticket.granted.done():
+            self.release(grant)
+        else:
+            ticket.granted.set_result(grant)
+
+    def _end(self, ticket: Ticket, error: ServiceError) -> None:
+        self._waiting.pop(ticket.demand.id, None)
+        if not ticket.granted.done():
+            ticket.granted.set_exception(error)
+
+
+def _ignore(_: object) -> None:
+    pass

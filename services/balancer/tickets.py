@@ -1,0 +1,56 @@
+"""Requests in the queue, and the slots that they are given."""
+
+import asyncio
+from dataclasses import dataclass
+
+from services.balancer.backend import Backend, ModelState, Occupancy
+from services.balancer.core.demand import Demand
+from services.balancer.core.plan import Placement, Reason
+
+__all__ = ["Grant", "Ticket"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A slot given to a request; `Scheduler.release` must follow.
+
+    Attributes:
+        occupancy: The slot.
+        backend: Where.
+        model: The model there; None where the backend was never reached.
+        reason: Why there.
+        decision_id: Id of the decision.
+        queue_seconds: How long the request has waited in the queue this time, load excluded.
+        load_seconds: How long of its wait the model was being loaded.
+        predicted_first_token_seconds: When its first token was predicted to come, from now.
+        token: The reservation that other replicas see; None where there is none.
+    """
+
+    occupancy: Occupancy
+    backend: Backend
+    model: ModelState
+    reason: Reason
+    decision_id: str
+    queue_seconds: float
+    load_seconds: float
+    predicted_first_token_seconds: float
+    token: str | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Ticket:
+    """A request in the queue.
+
+    Attributes:
+        demand: The request.
+        granted: Where it learns what becomes of it.
+        queued_at: When it came into the queue this time, monotonic seconds.
+        claiming: Whether a slot is being reserved for it with the other replicas.
+        placement: What the last plan that looked at it did with it.
+    """
+
+    demand: Demand
+    granted: asyncio.Future[Grant]
+    queued_at: float
+    claiming: bool = False
+    placement: Placement | None = None

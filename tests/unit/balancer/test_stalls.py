@@ -1,0 +1,174 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.balancer.core.stalls import (
+    Cure,
+    CureAction,
+    CureEvent,
+    CureStep,
+    InFlight,
+    Progress,
+    StallLimits,
+    action_of,
+    after_event,
+    expires_at,
+    leak_suspected,
+    progress_of,
+    silence_limit_seconds,
+)
+
+STEPS = st.lists(st.tuples(st.sampled_from(CureEvent), st.floats(0, 40)), max_size=40)
+
+
+def request(predicted=1.0, **fields):
+    return InFlight(began_at=0.0, predicted_first_token_seconds=predicted, **fields)
+
+
+def streaming(last_progress_at, p99=0.05):
+    return request(
+        first_token_at=1.0, last_progress_at=last_progress_at, inter_token_p99_seconds=p99
+    )
+
+
+# How a request gets on.
+
+
+@pytest.mark.parametrize(
+    ("each", "limit"),
+    [
+        (request(0.1), 8.0),
+        (request(4.0), 12.0),
+        (request(4.0, warm=False), 312.0),
+        (streaming(5.0, 0.0), 10.0),
+        (streaming(5.0, 0.1), 10.0),
+        (streaming(5.0, 2.0), 40.0),
+    ],
+)
+def test_silence_is_measured_by_what_was_to_be_expected(each, limit):
+    assert silence_limit_seconds(each) == limit
+    began_at = 5.0 if each.first_token_at is not None else 0.0
+    assert progress_of(each, began_at + 0.5 * limit) is Progress.FINE
+    assert progress_of(each, began_at + 0.51 * limit) is Progress.SUSPECT
+    assert progress_of(each, began_at + limit) is Progress.SUSPECT
+    assert progress_of(each, began_at + limit + 0.01) is Progress.STALLED
+
+
+@given(st.floats(0, 100), st.floats(0, 1), st.lists(st.floats(0, 200), min_size=2, max_size=2))
+def test_a_silent_request_never_gets_better_with_time(predicted, p99, times):
+    order = list(Progress)
+    for each in (request(predicted), streaming(0.0, p99)):
+        earlier, later = (order.index(progress_of(each, now)) for now in sorted(times))
+        assert earlier <= later
+
+
+def test_a_token_makes_up_for_the_silence_before_it():
+    assert progress_of(streaming(5.0), 16.0) is Progress.STALLED
+    assert progress_of(streaming(15.9), 16.0) is Progress.FINE
+
+
+def test_a_faster_clock_wants_shorter_limits():
+    limits = StallLimits(first_token=0.4, next_token=0.5)
+    assert progress_of(request(0.01), 0.5, limits) is Progress.STALLED
+
+
+def test_a_leak_is_suspected_where_a_slot_should_be_free():
+    stalled, busy = request(), streaming(99.0)
+    assert leak_suspected([stalled], 1, 100.0)
+    assert leak_suspected([stalled, busy], 2, 100.0)
+    assert not leak_suspected([stalled, busy], 1, 100.0)
+    assert not leak_suspected([busy], 1, 100.0)
+    assert not leak_suspected([], 1, 100.0)
+    assert leak_suspected([streaming(10.0)], 1, 100.0)
+
+
+# The cure.
+
+
+def begin():
+    return Cure(step=CureStep.SUSPECT, since=0.0)
+
+
+def test_a_lost_slot_is_cured_by_unloading_and_loading_again():
+    cure, actions = begin(), []
+    for now, event in enumerate(
+        [
+            CureEvent.PROBE_TIMED_OUT,
+            CureEvent.UNLOAD_ASKED,
+            CureEvent.GONE,
+            CureEvent.LOADED,
+        ]
+    ):
+        actions.append(action_of(cure))
+        assert not cure.over
+        cure = after_event(cure, event, float(now))
+    assert actions == [
+        CureAction.PROBE,
+        CureAction.UNLOAD,
+        CureAction.AWAIT_GONE,
+        CureAction.LOAD,
+    ]
+    assert cure == Cure(step=CureStep.CURED, since=3.0)
+    assert cure.over
+    assert action_of(cure) is CureAction.NOTHING
+
+
+def test_a_probe_that_is_answered_clears_the_suspicion():
+    cure = after_event(begin(), CureEvent.PROBE_ANSWERED, 1.0)
+    assert cure.step is CureStep.CLEARED
+    assert cure.over
+
+
+def test_a_model_that_cannot_be_loaded_again_has_lost_its_leak_all_the_same():
+    cure = after_event(Cure(step=CureStep.RELOADING, since=0.0), CureEvent.LOAD_FAILED, 1.0)
+    assert cure.step is CureStep.CURED
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "then"),
+    [
+        (CureStep.SUSPECT, 10.0, CureStep.LEAKED),
+        (CureStep.LEAKED, 30.0, CureStep.HUNG),
+        (CureStep.UNLOADING, 30.0, CureStep.HUNG),
+        (CureStep.RELOADING, 300.0, CureStep.HUNG),
+    ],
+)
+def test_a_step_that_takes_too_long_leads_on(step, seconds, then):
+    cure = Cure(step=step, since=5.0)
+    assert expires_at(cure) == 5.0 + seconds
+    assert after_event(cure, CureEvent.TIME_PASSED, 4.9 + seconds) is cure
+    assert after_event(cure, CureEvent.TIME_PASSED, 5.0 + seconds).step is then
+
+
+def test_what_hangs_is_helped_by_a_restart_and_by_nothing_else():
+    hung = Cure(step=CureStep.HUNG, since=0.0)
+    assert expires_at(hung) is None
+    for event in CureEvent:
+        step = after_event(hung, event, 1e6).step
+        assert step is (CureStep.RELOADING if event is CureEvent.GONE else CureStep.HUNG)
+
+
+@given(STEPS)
+def test_events_that_mean_nothing_to_a_step_change_nothing_and_the_end_is_final(events):
+    cure, now = begin(), 0.0
+    for event, pause in events:
+        now += pause
+        before, cure = cure, after_event(cure, event, now)
+        assert cure is before or cure.since == now
+        if before.over:
+            assert cure is before
+
+
+@given(STEPS)
+def test_every_cure_ends_or_hangs_within_its_limits_however_little_happens(events):
+    cure, now = begin(), 0.0
+    for event, pause in events:
+        now += pause
+        cure = after_event(cure, event, now)
+    for _ in range(4):
+        limit = expires_at(cure)
+        if limit is None:
+            break
+        now = max(now, limit)
+        cure = after_event(cure, CureEvent.TIME_PASSED, now)
+    assert cure.over or cure.step is CureStep.HUNG

@@ -1,0 +1,125 @@
+"""The arithmetic that goals are judged by."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.bench.balancer.figures import (
+    Outcome,
+    estimate,
+    paired_ratio,
+    percentile,
+    summarise,
+)
+from tests.bench.balancer.scenarios.overhead import growth_ratio
+from tests.bench.balancer.scenarios.port import at_least, at_most
+
+
+def an_outcome(**changes) -> Outcome:
+    return Outcome(
+        **{
+            "index": 0,
+            "kind": "chat",
+            "at_seconds": 0.0,
+            "lag_seconds": 0.0,
+            "first_seconds": 1.0,
+            "total_seconds": 3.0,
+            "stall_seconds": 0.1,
+            "token_count": 10,
+            "message_count": 10,
+            **changes,
+        }
+    )
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1.0))
+def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values, ratio):
+    found = percentile(values, ratio)
+    assert found in values
+    assert sum(value <= found for value in values) >= ratio * len(values) - 1e-6
+    assert sum(value < found for value in values) < ratio * len(values)
+
+
+def test_percentiles_of_a_hundred_values():
+    values = list(range(1, 101))
+    assert [percentile(values, ratio) for ratio in (0.5, 0.95, 0.99, 1.0)] == [50, 95, 99, 100]
+
+
+def test_there_is_no_percentile_of_nothing():
+    assert math.isnan(percentile([], 0.5))
+
+
+def test_a_failed_request_is_later_than_any_other():
+    outcomes = [an_outcome(first_seconds=9.0), an_outcome(failure="http_503", first_seconds=0.1)]
+    summary = summarise(outcomes)
+    assert summary.first_p50 == 9.0
+    assert summary.first_p99 == math.inf
+    assert summary.failed_ratio == 0.5
+    assert summary.failures == {"http_503": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "good"),
+    [
+        ({"first_seconds": 5.0, "stall_seconds": 2.0}, True),
+        ({"first_seconds": 5.01}, False),
+        ({"stall_seconds": 2.01}, False),
+        ({"failure": "stream_broken"}, False),
+        ({"first_seconds": None}, False),
+    ],
+)
+def test_the_service_level_takes_first_text_stalls_and_failures(changes, good):
+    assert an_outcome(**changes).good is good
+    assert summarise([an_outcome(**changes)]).good_ratio == (1.0 if good else 0.0)
+
+
+def test_embeddings_have_percentiles_of_their_own():
+    summary = summarise(
+        [an_outcome(first_seconds=1.0), an_outcome(kind="embed", first_seconds=7.0)]
+    )
+    assert (summary.first_p99, summary.embed_p99, summary.any_p99) == (1.0, 7.0, 7.0)
+    assert summary.token_count == 10
+
+
+def test_an_interval_is_that_of_student():
+    # Mean 3, standard deviation 1.5811, 4 degrees of freedom: 2.776 * 1.5811 / sqrt(5).
+    found = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found.mean == 3.0
+    assert found.half_width == pytest.approx(1.963, abs=1e-3)
+
+
+def test_one_value_has_no_interval():
+    assert math.isnan(estimate([1.0]).half_width)
+    assert str(estimate([1.0])) == "1"
+
+
+def test_never_is_written_as_never():
+    assert str(estimate([1.0, math.inf])) == "never"
+    assert str(estimate([])) == "-"
+
+
+def test_ratios_are_taken_seed_by_seed():
+    found = paired_ratio([1.0, 10.0], [2.0, 20.0])
+    assert (found.mean, found.half_width) == (0.5, 0.0)
+
+
+def test_a_ratio_to_never_is_nothing_and_of_never_is_never():
+    assert paired_ratio([1.0], [math.inf]).mean == 0.0
+    assert paired_ratio([math.inf], [math.inf]).mean == math.inf
+
+
+def test_goals_are_met_by_the_mean_and_certain_by_the_interval():
+    assert at_most("", [0.9, 1.0, 0.95], 1.2).met
+    assert at_most("", [0.9, 1.0, 0.95], 1.2).certain
+    assert not at_most("", [1.0, 1.6, 1.1], 1.2).met
+    assert not at_most("", [1.0, 1.6, 1.1], 1.2).certain
+    assert at_least("", [7.5], 7.5).met
+    assert not at_least("", [7.4], 7.5).met
+    assert at_least("", [], 7.5).met is None
+
+
+def test_memory_that_is_taken_at_the_start_is_no_growth():
+    assert growth_ratio([50, *[100] * 99]) == 0.0
+    assert growth_ratio(list(range(100, 200))) > 0.4
