@@ -104,7 +104,10 @@ async def start(
             ),
         ]
         async with serve("balancer", settings, runtime, registrations=registrations) as running:
-            yield running
+            try:
+                yield running
+            finally:
+                servicer.end_watches()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +183,8 @@ def _build(
         canary_limit_seconds=settings.canary_limit_seconds,
         listing_seconds=settings.listing_interval_seconds,
     )
-    effects.look = monitor.look
+    effects.look = scheduler.look = monitor.look
+    monitor.suspect = curer.suspect
     membership = Membership(
         fleet,
         servers,

@@ -140,6 +140,7 @@ class Attempt:
         self.resumable = False
         self.emitted_character_count = 0
         self._succeeded = False
+        self._added_seconds = 0.0
         self._span: Span = trace.INVALID_SPAN
 
     @property
@@ -154,9 +155,35 @@ class Attempt:
         if model.residency is not Residency.WARM:
             return its.patience.first_token_seconds
         return its.patience.first_token(
-            self._grant.predicted_first_token_seconds,
+            self._grant.predicted_first_token_seconds + self._added_seconds,
             its.overruns.count(self.backend.id, model.placement_key),
         )
+
+    def take_along(self, demands: Sequence[Demand]) -> None:
+        """Adds requests for vectors of the same model that are out of the queue: they share a slot.
+
+        Args:
+            demands: What they ask for.
+        """
+        its, occupancy, now = self._its, self._occupancy, self._its.clock.monotonic()
+        for demand in demands:
+            its.scheduler.shares.serve(demand, now)
+            its.metrics.observe(
+                "balancer_queue_wait_seconds", now - demand.arrived_at, demand.priority.label
+            )
+        tokens = sum(demand.prompt_token_count for demand in demands)
+        rate = its.fleet.estimates.prefill_rate(
+            self.backend.id, self._grant.model.placement_key, now
+        )
+        self._added_seconds = tokens / rate
+        occupancy.demand = replace(
+            occupancy.demand,
+            prompt_token_count=occupancy.demand.prompt_token_count + tokens,
+            text_count=occupancy.demand.text_count + sum(each.text_count for each in demands),
+        )
+        occupancy.predicted_first_token_at += self._added_seconds
+        occupancy.predicted_end += self._added_seconds
+        self._grant.model.view = None
 
     def generate(
         self, request: GenerationRequest, *, continuation: str
@@ -212,6 +239,9 @@ class Attempt:
     ) -> bool:
         failed = error if isinstance(error, AttemptFailed) and not self._succeeded else None
         self._give_back(abandoned=error is not None and failed is None and not self._succeeded)
+        if not self._succeeded:
+            # Nobody has counted the tokens of an answer that broke off.
+            self._charge(self._occupancy.produced_count)
         if failed is not None:
             self._its.effects.note(
                 self.backend, self._grant.model, failed, self._occupancy.began_at
@@ -236,6 +266,13 @@ class Attempt:
             return
         self._its.fleet.entomb(occupancy, until)
         asyncio.get_running_loop().call_later(until - now, self._its.scheduler.release, self._grant)
+
+    def _charge(self, token_count: int) -> None:
+        """Has the tenant be served later for what it was given, wanted to the end or not."""
+        its, tenant = self._its, self._occupancy.demand.tenant
+        its.scheduler.shares.charge(
+            tenant, output_token_count=token_count, now=its.clock.monotonic()
+        )
 
     def _was_silent(self, now: float) -> bool:
         """Tells whether a caller has left whom the backend kept waiting for suspiciously long."""
@@ -285,14 +322,13 @@ class Attempt:
         seconds = self._succeed(completion.prompt_token_count, completion.load_seconds)
         its, tokens = self._its, completion.output_token_count
         its.fleet.note_generated(self._occupancy, completion, seconds)
-        now, tenant = its.clock.monotonic(), self._occupancy.demand.tenant
-        its.scheduler.shares.charge(tenant, output_token_count=tokens, now=now)
+        self._charge(tokens)
         if completion.prompt_token_count and character_count:
             its.fleet.estimates.note_characters(
                 self._grant.model.placement_key,
                 character_count=character_count,
                 token_count=completion.prompt_token_count,
-                now=now,
+                now=its.clock.monotonic(),
             )
         its.metrics.count("balancer_tokens_total", self.backend.id, "output", amount=tokens)
         if tokens:

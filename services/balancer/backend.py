@@ -6,7 +6,7 @@ Changed on the event loop without awaiting anything, so that each decision sees 
 import asyncio
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field, replace
 
 from services.balancer.core.decay import DecayedMean
@@ -242,7 +242,7 @@ class Backend:
         """
         models = self.models or {}
         gone: list[ModelState] = []
-        before = [each for each in models.values() if each.residency is Residency.WARM]
+        before = {key for key, each in models.items() if each.residency is Residency.WARM}
         for state in models.values():
             if state.residency in (Residency.LOADING, Residency.UNLOADING):
                 continue
@@ -264,19 +264,23 @@ class Backend:
             state.expires_at = None
         return gone
 
-    def _learn_room(self, before: list[ModelState], gone: list[ModelState]) -> None:
-        """Learns from a load that pushed out what nobody had asked to go that it did not fit."""
-        stays = [each for each in (self.models or {}).values() if each.residency is Residency.WARM]
+    def _learn_room(self, before: Set[str], gone: list[ModelState]) -> None:
+        """Learns from a load that pushed out what nobody had asked to go that it did not fit.
+
+        Where a model went and none came, its runner has died, which says nothing of room.
+        """
+        stays = self.warm_models()
+        came = self.loaded_lately or any(each.key not in before for each in stays)
         stays_bytes = sum(each.size_bytes for each in stays)
-        limit = self.room.model_limit
         overflow_bytes = self.room.overflow_bytes
-        if gone and self.loaded_lately and len(stays) >= 1 and len(before) >= 1:
-            overflow_bytes = min(
-                overflow_bytes, stays_bytes + sum(each.size_bytes for each in gone)
-            )
+        if gone and stays and came:
+            gone_bytes = sum(each.size_bytes for each in gone)
+            overflow_bytes = min(overflow_bytes, stays_bytes + gone_bytes)
         if len(stays) > 1 and stays_bytes >= overflow_bytes:
             overflow_bytes = math.inf
         self.room = replace(
-            self.room, model_limit=max(limit, len(stays)), overflow_bytes=overflow_bytes
+            self.room,
+            model_limit=max(self.room.model_limit, len(stays)),
+            overflow_bytes=overflow_bytes,
         )
         self.loaded_lately = False

@@ -7,13 +7,14 @@ memory is listed every second or two, as models come and go without a word.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
 
 from services.balancer.backend import Backend, ModelState
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import ModelDescription, ServerReport
+from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import (
     Signal,
     needs_canary,
@@ -72,6 +73,8 @@ class HealthMonitor:
         self._limit_seconds = limit_seconds
         self._canary_limit_seconds = canary_limit_seconds
         self._listing_seconds = listing_seconds
+        self.suspect: Callable[[Backend, ModelState], None] = _ignore
+        """Called when a canary hangs; set by whoever cures that."""
         self._descriptions: dict[str, ModelDescription] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Event] = {}
@@ -192,9 +195,12 @@ class HealthMonitor:
         """Has a backend show that it can do something, if that is in doubt."""
         if not needs_canary(backend.standing, self._clock.monotonic()):
             return
+        if backend.loading_key is not None:
+            # Neither proof nor disproof: after the next check.
+            return
         busy = backend.in_flight_count > 0 and takes_requests(backend.standing)
         model = _canary_model(backend)
-        if model is None or busy or backend.loading_key is not None:
+        if model is None or busy:
             # What it has to do already shows as well whether it can.
             self._fleet.signal(backend, Signal.CANARY_SKIPPED)
             return
@@ -212,6 +218,8 @@ class HealthMonitor:
                 self._fleet.signal(backend, Signal.CANARY_SKIPPED)
             else:
                 self._fleet.signal(backend, Signal.CANARY_FAILED, failure.message)
+            if outcome == "timeout" and model.residency is Residency.WARM:
+                self.suspect(backend, model)
         else:
             self._fleet.signal(backend, Signal.CANARY_SUCCEEDED)
         self._metrics.count("balancer_canaries_total", backend.id, outcome)
@@ -291,6 +299,10 @@ def _canary_model(backend: Backend) -> ModelState | None:
     """Chooses what a canary asks of: a model in memory, as any other would be loaded for it."""
     idle = [each for each in backend.warm_models() if len(each.occupancies) < each.slot_count]
     return min(idle, key=lambda each: (not each.installed.only_embeds, each.key), default=None)
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 def _outcome(result: ServerReport | AttemptFailed) -> str:

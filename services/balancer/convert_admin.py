@@ -1,5 +1,7 @@
 """Requests of operators, and those about decisions and statistics, checked and turned into ours."""
 
+from dataclasses import replace
+
 from google.protobuf.duration_pb2 import Duration
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
@@ -77,18 +79,23 @@ def explain_subject(request: pb.ExplainRequest) -> GenerationRequest | Embedding
     """Reads what is to be explained: a request, or the id of a decision.
 
     Raises:
-        InvalidRequest: There is neither, or the request breaks rules; fields are named as in it.
+        InvalidRequest: There is neither, or the request breaks rules.
     """
-    match request.WhichOneof("subject"):
-        case "chat":
-            return chat_request(request.chat)
-        case "generate":
-            return generation_request(request.generate)
-        case "embed":
-            return embedding_request(request.embed)
-        case "decision_id" if request.decision_id:
-            return request.decision_id
-        case _:
-            raise InvalidRequest(
-                FieldViolation("subject", "Must be chat, generate, embed or decision_id.")
-            )
+    kind = request.WhichOneof("subject")
+    if kind is None or (kind == "decision_id" and not request.decision_id):
+        raise InvalidRequest(
+            FieldViolation("subject", "Must be chat, generate, embed or decision_id.")
+        )
+    try:
+        match kind:
+            case "chat":
+                return chat_request(request.chat)
+            case "generate":
+                return generation_request(request.generate)
+            case "embed":
+                return embedding_request(request.embed)
+            case _:
+                return request.decision_id
+    except InvalidRequest as error:
+        violations = (replace(each, field=f"{kind}.{each.field}") for each in error.violations)
+        raise InvalidRequest(*violations) from None

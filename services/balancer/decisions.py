@@ -26,7 +26,9 @@ class Decision:
         snapshot: The fleet as it was.
         queue: The requests before it, in order of service.
         demand: The request.
+        behind: The requests behind it.
         tie_breaks: The random numbers used.
+        quick: Whether only those were looked at that could be sent.
     """
 
     id: str
@@ -34,11 +36,20 @@ class Decision:
     snapshot: Snapshot
     queue: tuple[Demand, ...]
     demand: Demand
+    behind: tuple[Demand, ...]
     tie_breaks: Mapping[str, float]
+    quick: bool
 
     def assess(self) -> Assessment:
         """Makes the decision again."""
-        return assess(self.snapshot, self.queue, self.demand, self.tie_breaks)
+        return assess(
+            self.snapshot,
+            self.queue,
+            self.demand,
+            self.tie_breaks,
+            behind=self.behind,
+            quick=self.quick,
+        )
 
 
 class DecisionLog:
@@ -58,20 +69,23 @@ class DecisionLog:
     def keep(
         self,
         snapshot: Snapshot,
-        queue: Sequence[Demand],
-        demand: Demand,
+        order: Sequence[Demand],
+        position: int,
         tie_breaks: Mapping[str, float],
+        *,
+        quick: bool,
     ) -> Decision:
         """Keeps a decision.
 
         Args:
             snapshot: The fleet as it was.
-            queue: The requests before it, in order of service.
-            demand: The request.
+            order: The queue, in order of service.
+            position: Which of them was decided on.
             tie_breaks: The random numbers used.
+            quick: Whether only those were looked at that could be sent.
         """
         id_ = f"{self._prefix}-{next(self._numbers)}"
-        decision = self.make(snapshot, queue, demand, tie_breaks, id_)
+        decision = self.make(snapshot, order, position, tie_breaks, quick=quick, id_=id_)
         self._decisions[id_] = decision
         if len(self._decisions) > _KEPT_DECISIONS:
             self._decisions.popitem(last=False)
@@ -80,9 +94,11 @@ class DecisionLog:
     def make(
         self,
         snapshot: Snapshot,
-        queue: Sequence[Demand],
-        demand: Demand,
+        order: Sequence[Demand],
+        position: int,
         tie_breaks: Mapping[str, float],
+        *,
+        quick: bool = False,
         id_: str = "",
     ) -> Decision:
         """Makes a decision that is not kept; the arguments are those of `keep`."""
@@ -90,9 +106,11 @@ class DecisionLog:
             id=id_,
             decided_at=self._clock.now(),
             snapshot=snapshot,
-            queue=tuple(queue),
-            demand=demand,
+            queue=tuple(order[:position]),
+            demand=order[position],
+            behind=tuple(order[position + 1 :]),
             tie_breaks=tie_breaks,
+            quick=quick,
         )
 
     def find(self, decision_id: str) -> Decision:

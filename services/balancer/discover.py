@@ -172,8 +172,8 @@ class Discovery:
         endpoints = []
         for address in sorted(set(addresses)):
             bracketed = f"[{address}]" if ":" in address else address
-            # An address of one link only, which has a zone, is none that a URL can name.
-            with suppress(ValueError):
+            # One that is valid on one link only is followed by the link's name, unlike in URLs.
+            if "%" not in address:
                 endpoints.append(parse_endpoint(f"http://{bracketed}:{port}"))
         await self._follow(self._name, endpoints)
 

@@ -5,7 +5,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,9 +20,8 @@ from services.balancer.embed_batches import Batches, Piece, warm_slot_count
 from services.balancer.embed_calls import Answer, Calls, Order
 from services.balancer.embed_rejections import TextRejected, embed_apart
 from services.balancer.fleet import Fleet
-from services.balancer.scheduler import Scheduler
 
-__all__ = ["Embedder", "embed"]
+__all__ = ["Embedder"]
 
 # So many pieces of a request, or twice the slots, are in the queue at a time: enough for the
 # planner to see how much there is, and not so many that one request fills the queue.
@@ -63,17 +61,6 @@ class Embedder:
                 raise _rejection(request, rejected) from rejected
             finally:
                 await self._batches.withdraw(embedding.pieces)
-
-
-_embedders: WeakKeyDictionary[Scheduler, Embedder] = WeakKeyDictionary()
-
-
-async def embed(dispatcher: Dispatcher, request: EmbeddingRequest) -> EmbeddingResult:
-    """Embeds texts with the embedder of a dispatcher; see `Embedder.embed`."""
-    embedder = _embedders.get(dispatcher.scheduler)
-    if embedder is None:
-        embedder = _embedders[dispatcher.scheduler] = Embedder(dispatcher)
-    return await embedder.embed(request)
 
 
 class _Embedding:
@@ -253,6 +240,4 @@ def _described_dimension(fleet: Fleet, key: str, digest: str) -> int:
 
 def _rejection(request: EmbeddingRequest, rejected: TextRejected) -> BackendRejectedRequest:
     index = request.texts.index(rejected.text)
-    error = BackendRejectedRequest(request.model, f"texts[{index}]: {rejected.message}")
-    error.metadata |= {"text_index": str(index), "backend_message": rejected.message}
-    return error
+    return BackendRejectedRequest(request.model, rejected.message, text_index=index)

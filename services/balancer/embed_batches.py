@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from services.balancer.attempts import Attempt
-from services.balancer.backend import Occupancy
 from services.balancer.core.batches import (
     MAXIMUM_TEXTS,
     Limits,
@@ -108,7 +107,6 @@ class Batches:
         self._fleet = dispatcher.fleet
         self._scheduler = dispatcher.scheduler
         self._clock = dispatcher.clock
-        self._metrics = dispatcher.equipment.metrics
         self._calls = calls
         self._waiting: dict[_Key, dict[int, Piece]] = {}
 
@@ -190,26 +188,20 @@ class Batches:
         if found:
             limits = self._limits(first, found)
             places, batch.texts = join(first.texts, [each.texts for each in found], limits)
-            for place in places:
-                self._take_along(batch, found[place])
-            if places:
-                self._enlarge(attempt, first.demand, [each.demand for each in batch.joined])
+            taken = [found[place] for place in places]
+            for piece in taken:
+                self._take_along(batch, piece)
+            attempt.take_along([piece.demand for piece in taken])
         return batch.texts
 
     def _next_in_line(self, first: Piece, attempt: Attempt) -> list[Piece]:
         waiting = self._waiting.get(first.key)
         if not waiting:
             return []
-        # Some may have been given slots of their own just now, and not know it yet.
-        served = {
-            occupancy.demand.id
-            for backend in self._fleet.backends.values()
-            for occupancy in backend.occupancies()
-        }
         demands = [
             piece.demand
             for number, piece in waiting.items()
-            if number not in served and attempt.backend.id not in piece.demand.tried
+            if self._scheduler.is_waiting(number) and attempt.backend.id not in piece.demand.tried
         ]
         now = self._clock.monotonic()
         limit = self._fleet.policy.walk_limit
@@ -230,25 +222,13 @@ class Batches:
 
     def _take_along(self, batch: _Batch, piece: Piece) -> None:
         self._forget(piece)
+        self._scheduler.withdraw(piece.demand.id)
         own = piece.batch
         if own is not None and own.task is not None:
             own.task.cancel()
         piece.batch = batch
         batch.members.append(piece)
         batch.joined.append(piece)
-        now, demand = self._clock.monotonic(), piece.demand
-        self._scheduler.shares.serve(demand, now)
-        self._metrics.observe(
-            "balancer_queue_wait_seconds", now - demand.arrived_at, demand.priority.label
-        )
-
-    def _enlarge(self, attempt: Attempt, demand: Demand, joined: Sequence[Demand]) -> None:
-        """Lets the planner know how much the slot has been given."""
-        occupancy = next(
-            (each for each in attempt.backend.occupancies() if each.demand.id == demand.id), None
-        )
-        if occupancy is not None:
-            _enlarge_occupancy(self._fleet, occupancy, joined)
 
     # What becomes of it.
 
@@ -284,23 +264,6 @@ class Batches:
                 _tell([piece], error)
             else:
                 self.submit(piece)
-
-
-def _enlarge_occupancy(fleet: Fleet, occupancy: Occupancy, joined: Sequence[Demand]) -> None:
-    model = occupancy.model
-    tokens = sum(each.prompt_token_count for each in joined)
-    added = tokens - occupancy.demand.prompt_token_count
-    seconds = added / fleet.estimates.prefill_rate(
-        occupancy.backend.id, model.placement_key, occupancy.began_at
-    )
-    occupancy.demand = replace(
-        occupancy.demand,
-        prompt_token_count=tokens,
-        text_count=sum(each.text_count for each in joined),
-    )
-    occupancy.predicted_first_token_at += seconds
-    occupancy.predicted_end += seconds
-    model.view = None
 
 
 def _hear(answer: asyncio.Future[Answer]) -> None:

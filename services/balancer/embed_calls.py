@@ -119,7 +119,6 @@ class Calls:
         self._durations = CallDurations()
         self._budget = RatioBudget(ratio=_HEDGE_RATIO, burst=_HEDGE_BURST)
         self.dimensions = Dimensions()
-        self.hedge_counts = dict.fromkeys(HedgeOutcome, 0)
 
     def character_limit(self, demand: Demand, texts: Sequence[str]) -> float:
         """Returns how many characters may travel together.
@@ -274,7 +273,7 @@ class Calls:
         return self._fleet.model_of(attempt.backend, order.demand.model_key).placement_key
 
     def _count(self, outcome: HedgeOutcome) -> None:
-        self.hedge_counts[outcome] += 1
+        self._dispatcher.equipment.metrics.count("balancer_hedges_total", outcome.value)
 
 
 async def _end(task: asyncio.Task[Answer] | asyncio.Task[Answer | None]) -> None:

@@ -42,6 +42,19 @@ class _Typical:
     output_tokens: DecayedMean = field(default_factory=DecayedMean)
 
 
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """A load by another replica: which model, since when and how long it may take."""
+
+    model_key: str
+    began_at: float
+    until: float
+
+    def expected_end(self, now: float) -> float:
+        """Says when it may end; one that is late will be later still."""
+        return max(self.until, now + _LATE_RATIO * (now - self.began_at))
+
+
 class FleetViews:
     """The backends with what was learned of them, as the planner is to see them.
 
@@ -65,6 +78,7 @@ class FleetViews:
         self.yielding: frozenset[tuple[str, str]] = frozenset()
         """What the last full plan leaves to fall idle; set by whoever plans."""
         self._typical = _Typical()
+        self._elsewhere: dict[str, _Elsewhere] = {}
         self._unload_seconds = DecayedMean()
         self._prior_unload_seconds = policy.unload_seconds
 
@@ -105,10 +119,9 @@ class FleetViews:
     def _view(self, backend: Backend, now: float, *, kept_in: bool) -> BackendView:
         standing, states = backend.standing, backend.models
         loading_key, loading_until = backend.loading_key, backend.loading_until
-        elsewhere_key = self._reservations.is_loading_elsewhere(backend.id)
-        if loading_key is None and elsewhere_key is not None:
-            loading_key = elsewhere_key
-            loading_until = self._loaded_elsewhere_at(backend, elsewhere_key, now)
+        elsewhere = self._elsewhere.get(backend.id)
+        if loading_key is None and elsewhere is not None:
+            loading_key, loading_until = elsewhere.model_key, elsewhere.expected_end(now)
         stamp = (
             standing,
             states,
@@ -150,13 +163,21 @@ class FleetViews:
         busy = [each.predicted_end for each in state.occupancies.values()]
         if self._reservations.shared:
             busy += self._busy_elsewhere(backend, state, now)
+        residency, ready_at = state.residency, state.ready_at
+        elsewhere = self._elsewhere.get(backend.id)
+        if (
+            residency is Residency.INSTALLED
+            and elsewhere is not None
+            and elsewhere.model_key == state.key
+        ):
+            residency, ready_at = Residency.LOADING, elsewhere.expected_end(now)
         state.view = ModelView(
             digest=state.installed.digest,
             capabilities=description.capabilities,
-            residency=state.residency,
+            residency=residency,
             slot_count=state.slot_count,
             busy_until=tuple(busy),
-            ready_at=state.ready_at,
+            ready_at=ready_at,
             context_token_count=state.context_token_count,
             maximum_context_token_count=state.maximum_context_token_count,
             size_bytes=state.size_bytes,
@@ -174,16 +195,6 @@ class FleetViews:
         )
         return state.view
 
-    def _loaded_elsewhere_at(self, backend: Backend, model_key: str, now: float) -> float:
-        """Says when what another replica loads may be there: nobody knows how long it has been."""
-        state = (backend.models or {}).get(model_key)
-        if state is None:
-            return now
-        seconds = self.estimates.load_seconds(
-            backend.id, state.placement_key, state.size_bytes, now
-        )
-        return now + seconds
-
     def _busy_elsewhere(self, backend: Backend, state: ModelState, now: float) -> list[float]:
         """Says of the slots that other replicas hold when they may be free: nobody knows."""
         usable = self._reservations.usable_slots(backend.id, state.key, state.slot_count)
@@ -191,6 +202,34 @@ class FleetViews:
         if not others:
             return []
         return [now + self._typical_service(backend, state.placement_key, 1, now)] * others
+
+    def note_others(self) -> list[Backend]:
+        """Notes what other replicas do.
+
+        Returns:
+            Where one of them has begun or ended a load, so that other models are in memory there.
+        """
+        self.forget_views()
+        now = self._clock.monotonic()
+        changed = []
+        for backend in self.backends.values():
+            key = self._reservations.is_loading_elsewhere(backend.id)
+            before = self._elsewhere.get(backend.id)
+            if key == (before and before.model_key):
+                continue
+            changed.append(backend)
+            if key is None:
+                del self._elsewhere[backend.id]
+            else:
+                seconds = self._load_seconds(backend, key, now)
+                self._elsewhere[backend.id] = _Elsewhere(key, now, now + seconds)
+        return changed
+
+    def _load_seconds(self, backend: Backend, model_key: str, now: float) -> float:
+        state = (backend.models or {}).get(model_key)
+        if state is None:
+            return 0.0
+        return self.estimates.load_seconds(backend.id, state.placement_key, state.size_bytes, now)
 
     def forget_views(self) -> None:
         """Has the planner be shown everything anew."""

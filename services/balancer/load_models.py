@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from services.balancer.backend import Backend, ModelState
+from services.balancer.claim_loads import claimed
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import LoadedModel
 from services.balancer.core.names import model_key
@@ -169,7 +170,8 @@ class ModelLoader:
             # What is only kept in memory is not in use for that.
             state.used_at = state.load_began_at
         leaving = tuple(self._unloads.get(backend.id, {}).values())
-        load = self._load(backend, state, victims, leaving, order)
+        absent = [each for each in models.values() if each.residency is Residency.INSTALLED]
+        load = self._load(backend, state, victims, leaving, absent, order)
         task = asyncio.get_running_loop().create_task(load)
         self._loads[backend.id] = task
         task.add_done_callback(partial(self._settle, backend, state, victims, order))
@@ -218,6 +220,7 @@ class ModelLoader:
         state: ModelState,
         victims: Sequence[ModelState],
         leaving: Sequence[asyncio.Task[bool]],
+        absent: Sequence[ModelState],
         order: LoadOrder,
     ) -> LoadResult:
         if leaving:
@@ -225,13 +228,17 @@ class ModelLoader:
             await asyncio.wait(leaving)
         if not self._reservations.shared:
             return await self._try_load(backend, state, victims, order)
-        token = await self._reservations.take_load(backend.id, state.key)
-        if token is None:
-            return NotLoaded("another replica of the balancer loads there")
-        try:
+        async with claimed(self._reservations, backend.id, state, victims) as obstacle:
+            if obstacle:
+                return NotLoaded(obstacle)
+            # What others have loaded a moment ago.
+            asked_at, listed = self._clock.monotonic(), await self._list(backend) or ()
+            found = state.find(listed)
+            if found is not None and found.context_token_count >= order.context_token_count:
+                return Loaded(0.0, listed, asked_at)
+            if any(each.find(listed) is not None for each in absent):
+                return NotLoaded("other models are in memory there than the order counted on")
             return await self._try_load(backend, state, victims, order)
-        finally:
-            self._reservations.release(token)
 
     async def _try_load(
         self, backend: Backend, state: ModelState, victims: Sequence[ModelState], order: LoadOrder
@@ -315,6 +322,10 @@ class ModelLoader:
             fleet.note_loaded(backend, result.listed, result.asked_at)
             if 0 < state.context_token_count < asked:
                 state.context_limit = state.context_token_count
+        if state.residency is not Residency.WARM and backend.warm_models():
+            # Pushed out again by another model: they do not fit together, which is known now.
+            state.load_barred_until = state.settled_at + _CONFLICT_BAR_SECONDS
+            return
         if state.residency is not Residency.WARM:
             text = "the model is not in memory after it was loaded"
             failure = AttemptFailed(FailureKind.BROKEN_REPLY, text)

@@ -21,6 +21,7 @@ CHECK_OUTCOMES = ("success", "error", "timeout")
 
 REQUEST_OUTCOMES = ("success", "error", "cancelled", "deadline", "refused")
 LOAD_CAUSES = ("demand", "pin", "operator", "cure")
+HEDGE_OUTCOMES = ("won", "lost", "unspent")
 STALL_OUTCOMES = ("cleared", "cured", "hung")
 
 _BACKEND = "configured backends by host and port, at most 64"
@@ -168,6 +169,15 @@ CATALOGUE = (
         {},
     ),
     Metric(
+        "balancer_hedges_total",
+        MetricKind.COUNTER,
+        "Calls for vectors that were late, by what came of asking a second backend.",
+        {
+            "outcome": "won (it answered first), lost, unspent (it was not asked for want of a "
+            "free slot, or of budget)",
+        },
+    ),
+    Metric(
         "balancer_retry_budget_ratio",
         MetricKind.GAUGE,
         "Share of the retry budget that is left.",
@@ -203,6 +213,8 @@ def create_series(metrics: Metrics) -> None:
         metrics.set_gauge("balancer_queue_waiting", 0, priority.label)
     for cause in LOAD_CAUSES:
         metrics.count("balancer_model_loads_total", cause, amount=0)
+    for outcome in HEDGE_OUTCOMES:
+        metrics.count("balancer_hedges_total", outcome, amount=0)
     for outcome in STALL_OUTCOMES:
         metrics.count("balancer_stalls_total", outcome, amount=0)
     metrics.set_gauge("balancer_retry_budget_ratio", 1)

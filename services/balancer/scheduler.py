@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from services.balancer.backend import Backend
 from services.balancer.core.admission import (
     Full,
     QueueLimit,
@@ -89,6 +90,8 @@ class Scheduler:
         self.shares = FairShares()
         self.begin_load: Callable[[LoadOrder], object] = _ignore
         """Called for each model to be loaded; set by whoever loads."""
+        self.look: Callable[[Backend], object] = _ignore
+        """Called where others have changed what is in memory; set by whoever lists it."""
         self._waiting: dict[int, Ticket] = {}
         self._last_failures: dict[int, str] = {}
         self._ids = itertools.count(1)
@@ -153,6 +156,18 @@ class Scheduler:
             self._waiting.pop(demand.id, None)
             self._last_failures.pop(demand.id, None)
 
+    def is_waiting(self, number: int) -> bool:
+        """Tells whether a request is in the queue and no slot has been found for it yet."""
+        ticket = self._waiting.get(number)
+        return ticket is not None and not ticket.claiming and not ticket.granted.done()
+
+    def withdraw(self, number: int) -> None:
+        """Takes a request that `is_waiting` out of the queue, because it is served otherwise.
+
+        Whoever waits for its slot has to be cancelled.
+        """
+        del self._waiting[number]
+
     def release(self, grant: Grant) -> None:
         """Gives a slot back."""
         if grant.token is not None:
@@ -166,8 +181,9 @@ class Scheduler:
             asyncio.get_running_loop().call_soon(self._replan)
 
     def _note_others(self) -> None:
-        """Another replica has given a slot back, or taken one."""
-        self._fleet.forget_views()
+        """Another replica has given a slot back, or taken one, or loads a model."""
+        for backend in self._fleet.note_others():
+            self.look(backend)
         self.wake()
 
     def _replan(self) -> None:
@@ -201,7 +217,11 @@ class Scheduler:
 
     def assess(self, demand: Demand) -> tuple[Decision, Assessment]:
         """Says what would become of a request now, without giving it anything."""
-        decision = self.decisions.make(self._fleet.snapshot(), self._order(), demand, {})
+        order = self._order(demand)
+        if demand not in order:
+            # So far behind that nobody looks at it yet.
+            order.append(demand)
+        decision = self.decisions.make(self._fleet.snapshot(), order, order.index(demand), {})
         return decision, decision.assess()
 
     # Admission.
@@ -251,8 +271,9 @@ class Scheduler:
 
     # Planning.
 
-    def _order(self) -> list[Demand]:
+    def _order(self, *hypothetical: Demand) -> list[Demand]:
         waiting = [each.demand for each in self._waiting.values() if not each.claiming]
+        waiting += hypothetical
         if len(waiting) < 2:
             return waiting
         now = self._clock.monotonic()
@@ -267,7 +288,7 @@ class Scheduler:
         made = plan(snapshot, order, tie_breaks, quick=quick)
         self._fleet.yielding = made.yielding
         for placement in made.placements:
-            self._apply(placement, snapshot, order, tie_breaks)
+            self._apply(placement, snapshot, order, tie_breaks, quick=quick)
         self._order_loads(made)
 
     def _order_loads(self, made: Plan) -> None:
@@ -282,6 +303,8 @@ class Scheduler:
         snapshot: Snapshot,
         order: list[Demand],
         tie_breaks: dict[str, float],
+        *,
+        quick: bool,
     ) -> None:
         ticket = self._waiting[placement.demand.id]
         if ticket.granted.done():
@@ -292,8 +315,8 @@ class Scheduler:
         if placement.outcome is Outcome.EXHAUSTED or homeless:
             self._end(ticket, self._exhausted(ticket.demand))
         elif placement.outcome is Outcome.DISPATCHED:
-            before = order[: placement.position]
-            decision = self.decisions.keep(snapshot, before, placement.demand, tie_breaks)
+            position = placement.position
+            decision = self.decisions.keep(snapshot, order, position, tie_breaks, quick=quick)
             self._dispatch(ticket, placement, decision.id)
         elif placement.terms is not None and unreachable(
             ticket.demand, placement.terms.first_token, snapshot.now

@@ -3,8 +3,9 @@
 # The generic types of grpc exist in its type stubs only.
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -17,9 +18,10 @@ from services.balancer.core.requests import EmbeddingRequest
 from services.balancer.core.shares import Reservations
 from services.balancer.demands import embedding_demand, generation_demand
 from services.balancer.dispatch import Dispatcher
-from services.balancer.embed import embed
+from services.balancer.embed import Embedder
 from services.balancer.explain import decision_message
 from services.balancer.generate import generate
+from services.common.errors import ShuttingDown
 
 __all__ = ["BalancerServicer"]
 
@@ -39,9 +41,15 @@ class BalancerServicer(BalancerServiceServicer):
         self, dispatcher: Dispatcher, monitor: HealthMonitor, reservations: Reservations
     ) -> None:
         self._dispatcher = dispatcher
+        self._embedder = Embedder(dispatcher)
         self._fleet = dispatcher.fleet
         self._monitor = monitor
         self._reservations = reservations
+        self._ending = asyncio.Event()
+
+    def end_watches(self) -> None:
+        """Ends the calls that would never end by themselves, lest the end of the service wait."""
+        self._ending.set()
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
@@ -64,7 +72,7 @@ class BalancerServicer(BalancerServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Turns texts into vectors."""
         parsed = convert.embedding_request(request)
-        return convert.embed_response(await embed(self._dispatcher, parsed))
+        return convert.embed_response(await self._embedder.embed(parsed))
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
@@ -83,9 +91,12 @@ class BalancerServicer(BalancerServiceServicer):
     ) -> AsyncIterator[pb.WatchStatsResponse]:
         """Reports them again and again."""
         interval_seconds = convert_admin.watch_interval_seconds(request)
-        while True:
+        while not self._ending.is_set():
             yield pb.WatchStatsResponse(stats=self._stats())
-            await self._dispatcher.clock.sleep(interval_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_seconds):
+                    await self._ending.wait()
+        raise ShuttingDown
 
     def _stats(self) -> pb.GetStatsResponse:
         return report.fleet_stats(self._dispatcher.equipment, self._reservations)

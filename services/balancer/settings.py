@@ -8,6 +8,7 @@ from services.common.settings import (
     byte_size,
     comma_separated,
     duration_seconds,
+    host_and_port,
     integer,
     setting,
     text,
@@ -76,6 +77,10 @@ def parse_endpoint(value: str) -> Endpoint:
     )
 
 
+def _address_or_none(value: str) -> str:
+    return host_and_port(value) if value.strip() else ""
+
+
 def _context_class(value: str) -> int:
     return integer(256, 2**21)(value)
 
@@ -96,7 +101,7 @@ class BalancerSettings(CommonSettings):
         default="",
     )
     backends_dns_name: str = setting(
-        text,
+        _address_or_none,
         "Host name and port, for example ollama.internal:11434, each of whose addresses is a "
         "further Ollama server; looked up every 10 s. Empty for none.",
         default="",

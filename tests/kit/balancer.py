@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -308,8 +308,8 @@ async def served_alone(*urls: str, **fields: Any) -> AsyncIterator[tuple[Any, An
     settings = BalancerSettings(
         backends=tuple(parse_endpoint(url) for url in urls), drain_delay_seconds=0.0, **fields
     )
-    async with (
-        start(settings, runtime) as running,
-        grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel,
-    ):
+    async with AsyncExitStack() as clients, start(settings, runtime) as running:
+        channel = await clients.enter_async_context(
+            grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
+        )
         yield BalancerServiceStub(channel), BalancerAdminServiceStub(channel)

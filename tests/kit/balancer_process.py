@@ -99,9 +99,7 @@ class BalancerProcess:
         await self._opened.enter_async_context(channel)
         self.stub = pb_grpc.BalancerServiceStub(channel)
         self.admin = pb_grpc.BalancerAdminServiceStub(channel)
-        await self.stub.GetStats(
-            pb.GetStatsRequest(), wait_for_ready=True, timeout=_START_SECONDS
-        )
+        await self.stub.GetStats(pb.GetStatsRequest(), wait_for_ready=True, timeout=_START_SECONDS)
 
     async def stats(self) -> pb.GetStatsResponse:
         """Asks for its statistics."""
@@ -167,9 +165,7 @@ async def fleet_of_processes(
         profile: What models they have.
         options: Their further command line.
     """
-    backends = [
-        StandinProcess(free_port(), f"--profile={profile}", *options) for _ in range(count)
-    ]
+    backends = [StandinProcess(free_port(), f"--profile={profile}", *options) for _ in range(count)]
     async with asyncio.TaskGroup() as group:
         for backend in backends:
             stack.push_async_callback(backend.kill)

@@ -1,5 +1,6 @@
 """Requests for text, and what is read of their streams."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from services.common.errors import RelayedError
 from services.common.status import error_from_call
 from tests.kit.standin import CHAT_MODEL
 
-__all__ = ["PROMPT", "chat", "generation", "kinds", "read", "text_of", "unrelated"]
+__all__ = ["PROMPT", "chat", "generation", "kinds", "read", "read_all", "text_of", "unrelated"]
 
 PROMPT = (
     "Sources:\n[1] The llama carries two baskets. A basket is called a pannier.\n\n"
@@ -44,6 +45,13 @@ async def read(call: Any) -> tuple[list[Any], RelayedError | None]:
     except grpc.aio.AioRpcError as error:
         return events, error_from_call(error)
     return events, None
+
+
+async def read_all(*calls: Any) -> list[tuple[list[Any], RelayedError | None]]:
+    """Reads streams at the same time, so that no backend is left out that has nothing to do."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(read(call)) for call in calls]
+    return [task.result() for task in tasks]
 
 
 def kinds(events: Sequence[Any]) -> list[str]:

@@ -11,6 +11,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from weakref import WeakSet
 
 import aiohttp
 import httpx
@@ -54,6 +55,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             auto_decompress=False,
             trust_env=False,
         )
+        self._replies: WeakSet[aiohttp.ClientResponse] = WeakSet()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request and returns as soon as the head of the reply is there."""
@@ -70,6 +72,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     total=None, connect=limits.get("connect"), sock_read=limits.get("read")
                 ),
             )
+        self._replies.add(reply)
         return httpx.Response(
             reply.status,
             headers=reply.raw_headers,
@@ -78,7 +81,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Closes all connections; whoever still reads from one hears of it."""
+        for reply in self._replies:
+            # aiohttp itself would leave them waiting.
+            reply.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
         await self._session.close()
 
 

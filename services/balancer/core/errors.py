@@ -132,15 +132,21 @@ class BackendRejectedRequest(ServiceError):
     Args:
         model: The name asked for.
         backend_message: What the backend said.
+        text_index: Place of the text at fault among those to be embedded; None where the whole
+            request is.
     """
 
     reason = "BACKEND_REJECTED_REQUEST"
     code = StatusCode.INVALID_ARGUMENT
 
-    def __init__(self, model: str, backend_message: str) -> None:
+    def __init__(self, model: str, backend_message: str, *, text_index: int | None = None) -> None:
+        metadata = {"model": model, "backend_message": backend_message}
+        subject = "this request"
+        if text_index is not None:
+            metadata["text_index"] = str(text_index)
+            subject = f"texts[{text_index}]"
         super().__init__(
-            f"The model {model} cannot take this request: {backend_message}",
-            metadata={"model": model, "backend_message": backend_message},
+            f"The model {model} cannot take {subject}: {backend_message}", metadata=metadata
         )
 
 

@@ -10,9 +10,15 @@ __all__ = ["Estimates"]
 # Priors, of a model of 5 GB on a middling graphics card: reading is bound by arithmetic and
 # generating by memory, both in proportion to the weights; loading, by the disk.
 _PRIOR_SIZE_BYTES = 5e9
+# Small models are not quicker in proportion: other costs than reading weights come to the fore.
+_SMALLEST_PRIOR_BYTES = 1e9
 _PRIOR_PROMPT_TOKEN_SECONDS = 1.0 / 2500.0
 _PRIOR_OUTPUT_TOKEN_SECONDS = 1.0 / 60.0
 _PRIOR_OVERHEAD_SECONDS = 0.01
+# A request to a loaded model costs this at most besides its tokens. Without a limit, calls of much
+# the same length could all be laid to it, and the next long one would come as a surprise.
+_LONGEST_OVERHEAD_SECONDS = 0.1
+_LARGEST_OVERHEAD_SHARE = 0.8
 _PRIOR_LOAD_START_SECONDS = 1.0
 _PRIOR_LOAD_BYTES_PER_SECOND = 1e9
 _PRIOR_CHARACTERS_PER_TOKEN = 4.0
@@ -65,7 +71,7 @@ class Estimates:
         if size_bytes <= 0:
             return
         size = min(max(size_bytes, _SMALLEST_MODEL_BYTES), _LARGEST_MODEL_BYTES)
-        size_log = math.log(size / _PRIOR_SIZE_BYTES)
+        size_log = math.log(max(size, _SMALLEST_PRIOR_BYTES) / _PRIOR_SIZE_BYTES)
         if self._size_logs.get(model) != size_log:
             self._size_logs[model] = size_log
             self._prompt_token.solve()
@@ -289,10 +295,11 @@ class Estimates:
         expected = self._reading_log(key, token_count, now)
         overhead = self._overhead.expected(*key, now)
         prompt_token = self._prompt_token.expected(*key, now)
-        share = min(max(math.exp(overhead - expected), 1e-3), 1.0 - 1e-3)
+        share = min(max(math.exp(overhead - expected), 1e-3), _LARGEST_OVERHEAD_SHARE)
         excess = seconds_log - expected
         self._prompt_token.note(*key, prompt_token + excess, now, weight=1.0 - share)
-        self._overhead.note(*key, overhead + excess, now, weight=share)
+        longest = math.log(_LONGEST_OVERHEAD_SECONDS)
+        self._overhead.note(*key, min(overhead + excess, longest), now, weight=share)
 
     def _reading_log(self, key: tuple[str, str], token_count: int, now: float) -> float:
         reading = token_count * math.exp(self._prompt_token.expected(*key, now))

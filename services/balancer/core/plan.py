@@ -63,19 +63,28 @@ def plan(
 
 
 def assess(
-    snapshot: Snapshot, queue: Sequence[Demand], demand: Demand, tie_breaks: Mapping[str, float]
+    snapshot: Snapshot,
+    queue: Sequence[Demand],
+    demand: Demand,
+    tie_breaks: Mapping[str, float],
+    *,
+    behind: Sequence[Demand] = (),
+    quick: bool = False,
 ) -> Assessment:
-    """Plans for a queue with one more request at its end, and says what that one would cost where.
+    """Plans for a queue up to one request, and says what that one would cost where.
 
     Args:
         snapshot: The fleet.
         queue: The requests before it, in order of service.
         demand: The request.
         tie_breaks: A random number per backend id.
+        behind: The requests behind it; which models they want matters.
+        quick: As for `plan`.
     """
-    walk = _Walk(snapshot, [*queue, demand], tie_breaks, quick=False)
+    walk = _Walk(snapshot, [*queue, demand, *behind], tie_breaks, quick=quick)
     for position, each in enumerate(queue):
-        walk.place(each, position)
+        if not quick or walk.could_start(each):
+            walk.place(each, position)
     candidates = {bench.view.id: walk.weigh(bench, demand) for bench in walk.benches}
     return Assessment(candidates=candidates, placement=walk.place(demand, len(queue)))
 

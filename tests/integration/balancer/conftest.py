@@ -32,7 +32,6 @@ class Balancer:
     """A balancer with a client."""
 
     stub: pb_grpc.BalancerServiceStub
-    admin: pb_grpc.BalancerAdminServiceStub
     runtime: Runtime
     spans: Spans
     grpc_port: int
@@ -73,7 +72,6 @@ async def running_balancer(*urls: str, **fields) -> AsyncIterator[Balancer]:
     ):
         yield Balancer(
             pb_grpc.BalancerServiceStub(channel),
-            pb_grpc.BalancerAdminServiceStub(channel),
             runtime,
             spans,
             running.grpc_port,

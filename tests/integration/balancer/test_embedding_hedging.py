@@ -45,6 +45,13 @@ def hang_on(backends, text):
     return hanging
 
 
+def hedges(balancer):
+    return tuple(
+        balancer.value("balancer_hedges_total", outcome=outcome)
+        for outcome in ("won", "lost", "unspent")
+    )
+
+
 def calls_with(backends, text):
     return sum(text in call for backend in backends for call in backend.calls)
 
@@ -72,6 +79,7 @@ async def test_a_call_that_hangs_is_answered_by_another_backend(run_balancer, sc
         operation="embed",
         outcome="cancelled",
     )
+    assert hedges(balancer) == (1, 0, 0)
 
 
 async def test_the_first_answer_wins_and_the_loser_is_cancelled(run_balancer, scripted):
@@ -95,6 +103,7 @@ async def test_the_first_answer_wins_and_the_loser_is_cancelled(run_balancer, sc
     first_may_go.set()
     assert (await call).backend_id == came[0].backend_id
     await eventually(lambda: came[1].abandoned_count == 1)
+    assert hedges(balancer) == (0, 1, 0)
     stats = await balancer.stats()
     assert [each.in_flight_count for each in stats.backends] == [0, 0]
 
@@ -119,6 +128,7 @@ async def test_a_backend_that_is_busy_is_not_asked(run_balancer, scripted):
     assert [number_of(await call) for call in calls] == [555, 556]
     assert calls_with(backends, "text number 555") == 1
     assert calls_with(backends, "text number 556") == 1
+    assert hedges(balancer)[:2] == (0, 0)
 
 
 async def test_a_second_attempt_that_fails_costs_nothing(run_balancer, scripted):
@@ -126,14 +136,17 @@ async def test_a_second_attempt_that_fails_costs_nothing(run_balancer, scripted)
     balancer = await run_balancer(*(backend.url for backend in backends))
     await learn(balancer)
     came = []
+    second_came = asyncio.Event()
 
     def before(backend):
         async def wait(texts):
             came.append(backend)
             if len(came) == 1:
-                await asyncio.sleep(0.2)
+                await second_came.wait()
+                await asyncio.sleep(0.05)
             else:
                 backend.vectors = lambda texts: []
+                second_came.set()
 
         return wait
 
@@ -143,6 +156,7 @@ async def test_a_second_attempt_that_fails_costs_nothing(run_balancer, scripted)
     assert number_of(response) == 555
     assert response.backend_id == came[0].backend_id
     assert len(came) == 2
+    assert hedges(balancer) == (0, 1, 0)
     stats = await balancer.stats()
     assert stats.fleet.retry_count == stats.fleet.failure_count == 0
 
@@ -158,17 +172,22 @@ async def test_no_more_than_one_call_in_twenty_is_made_twice(run_balancer, scrip
         await balancer.stub.Embed(request_for(number))
     made = sum(len(backend.calls) for backend in backends)
     # 140 calls have come in the window of the budget, and one is given.
-    assert 41 <= made <= 40 + 0.05 * 140 + 1
+    assert made <= 40 + 0.05 * 140 + 1
 
 
 async def test_without_budget_a_late_call_is_waited_for(run_balancer, scripted, monkeypatch):
     monkeypatch.setattr("services.balancer.embed_calls._HEDGE_RATIO", 0.0)
-    backends = [EmbeddingBackend(await scripted()) for _ in range(2)]
+    backends = [EmbeddingBackend(await scripted()) for _ in range(3)]
     balancer = await run_balancer(*(backend.url for backend in backends))
     await learn(balancer, 100)
+    # One is given beside the budget.
+    hanging = hang_on(backends, "text number 555")
+    assert number_of(await balancer.stub.Embed(request_for(555))) == 555
+    assert calls_with(backends, "text number 555") == 2
+    await eventually(lambda: hanging[0].abandoned_count == 1)
     for backend in backends:
-        backend.calls.clear()
-        backend.call_seconds = 0.1
-    for number in range(500, 503):
+        backend.call_seconds = 0.3
+    for number in (556, 557):
         assert number_of(await balancer.stub.Embed(request_for(number))) == number
-    assert sum(len(backend.calls) for backend in backends) == 3 + 1
+        assert calls_with(backends, f"text number {number}") == 1
+    assert hedges(balancer)[:2] == (1, 0)

@@ -8,7 +8,7 @@ from aiohttp import web
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.common.v1 import generation_pb2
 from services.common.errors import StatusCode
-from tests.kit.generations import chat, generation, kinds, read, text_of, unrelated
+from tests.kit.generations import chat, generation, kinds, read, read_all, text_of, unrelated
 from tests.kit.rpc import error_of
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, eventually, running_standins
 
@@ -89,10 +89,9 @@ async def test_a_failure_before_the_first_token_is_made_good_elsewhere(
     async with warm_standins(2) as (faulty, sound):
         await faulty.order_fault(count=1, **fault)
         balancer = await run_balancer(faulty.url, sound.url)
+        calls = (balancer.stub.Generate(generation(unrelated(number))) for number in range(2))
         seen = []
-        # One of two requests goes to the one that failed nothing yet.
-        for number in range(2):
-            events, error = await read(balancer.stub.Generate(generation(unrelated(number))))
+        for events, error in await read_all(*calls):
             assert error is None
             assert kinds(events).count("started") == 1
             seen.append(events[0].started)
@@ -111,9 +110,9 @@ async def test_a_silent_backend_is_given_up_after_the_first_token_limit(
     async with warm_standins(2) as (silent, sound):
         await silent.order_fault(hang=True, count=1)
         balancer = await run_balancer(silent.url, sound.url, first_token_limit_seconds=0.3)
+        calls = (balancer.stub.Generate(generation(unrelated(number))) for number in range(2))
         attempt_counts = []
-        for number in range(2):
-            events, error = await read(balancer.stub.Generate(generation(unrelated(number))))
+        for events, error in await read_all(*calls):
             assert error is None
             attempt_counts.append(events[0].started.attempt_count)
         # The server noticed that nobody waits any more.
@@ -236,8 +235,8 @@ async def test_an_empty_reply_is_tried_elsewhere(run_balancer, scripted):
         body=b'{"response":"","done":true,"done_reason":"stop"}\n'
     )
     balancer = await run_balancer(empty.url, good.url)
-    for number in range(2):
-        events, error = await read(balancer.stub.Generate(generation(unrelated(number), "m")))
+    calls = (balancer.stub.Generate(generation(unrelated(number), "m")) for number in range(2))
+    for events, error in await read_all(*calls):
         assert error is None
         assert kinds(events) == ["started", "completed"]
         assert events[0].started.backend_id == good.backend_id
@@ -425,8 +424,8 @@ async def test_a_retry_shows_as_a_failed_and_a_good_span_below_an_unfailed_call(
     async with warm_standins(2) as standins:
         await standins[0].order_fault(status=500)
         balancer = await run_balancer(*(standin.url for standin in standins))
-        for number in range(2):
-            await read(balancer.stub.Generate(generation(unrelated(number))))
+        calls = (balancer.stub.Generate(generation(unrelated(number))) for number in range(2))
+        await read_all(*calls)
         await eventually(lambda: len(balancer.spans.named("/Generate")) == 2)
     calls = balancer.spans.named("/Generate")
     retried = next(each for each in calls if each.attributes["app.balancer.attempts"] == 2)

@@ -151,6 +151,23 @@ async def test_a_tenant_that_floods_the_queue_does_not_keep_another_from_its_sha
     assert {order.index("quiet 0"), order.index("quiet 1")} <= {1, 2, 3, 4}
 
 
+async def test_tokens_count_for_a_tenant_although_it_leaves_before_the_end(
+    run_balancer, run_callers, server, works
+):
+    balancer = await run_balancer(server.url)
+    callers = run_callers(balancer)
+    leaving = await callers.ask("leaving", tenant="a")
+    work = await works.get()
+    for prompt, tenant in [("first of b", "b"), ("of a", "a"), ("last of b", "b")]:
+        await callers.ask(prompt, tenant=tenant)
+    for _ in range(40):
+        work.say("token ")
+        # What comes together counts as one.
+        await asyncio.sleep(0.005)
+    leaving.cancel()
+    assert await served_order(works, 3) == ["first of b", "last of b", "of a"]
+
+
 async def test_who_leaves_the_queue_costs_nobody_anything(run_balancer, run_callers, server, works):
     balancer = await run_balancer(server.url)
     callers = run_callers(balancer)

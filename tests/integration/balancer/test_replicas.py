@@ -11,9 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
+from services.common.errors import StatusCode
 from tests.kit.balancer_process import BalancerProcess, fleet_of_processes
-from tests.kit.generations import chat, kinds
+from tests.kit.generations import chat, kinds, read
 from tests.kit.redis import private_redis
+from tests.kit.reservation_worker import Interval, most_at_once
 
 __all__ = ["private_redis"]
 
@@ -38,10 +40,12 @@ prefill_tokens_per_second = 2000
 [[models]]
 name = "slow-to-load"
 load_seconds = 1.0
-[[models]]
-name = "slow-to-load-too"
-load_seconds = 1.0
 """
+CROWD = [f"m{number}" for number in range(5)]
+CROWDED_PROFILE = "builtin_models = false\n" + "".join(
+    f'[[models]]\nname = "{name}"\nload_seconds = 0.3\ndecode_tokens_per_second = 300\n'
+    for name in CROWD
+)
 
 
 class Fleet:
@@ -92,13 +96,12 @@ class Fleet:
         return {name: value for name, value in fields.items() if name.startswith("slots ")}
 
     async def check_never_overfull(self):
-        """No request has waited at a backend, as more would have been there than it has slots."""
+        """No backend was given more requests than it has slots, so none has waited there."""
         for backend in self.backends:
-            totals = await backend.totals()
+            totals, requests = await backend.totals(), await backend.requests()
             assert totals["slot_waits"] == 0, totals
-            limits = {"embed": 1}
-            for model, highest in totals["max_concurrent_requests"].items():
-                assert highest <= limits.get(model.split(":")[0], SLOTS), totals
+            for model, highest in most_at_once([work_of(each) for each in requests]).items():
+                assert highest <= (1 if model == "embed:latest" else SLOTS), (model, highest)
 
     async def check_idle(self, *replicas):
         """Nothing is under way any more, and nothing is thought to be."""
@@ -110,6 +113,13 @@ class Fleet:
         for backend in self.backends:
             active = [each for each in await backend.requests() if each["outcome"] == "active"]
             assert [each["path"] for each in active] == ["/standin/requests"]
+
+
+def work_of(request):
+    """Returns when a request was worked on; loading a model is not work on it."""
+    names = ("load_seconds", "queue_seconds", "prefill_seconds", "decode_seconds")
+    seconds = sum(request[name] for name in names) if request["prompt_tokens"] else 0.0
+    return Interval(request["model"], request["started_at"], request["started_at"] + seconds)
 
 
 def is_idle(stats):
@@ -133,18 +143,20 @@ class Load:
         targets: The replicas; may be changed meanwhile.
         seed: Of their choices.
         leave_ratio: Share of the callers who leave before the end.
+        models: Of whom answers are asked for; vectors are asked for too where none are named.
+        pause_seconds: How long a caller rests at most before the next request.
     """
 
-    def __init__(self, targets, seed=0, leave_ratio=0.0):
+    def __init__(self, targets, seed=0, leave_ratio=0.0, models=(), pause_seconds=0.0):
         self.targets = list(targets)
         self.dying = set()
         self.asked = 0
         self.ends = Counter()
         self.served = Counter()
-        self.waits = []
-        self.last_served_at = {}
         self._rng = random.Random(seed)
         self._leave_ratio = leave_ratio
+        self._models = models
+        self._pause_seconds = pause_seconds
         self._stopping = asyncio.Event()
         self._tasks = []
 
@@ -153,16 +165,31 @@ class Load:
 
     async def end(self):
         """Lets every request come to its end."""
-        self._stopping.set()
+        self.stop()
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             for task in self._tasks:
                 group.create_task(_result(task))
 
-    async def until_served(self, *targets, count=1, within_seconds=10.0):
+    def stop(self):
+        """Lets no request begin any more."""
+        self._stopping.set()
+
+    async def until_served(self, *targets, count, within_seconds=15.0):
         """Waits until each of the replicas has served so many more requests."""
-        before = {target: self.served[target] for target in targets}
+        before = self.served.copy()
+        await self._until(
+            lambda: all(self.served[each] - before[each] >= count for each in targets),
+            within_seconds,
+        )
+
+    async def until_served_by_any(self, *, count, within_seconds=10.0):
+        """Waits until the replicas together have served so many more requests."""
+        before = self.served.total()
+        await self._until(lambda: self.served.total() - before >= count, within_seconds)
+
+    async def _until(self, condition, within_seconds):
         async with asyncio.timeout(within_seconds):
-            while any(self.served[each] < before[each] + count for each in targets):
+            while not condition():
                 for task in self._tasks:
                     if task.done():
                         task.result()
@@ -172,30 +199,24 @@ class Load:
         while not self._stopping.is_set():
             target = self._rng.choice(self.targets)
             self.asked += 1
-            began_at = time.monotonic()
             try:
                 end = await self._ask(target)
             except grpc.aio.AioRpcError as error:
-                lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-                if target not in self.dying or not lost:
+                if target not in self.dying or error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
                 end = "died"
             self.ends[end] += 1
-            self.waits.append(time.monotonic() - began_at)
-            if end == "served":
-                self.served[target] += 1
-                self.last_served_at[target] = time.monotonic()
+            self.served[target] += end == "served"
+            await asyncio.sleep(self._rng.uniform(0.0, self._pause_seconds))
 
     async def _ask(self, target):
-        if self._rng.random() < 0.3:
+        if not self._models and self._rng.random() < 0.3:
             count = self._rng.randint(1, 4)
             texts = [f"{self._rng.random()} is a text" for _ in range(count)]
-            reply = await target.stub.Embed(
-                pb.EmbedRequest(model="embed", texts=texts), timeout=30
-            )
+            reply = await target.stub.Embed(pb.EmbedRequest(model="embed", texts=texts), timeout=30)
             assert len(reply.vectors) == count
             return "served"
-        model = self._rng.choice(["talk", "code"])
+        model = self._rng.choice(self._models or ["talk", "code"])
         prompt = f"{self._rng.random()} <<tokens={self._rng.randint(10, 30)}>>"
         call = target.stub.Chat(chat(prompt, model), timeout=30)
         if self._rng.random() < self._leave_ratio:
@@ -214,14 +235,28 @@ async def _result(task):
     await task
 
 
+@asynccontextmanager
+async def running_fleet(redis, folder, profile, *options):
+    path = folder / "profile.toml"
+    path.write_text(profile)
+    await asyncio.to_thread(redis.start)
+    async with AsyncExitStack() as stack:
+        backends = await fleet_of_processes(stack, 3, path, f"--num-parallel={SLOTS}", *options)
+        yield Fleet(backends, redis, stack, folder)
+
+
 @pytest.fixture
 async def fleet(private_redis, tmp_path):
-    profile = tmp_path / "profile.toml"
-    profile.write_text(PROFILE)
-    await asyncio.to_thread(private_redis.start)
-    async with AsyncExitStack() as stack:
-        backends = await fleet_of_processes(stack, 3, profile, f"--num-parallel={SLOTS}")
-        yield Fleet(backends, private_redis, stack, tmp_path)
+    async with running_fleet(private_redis, tmp_path, PROFILE) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+async def crowded_fleet(private_redis, tmp_path):
+    """Five models on backends that hold two of them at a time."""
+    options = ["--max-loaded-models=2"]
+    async with running_fleet(private_redis, tmp_path, CROWDED_PROFILE, *options) as fleet:
+        yield fleet
 
 
 @asynccontextmanager
@@ -231,21 +266,173 @@ async def under_load(targets, callers=12, **fields):
     try:
         yield load
     except BaseException:
-        load._stopping.set()
+        load.stop()
         raise
     await load.end()
+
+
+@pytest.fixture
+async def grab(fleet):
+    """Has a replica hold every slot of a model, and returns the streams."""
+    streams = []
+
+    async def grab(replica, *, token_count):
+        request = chat(f"<<tokens={token_count}>>", "talk")
+        calls = [replica.stub.Chat(request) for _ in range(SLOTS * len(fleet.backends))]
+        streams.extend(calls)
+        for call in calls:
+            async with asyncio.timeout(10):
+                assert (await call.read()).WhichOneof("event") == "started"
+        return calls
+
+    yield grab
+    for stream in streams:
+        stream.cancel()
+
+
+async def first_token(replica):
+    """Asks a replica for an answer, and returns when its first token came."""
+    call = replica.stub.Chat(chat("<<tokens=3>>", "talk"), timeout=20)
+    assert (await call.read()).WhichOneof("event") == "started"
+    came_at = time.monotonic()
+    events, error = await read(call)
+    assert error is None
+    assert kinds(events)[-1] == "completed"
+    return came_at
 
 
 @pytest.mark.parametrize("count", [2, 3])
 async def test_replicas_together_never_give_a_backend_more_requests_than_it_has_slots(fleet, count):
     replicas = await fleet.add_replicas(count)
     async with under_load(replicas) as load:
-        await load.until_served(*replicas, count=100, within_seconds=30)
+        await load.until_served(*replicas, count=60, within_seconds=30)
     assert load.ends == {"served": load.asked}
     await fleet.check_idle(*replicas)
     await fleet.check_never_overfull()
-    print(load.asked, load.served.values(), max(load.waits), sorted(load.waits)[len(load.waits) // 2])
     for backend in fleet.backends:
         totals = await backend.totals()
-        print(totals)
-        assert totals["requests"] > load.asked / 3 / 2
+        assert totals["requests"] > load.asked / len(fleet.backends) / 2
+
+
+async def test_no_slot_is_lost_or_given_twice_while_replicas_come_and_go_and_callers_leave(fleet):
+    first, second = await fleet.add_replicas(2)
+    async with under_load([first, second], leave_ratio=0.3) as load:
+        await load.until_served(first, second, count=20)
+        third = await fleet.add_replica()
+        load.targets.append(third)
+        await load.until_served(first, second, third, count=20)
+        load.dying.add(first)
+        load.targets.remove(first)
+        await first.kill()
+        await second.until(lambda stats: stats.fleet.replica_count == 2, within_seconds=3)
+        await load.until_served(second, third, count=20)
+        load.targets.remove(second)
+        await second.stop()
+        await third.until(lambda stats: stats.fleet.replica_count == 1, within_seconds=1)
+        await load.until_served(third, count=20)
+    assert load.ends.total() == load.asked
+    assert load.ends["served"] > 100
+    await fleet.check_idle(third)
+    await fleet.check_never_overfull()
+
+
+async def test_the_slots_of_a_replica_that_is_killed_are_used_by_others_within_its_lease(
+    fleet, grab
+):
+    killed, other = await fleet.add_replicas(2)
+    streams = await grab(killed, token_count=8000)
+    waiting = asyncio.create_task(first_token(other))
+    await other.until(lambda stats: stats.fleet.in_flight_count == 1)
+    await killed.kill()
+    killed_at = time.monotonic()
+    assert 1.0 < await waiting - killed_at < 3.5
+    for stream in streams:
+        _, error = await read(stream)
+        assert error.code is StatusCode.UNAVAILABLE
+    await fleet.check_idle(other)
+    await fleet.check_never_overfull()
+
+
+async def test_a_replica_that_is_told_to_stop_ends_its_work_and_gives_its_slots_back_at_once(
+    fleet, grab
+):
+    leaving, other = await fleet.add_replicas(2)
+    streams = await grab(leaving, token_count=450)
+    waiting = asyncio.create_task(first_token(other))
+    await other.until(lambda stats: stats.fleet.in_flight_count == 1)
+    stopping = asyncio.create_task(leaving.stop())
+    for stream in streams:
+        events, error = await read(stream)
+        assert error is None
+        assert kinds(events)[-1] == "completed"
+    ended_at = time.monotonic()
+    assert await waiting - ended_at < 0.5
+    await stopping
+    await other.until(lambda stats: stats.fleet.replica_count == 1, within_seconds=1)
+    await fleet.check_idle(other)
+    await fleet.check_never_overfull()
+
+
+async def test_replicas_keep_to_their_shares_while_redis_does_not_answer(fleet):
+    replicas = await fleet.add_replicas(2)
+    async with under_load(replicas) as load:
+        await load.until_served(*replicas, count=20)
+        fleet.redis.freeze()
+        for replica in replicas:
+            await replica.until(lambda stats: stats.fleet.slots_divided, within_seconds=1)
+        # Who owns no slot of a model waits; one of them has one at least.
+        await load.until_served_by_any(count=40)
+        fleet.redis.thaw()
+        for replica in replicas:
+            await replica.until(lambda stats: not stats.fleet.slots_divided, within_seconds=4)
+            await replica.until(lambda stats: stats.fleet.replica_count == 2, within_seconds=4)
+        await load.until_served(*replicas, count=20)
+    assert load.ends == {"served": load.asked}
+    await fleet.check_idle(*replicas)
+    await fleet.check_never_overfull()
+
+
+async def test_a_model_that_one_replica_has_loaded_is_used_by_the_others_without_a_load(fleet):
+    one, other = await fleet.add_replicas(2)
+    there = fleet.backends[1]
+    loading = asyncio.ensure_future(
+        one.admin.PreloadModel(
+            pb.PreloadModelRequest(model="slow-to-load", backend_id=there.backend_id)
+        )
+    )
+    async with asyncio.timeout(5):
+        while not await fleet.held():
+            await asyncio.sleep(0.01)
+    # Waits for the load of the other replica: another one would take longer.
+    call = other.stub.Chat(chat("<<tokens=3>>", "slow-to-load"), timeout=10)
+    events = [event async for event in call]
+    assert events[0].started.backend_id == there.backend_id
+    await loading
+    assert [(await backend.totals())["loads"] for backend in fleet.backends] == [0, 1, 0]
+
+
+async def test_replicas_never_load_at_once_into_a_backend_nor_ask_for_what_another_has_unloaded(
+    crowded_fleet,
+):
+    fleet = crowded_fleet
+    replicas = await fleet.add_replicas(2, MODELS_PER_BACKEND="2")
+    async with under_load(replicas, callers=8, models=CROWD, pause_seconds=0.2) as load:
+        await load.until_served(*replicas, count=100, within_seconds=30)
+    assert load.ends == {"served": load.asked}
+    loads = 0
+    for backend in fleet.backends:
+        totals, requests = await backend.totals(), await backend.requests()
+        # Nothing was pushed out, and no caller's request has loaded a model.
+        assert totals["evictions"] == 0
+        by_requests = [each for each in requests if each["prompt_tokens"]]
+        assert max(each["load_seconds"] for each in by_requests) < 0.05
+        calls = [each for each in requests if each["load_seconds"] >= 0.05]
+        intervals = [
+            Interval("load", each["started_at"], each["started_at"] + each["load_seconds"])
+            for each in calls
+        ]
+        assert most_at_once(intervals)["load"] <= 1
+        loads += totals["loads"]
+    assert loads >= len(CROWD)
+    await fleet.check_idle(*replicas)
+    await fleet.check_never_overfull()

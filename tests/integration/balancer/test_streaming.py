@@ -6,6 +6,7 @@ from functools import partial
 import grpc
 import pytest
 from aiohttp import web
+from google.protobuf.duration_pb2 import Duration
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.common.v1 import generation_pb2
@@ -148,6 +149,26 @@ async def test_a_rest_that_is_refused_leaves_a_broken_answer(run_balancer, pair,
     # Not the error of the second: the caller has a part of an answer, whatever became of the rest.
     assert text_of(events) == "one two"
     assert error.metadata["backend_id"] == pair[place].backend_id
+
+
+async def test_a_rest_that_would_have_to_wait_too_long_leaves_a_broken_answer(run_balancer, pair):
+    for server in pair:
+        # Of the usual size, so of the usual speed: an answer is thought to take seconds.
+        server.has("m:latest", size_bytes=5_000_000_000)
+    works = [server.hold() for server in pair]
+    balancer = await run_balancer(*(server.url for server in pair))
+    holding = balancer.stub.Generate(generation("holds the other", "m"))
+    place, _ = await first_of(*works)
+    routing = pb.RoutingOptions(
+        resume=pb.RESUME_MODE_ONCE, maximum_wait=Duration(nanos=500_000_000)
+    )
+    reading = asyncio.create_task(read(balancer.stub.Chat(chat("q", "m", routing=routing))))
+    await break_off(await works[1 - place].get(), "one")
+    events, error = await reading
+    holding.cancel()
+    assert text_of(events) == "one"
+    assert error.error_reason == "STREAM_INTERRUPTED"
+    assert error.metadata["backend_id"] == pair[1 - place].backend_id
 
 
 async def test_with_nobody_left_to_go_on_an_answer_is_broken_and_says_that_it_need_not_be(

@@ -53,3 +53,10 @@ def test_more_than_64_backends_are_refused():
 def test_the_rules_of_every_service_hold_too():
     with pytest.raises(SettingsError, match="no loopback address"):
         settings(BACKENDS="http://h:1", GRPC_ADDRESS="0.0.0.0:50053")
+
+
+@pytest.mark.parametrize("name", ["localhost", "localhost:", "localhost:x", ":80", "a b:80"])
+def test_a_name_to_look_up_needs_a_port(name):
+    with pytest.raises(SettingsError, match="BACKENDS_DNS_NAME"):
+        settings(BACKENDS="http://h:1", BACKENDS_DNS_NAME=name)
+    assert settings(BACKENDS="http://h:1", BACKENDS_DNS_NAME="h:1").backends_dns_name == "h:1"
