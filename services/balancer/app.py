@@ -15,16 +15,18 @@ from pannier.balancer.v1.balancer_service_pb2_grpc import (
 from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
 from services.balancer.adapters.reservations import RedisReservations
 from services.balancer.admin_servicer import BalancerAdminServicer
-from services.balancer.attempts import Equipment, Patience
 from services.balancer.check_health import HealthMonitor
 from services.balancer.core.admission import QueueLimits
 from services.balancer.core.budgets import RatioBudget
+from services.balancer.core.patience import Patience
 from services.balancer.core.shares import Reservations, SoleReplica
 from services.balancer.core.snapshot import Policy
 from services.balancer.core.stalls import StallLimits
+from services.balancer.core.standing import Rules
 from services.balancer.cure_stalls import StallCurer
 from services.balancer.discover import Discovery
 from services.balancer.dispatch import Dispatcher
+from services.balancer.equipment import Equipment
 from services.balancer.failing import FailureEffects
 from services.balancer.fleet import Fleet
 from services.balancer.keep_warm import WarmPool
@@ -139,6 +141,10 @@ def _build(
         model_limit=settings.models_per_backend,
         jitter=rng.random,
         reservations=reservations,
+        rules=Rules.lasting(
+            ejection_seconds=settings.ejection_seconds,
+            slow_start_seconds=settings.slow_start_seconds,
+        ),
     )
     effects = FailureEffects(fleet)
     scheduler = Scheduler(

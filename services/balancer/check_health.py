@@ -146,7 +146,7 @@ class HealthMonitor:
     async def _until_due(self, backend: Backend) -> None:
         while True:
             now = self._clock.monotonic()
-            due_at = next_probe_at(backend.standing, self._interval_seconds)
+            due_at = next_probe_at(backend.standing, self._interval_seconds, self._fleet.rules)
             pause = max(due_at - now, _SHORTEST_PAUSE_SECONDS)
             pause *= 1.0 + self._rng.uniform(-_JITTER_RATIO, _JITTER_RATIO)
             try:
@@ -193,7 +193,7 @@ class HealthMonitor:
 
     async def _try(self, backend: Backend) -> None:
         """Has a backend show that it can do something, if that is in doubt."""
-        if not needs_canary(backend.standing, self._clock.monotonic()):
+        if not needs_canary(backend.standing, self._clock.monotonic(), self._fleet.rules):
             return
         if backend.loading_key is not None:
             # Neither proof nor disproof: after the next check.

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.balancer.attempts import Attempts, Equipment, deadline_is_spent
+from services.balancer.attempts import Attempts
 from services.balancer.core.demand import Demand
 from services.balancer.core.errors import DeadlineUnreachable, QueueFull
 from services.balancer.core.requests import Operation
+from services.balancer.equipment import Equipment, deadline_is_spent
 from services.balancer.fleet import Fleet
 from services.balancer.scheduler import Scheduler
 from services.common.clock import Clock

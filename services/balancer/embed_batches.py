@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from services.balancer.attempts import Attempt
+from services.balancer.attempt import Attempt
 from services.balancer.core.batches import (
     MAXIMUM_TEXTS,
     Limits,

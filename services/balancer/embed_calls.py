@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from services.balancer.attempts import Attempt, Attempts
+from services.balancer.attempt import Attempt
+from services.balancer.attempts import Attempts
 from services.balancer.core.batches import MAXIMUM_CHARACTERS, Dimensions
 from services.balancer.core.budgets import RatioBudget
 from services.balancer.core.demand import Demand

@@ -24,7 +24,7 @@ from services.balancer.core.models import (
 from services.balancer.core.requests import Completion
 from services.balancer.core.shares import Reservations, SoleReplica
 from services.balancer.core.snapshot import Policy, Room
-from services.balancer.core.standing import Signal, after, takes_requests
+from services.balancer.core.standing import RULES, Rules, Signal, after, takes_requests
 from services.balancer.drift import DriftLog
 from services.balancer.fleet_views import FleetViews
 from services.balancer.settings import Endpoint
@@ -72,6 +72,7 @@ class Fleet(FleetViews):
         model_limit: Models that a backend is thought to hold where its endpoint does not say.
         jitter: Returns a number from 0 to 1, to spread what would else happen in step.
         reservations: What other replicas of the balancer hold.
+        rules: When a backend goes out and how it comes back.
     """
 
     def __init__(
@@ -83,9 +84,13 @@ class Fleet(FleetViews):
         model_limit: int = 3,
         jitter: Callable[[], float] = lambda: 0.5,
         reservations: Reservations | None = None,
+        rules: Rules = RULES,
     ) -> None:
         super().__init__(
-            clock=clock, policy=policy or Policy(), reservations=reservations or SoleReplica()
+            clock=clock,
+            policy=policy or Policy(),
+            reservations=reservations or SoleReplica(),
+            rules=rules,
         )
         self._slot_count = slot_count
         self._model_limit = model_limit
@@ -212,6 +217,7 @@ class Fleet(FleetViews):
             jitter=2.0 * self._jitter() - 1.0,
             message=message,
             began_at=began_at,
+            rules=self.rules,
         )
         backend.standing = standing
         took, takes = takes_requests(before), takes_requests(standing)
@@ -237,7 +243,9 @@ class Fleet(FleetViews):
             backend.take_installed(report.installed, slots)
             for state in (backend.models or {}).values():
                 self.estimates.note_size(state.placement_key, state.installed.size_bytes)
-            self._drift.note(self.models(), self.backends)
+            if all(each.checked_at is not None for each in self.backends.values()):
+                # Before that nobody knows what most of them have.
+                self._drift.note(self.models(), self.backends)
         if report.loaded is not None:
             self.note_loaded(backend, report.loaded, asked_at)
         self.changed()
@@ -246,6 +254,7 @@ class Fleet(FleetViews):
         self, backend: Backend, listed: tuple[LoadedModel, ...], asked_at: float = math.inf
     ) -> None:
         """Notes which models a backend has in memory that was asked at some instant, monotonic."""
+        self.note_listed(backend, asked_at)
         for state in backend.take_loaded(listed, self._clock.now(), asked_at):
             self.prefixes.forget(backend.id, state.placement_key)
             if state.occupancies:

@@ -1,5 +1,6 @@
 """What the planner is shown of the fleet, and what is predicted of what runs there."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 from services.balancer.backend import Backend, ModelState, Occupancy
@@ -17,6 +18,7 @@ from services.balancer.core.snapshot import (
     Snapshot,
 )
 from services.balancer.core.standing import (
+    Rules,
     State,
     failure_ratio,
     surcharge_seconds,
@@ -44,14 +46,24 @@ class _Typical:
 
 @dataclass(frozen=True, slots=True)
 class _Elsewhere:
-    """A load by another replica: which model, since when and how long it may take."""
+    """A load by another replica.
+
+    Attributes:
+        model_key: Of what.
+        began_at: When it was first seen, monotonic seconds.
+        until: When it is predicted to end.
+        ended_at: When it was seen no more; what is in memory then has not been listed yet.
+    """
 
     model_key: str
     began_at: float
     until: float
+    ended_at: float = math.inf
 
-    def expected_end(self, now: float) -> float:
-        """Says when it may end; one that is late will be later still."""
+    def ready_at(self, now: float) -> float:
+        """Says when the model may be there; one that is late will be later still."""
+        if self.ended_at <= now:
+            return now
         return max(self.until, now + _LATE_RATIO * (now - self.began_at))
 
 
@@ -62,12 +74,16 @@ class FleetViews:
         clock: The time.
         policy: The planner's constants.
         reservations: What other replicas of the balancer hold.
+        rules: When a backend goes out and how it comes back.
     """
 
-    def __init__(self, *, clock: Clock, policy: Policy, reservations: Reservations) -> None:
+    def __init__(
+        self, *, clock: Clock, policy: Policy, reservations: Reservations, rules: Rules
+    ) -> None:
         self._clock = clock
         self._reservations = reservations
         self.policy = policy
+        self.rules = rules
         self.backends: dict[str, Backend] = {}
         self.estimates = Estimates()
         self.lengths = OutputLengths()
@@ -121,7 +137,7 @@ class FleetViews:
         loading_key, loading_until = backend.loading_key, backend.loading_until
         elsewhere = self._elsewhere.get(backend.id)
         if loading_key is None and elsewhere is not None:
-            loading_key, loading_until = elsewhere.model_key, elsewhere.expected_end(now)
+            loading_key, loading_until = elsewhere.model_key, elsewhere.ready_at(now)
         stamp = (
             standing,
             states,
@@ -150,7 +166,7 @@ class FleetViews:
             loading_key=loading_key,
             loading_until=loading_until,
             room=backend.room,
-            surcharge_seconds=surcharge_seconds(standing, now),
+            surcharge_seconds=surcharge_seconds(standing, now, self.rules),
             failure_ratio=failure_ratio(standing, now),
             chosen_turn=backend.chosen_turn,
         )
@@ -160,17 +176,18 @@ class FleetViews:
         estimates, key = self.estimates, state.placement_key
         description = state.installed.description
         only_embeds = state.installed.only_embeds
-        busy = [each.predicted_end for each in state.occupancies.values()]
-        if self._reservations.shared:
-            busy += self._busy_elsewhere(backend, state, now)
         residency, ready_at = state.residency, state.ready_at
+        busy = [each.predicted_end for each in state.occupancies.values()]
         elsewhere = self._elsewhere.get(backend.id)
         if (
-            residency is Residency.INSTALLED
-            and elsewhere is not None
+            elsewhere is not None
             and elsewhere.model_key == state.key
+            and residency is Residency.INSTALLED
         ):
-            residency, ready_at = Residency.LOADING, elsewhere.expected_end(now)
+            # Whoever loads it holds its slots until then.
+            residency, ready_at = Residency.LOADING, elsewhere.ready_at(now)
+        elif self._reservations.shared:
+            busy += self._busy_elsewhere(backend, state, now)
         state.view = ModelView(
             digest=state.installed.digest,
             capabilities=description.capabilities,
@@ -214,16 +231,25 @@ class FleetViews:
         changed = []
         for backend in self.backends.values():
             key = self._reservations.is_loading_elsewhere(backend.id)
-            before = self._elsewhere.get(backend.id)
-            if key == (before and before.model_key):
+            known = self._elsewhere.get(backend.id)
+            if known is not None and known.ended_at <= now:
+                known = None
+            if key is not None and (known is None or known.model_key != key):
+                until = now + self._load_seconds(backend, key, now)
+                self._elsewhere[backend.id] = _Elsewhere(key, now, until)
+            elif key is None and known is not None:
+                self._elsewhere[backend.id] = replace(known, ended_at=now)
+            else:
                 continue
             changed.append(backend)
-            if key is None:
-                del self._elsewhere[backend.id]
-            else:
-                seconds = self._load_seconds(backend, key, now)
-                self._elsewhere[backend.id] = _Elsewhere(key, now, now + seconds)
         return changed
+
+    def note_listed(self, backend: Backend, asked_at: float) -> None:
+        """Notes that it is known what is in a backend's memory as of some instant, monotonic."""
+        elsewhere = self._elsewhere.get(backend.id)
+        if elsewhere is not None and asked_at > elsewhere.ended_at:
+            del self._elsewhere[backend.id]
+            self.forget_views()
 
     def _load_seconds(self, backend: Backend, model_key: str, now: float) -> float:
         state = (backend.models or {}).get(model_key)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from services.balancer.attempts import Attempt
+from services.balancer.attempt import Attempt
 from services.balancer.core.errors import StreamInterrupted
 from services.balancer.core.requests import (
     Completed,

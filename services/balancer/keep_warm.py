@@ -197,7 +197,7 @@ class WarmPool:
             and not each.pinned
             and each.used_at < since
             and each.load_ended_at < since
-            and not self._loader.in_use(backend, each)
+            and not self._loader.unloader.in_use(backend, each)
         ]
         evicted: list[str] = []
         for each in sorted(resting, key=lambda each: (each.used_at, each.key)):

@@ -1,4 +1,4 @@
-"""Loading and unloading models, on the balancer's own account.
+"""Loading models, on the balancer's own account.
 
 A load dies with the request that started it (ollama #8006, #9625), so no caller's request ever
 starts one: it waits in the queue, and may be served elsewhere, while a call of the balancer's own,
@@ -10,21 +10,23 @@ event loop when the task is over, so that no state can be left behind.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from services.balancer.aliases import note_alias
 from services.balancer.backend import Backend, ModelState
 from services.balancer.claim_loads import claimed
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import LoadedModel
-from services.balancer.core.names import model_key
 from services.balancer.core.plan import LoadOrder
 from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.failing import FailureEffects
 from services.balancer.fleet import Fleet
 from services.balancer.ports import KEEP_FOR_EVER, Servers
+from services.balancer.unload_models import LoadLimits, ModelUnloader
 from services.common.clock import Clock
 from services.common.metrics import Metrics
 
@@ -36,25 +38,6 @@ _FIRST_BAR_SECONDS = 5.0
 _LONGEST_BAR_SECONDS = 300.0
 # When others were in the way, which they will not be for long.
 _CONFLICT_BAR_SECONDS = 1.0
-# Files of the same weights differ by their templates and parameters only.
-_TWIN_RATIO = 0.01
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadLimits:
-    """How long what may take, in seconds.
-
-    Attributes:
-        load: Loading a model.
-        unload: Until a model that was told to go is gone.
-        listing: Listing the models in memory.
-        poll: Pause between two looks whether a model is idle, or gone.
-    """
-
-    load: float = 330.0
-    unload: float = 30.0
-    listing: float = 3.0
-    poll: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +70,7 @@ LoadResult = Loaded | NotLoaded | AttemptFailed
 
 
 class ModelLoader:
-    """Loads and unloads models, one load at a time per backend.
+    """Loads models, one at a time per backend, and has others unloaded for them.
 
     Args:
         fleet: The backends.
@@ -121,27 +104,28 @@ class ModelLoader:
         self._limits = limits
         self._keep_alive = keep_alive
         self._loads: dict[str, asyncio.Task[LoadResult]] = {}
-        self._unloads: dict[str, dict[str, asyncio.Task[bool]]] = {}
         self._closed = False
+        self.unloader = ModelUnloader(
+            fleet,
+            servers,
+            reservations,
+            effects,
+            clock=clock,
+            limits=limits,
+            until_loaded=self.wait,
+        )
         self.load_failed: Callable[[str, str, str], None] = _ignore
         """Called with model key, backend id and what was said when a load has failed."""
 
     async def close(self) -> None:
-        """Ends all loads, and begins no more."""
+        """Ends all loads and unloadings, and begins no more."""
         self._closed = True
-        for backend_id in self._loads.keys() | self._unloads.keys():
-            await self.abandon(backend_id)
+        await _end([*self.unloader.close(), *self._loads.values()])
 
     async def abandon(self, backend_id: str) -> None:
         """Ends what is loaded and unloaded on a backend that leaves."""
         load = self._loads.get(backend_id)
-        tasks = [*self._unloads.get(backend_id, {}).values(), *([load] if load else [])]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    # Loading.
+        await _end([*self.unloader.leaving(backend_id), *([load] if load else [])])
 
     def begin(self, order: LoadOrder, cause: str = "demand") -> bool:
         """Begins a load on a backend that loads nothing else.
@@ -162,14 +146,14 @@ class ModelLoader:
         named = [models[key] for key in order.evicted_keys if key in models and key != state.key]
         victims = [each for each in named if each.residency is Residency.WARM]
         settled = state.residency in (Residency.INSTALLED, Residency.WARM)
-        if not settled or any(self.in_use(backend, each) for each in (state, *victims)):
+        if not settled or any(self.unloader.in_use(backend, each) for each in (state, *victims)):
             return False
         self._note_begin(backend, state, victims, order)
         self._metrics.count("balancer_model_loads_total", cause)
         if cause != "pin":
             # What is only kept in memory is not in use for that.
             state.used_at = state.load_began_at
-        leaving = tuple(self._unloads.get(backend.id, {}).values())
+        leaving = self.unloader.leaving(backend.id)
         absent = [each for each in models.values() if each.residency is Residency.INSTALLED]
         load = self._load(backend, state, victims, leaving, absent, order)
         task = asyncio.get_running_loop().create_task(load)
@@ -179,11 +163,6 @@ class ModelLoader:
 
     def _is_free(self, backend: Backend) -> bool:
         return not self._closed and backend.loading_key is None and backend.id in self._servers
-
-    def in_use(self, backend: Backend, state: ModelState) -> bool:
-        """Tells whether requests hold slots of a model, those of other replicas included."""
-        held_elsewhere = self._reservations.held_by_others(backend.id, state.key)
-        return bool(state.occupancies) or held_elsewhere > 0
 
     def _note_begin(
         self, backend: Backend, state: ModelState, victims: Sequence[ModelState], order: LoadOrder
@@ -246,7 +225,7 @@ class ModelLoader:
         began_at = self._clock.monotonic()
         try:
             for each in victims:
-                if not await self._send_away(backend, each):
+                if not await self.unloader.send_away(backend, each):
                     return NotLoaded(f"{each.installed.name} is in use and does not go")
             seconds = await self._servers[backend.id].load(
                 state.installed.name,
@@ -318,11 +297,12 @@ class ModelLoader:
         if result.listed is not None:
             # What it was loaded with is what the backend says, whatever was asked for.
             state.settled_at = result.asked_at
-            _note_alias(state, result.listed, backend.models or {})
+            note_alias(state, result.listed, backend.models or {})
             fleet.note_loaded(backend, result.listed, result.asked_at)
             if 0 < state.context_token_count < asked:
                 state.context_limit = state.context_token_count
-        if state.residency is not Residency.WARM and backend.warm_models():
+        others_run = any(each.model is not state for each in backend.occupancies())
+        if state.residency is not Residency.WARM and (others_run or backend.warm_models()):
             # Pushed out again by another model: they do not fit together, which is known now.
             state.load_barred_until = state.settled_at + _CONFLICT_BAR_SECONDS
             return
@@ -413,80 +393,6 @@ class ModelLoader:
         self._effects.look(backend)
         self._fleet.changed()
 
-    # Unloading.
-
-    async def unload(self, backend: Backend, state: ModelState) -> bool:
-        """Has a backend unload a model as soon as it is idle; until then it is given nothing more.
-
-        Returns:
-            Whether it is gone; not where it is busy, when that is not waited for.
-
-        Raises:
-            AttemptFailed: The backend did not do it.
-        """
-        busy = self.in_use(backend, state) or state.residency is not Residency.WARM
-        task = self._unloads.get(backend.id, {}).get(state.key)
-        if task is None:
-            if self._closed or state.residency is Residency.INSTALLED:
-                return state.residency is Residency.INSTALLED
-            task = asyncio.get_running_loop().create_task(self._unload(backend, state))
-            self._unloads.setdefault(backend.id, {})[state.key] = task
-            task.add_done_callback(partial(self._settle_unload, backend, state))
-            if state.residency is Residency.WARM:
-                self._note_leaving(state)
-        if busy:
-            return False
-        await asyncio.wait([task])
-        if task.cancelled():
-            return False
-        return task.result()
-
-    def _note_leaving(self, state: ModelState) -> None:
-        state.residency = Residency.UNLOADING
-        state.view = None
-        self._fleet.changed()
-
-    async def _unload(self, backend: Backend, state: ModelState) -> bool:
-        if state.residency is Residency.LOADING:
-            if not isinstance(await self.wait(backend.id), Loaded):
-                return False
-            self._note_leaving(state)
-        while self.in_use(backend, state):
-            await self._clock.sleep(self._limits.poll)
-        return await self._send_away(backend, state)
-
-    def _settle_unload(
-        self, backend: Backend, state: ModelState, unload: asyncio.Task[bool]
-    ) -> None:
-        del self._unloads[backend.id][state.key]
-        if state.residency is Residency.UNLOADING:
-            state.residency = Residency.WARM
-        state.settled_at = self._clock.monotonic()
-        state.view = None
-        if not unload.cancelled() and (error := unload.exception()) is not None:
-            extra = {"backend": backend.id, "model": state.installed.name, "failure": str(error)}
-            _logger.warning("model not unloaded", extra=extra)
-        self._effects.look(backend)
-        self._fleet.changed()
-
-    async def _send_away(self, backend: Backend, state: ModelState) -> bool:
-        """Tells a model to go, and tells whether it has gone within the limit."""
-        server = self._servers[backend.id]
-        began_at = self._clock.monotonic()
-        await server.unload(state.installed.name)
-        until = self._clock.monotonic() + self._limits.unload
-        while state.find(await server.loaded(self._limits.listing)) is not None:
-            if self._clock.monotonic() >= until:
-                return False
-            await self._clock.sleep(self._limits.poll)
-        state.residency = Residency.INSTALLED
-        state.settled_at = self._clock.monotonic()
-        self._fleet.note_unloaded(state.settled_at - began_at)
-        state.expires_at = None
-        state.view = None
-        self._fleet.prefixes.forget(backend.id, state.placement_key)
-        return True
-
 
 def _result_of(load: asyncio.Task[LoadResult]) -> LoadResult:
     if load.cancelled():
@@ -499,29 +405,11 @@ def _result_of(load: asyncio.Task[LoadResult]) -> LoadResult:
     return AttemptFailed(FailureKind.REJECTED, "the load could not be ordered")
 
 
-def _note_alias(
-    state: ModelState, listed: Sequence[LoadedModel], models: Mapping[str, ModelState]
-) -> None:
-    """Notes as what a backend lists a model that it has just loaded, if not as itself.
-
-    Models of the same weights share what is loaded, under the name and the digest of the first: a
-    model with other parameters than the one it was made from, or one that was replaced by a newer
-    version which differs in its template only.
-    """
-    if state.find(listed) is not None:
-        return
-    loaded = {model_key(each.name): each.digest for each in listed}
-    state.listed_digest = loaded.get(state.key, "")
-    if not state.listed_digest:
-        size, family = state.installed.size_bytes, state.installed.family
-        twins = [
-            each
-            for key, each in models.items()
-            if key in loaded
-            and each.installed.family == family
-            and abs(each.installed.size_bytes - size) <= _TWIN_RATIO * size
-        ]
-        state.listed_key = min((each.key for each in twins), default="")
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _ignore(*_: object) -> None:

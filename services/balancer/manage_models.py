@@ -188,7 +188,7 @@ class ModelManager:
 
     async def _try_unload(self, backend: Backend, state: ModelState) -> bool:
         try:
-            return await self._loader.unload(backend, state)
+            return await self._loader.unloader.unload(backend, state)
         except AttemptFailed:
             return False
 

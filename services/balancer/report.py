@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
-from services.balancer.attempts import Equipment
 from services.balancer.backend import Backend, ModelState
 from services.balancer.convert import duration
 from services.balancer.core.models import Capability, FleetModel
 from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import State, takes_requests
+from services.balancer.equipment import Equipment
 from services.balancer.fleet import Fleet
 from services.common.clock import Clock
 from services.common.pagination import decode_page_token, encode_page_token

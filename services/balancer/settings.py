@@ -205,6 +205,17 @@ class BalancerSettings(CommonSettings):
         "after 1 s, and after twice as long each time, up to this.",
         default="30s",
     )
+    ejection_seconds: float = setting(
+        duration_seconds("100ms", "10m"),
+        "How long a backend whose requests fail gets none, the first time; twice as long each "
+        "further time. One that cannot be connected to is back as soon as it answers.",
+        default="10s",
+    )
+    slow_start_seconds: float = setting(
+        duration_seconds("100ms", "10m"),
+        "How long a backend that has come back is given fewer requests than the others.",
+        default="30s",
+    )
     listing_interval_seconds: float = setting(
         duration_seconds("50ms", "1m"),
         "Time between two looks at which models a backend has in memory.",

@@ -16,7 +16,7 @@ from pannier.balancer.v1 import balancer_service_pb2_grpc as pb_grpc
 from tests.kit.redis import free_port
 from tests.kit.standin import StandinProcess
 
-__all__ = ["BalancerProcess", "Footprint", "fleet_of_processes"]
+__all__ = ["BalancerProcess", "Footprint", "fleet_of_processes", "is_idle"]
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
@@ -171,3 +171,15 @@ async def fleet_of_processes(
             stack.push_async_callback(backend.kill)
             group.create_task(backend.start())
     return backends
+
+
+def is_idle(stats: pb.GetStatsResponse) -> bool:
+    """Tells whether nothing is under way any more, nor thought to be."""
+    queued = sum(queue.waiting_count for queue in stats.fleet.queues)
+    attempts = sum(backend.in_flight_count for backend in stats.backends)
+    held = sum(
+        model.in_flight_count + model.zombie_count
+        for backend in stats.backends
+        for model in backend.models
+    )
+    return not (stats.fleet.in_flight_count or queued or attempts or held)

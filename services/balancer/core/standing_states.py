@@ -1,6 +1,6 @@
 """What is known of a backend, and the rules by which that decides whether it takes requests."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 
@@ -95,6 +95,28 @@ class Rules:
     busy_surcharge_seconds: float = 5.0
     busy_fade_seconds: float = 10.0
     canary_interval_seconds: float = 60.0
+
+    @classmethod
+    def lasting(cls, *, ejection_seconds: float, slow_start_seconds: float) -> "Rules":
+        """Returns rules with other times; what depends on them keeps its proportion.
+
+        Args:
+            ejection_seconds: How long a backend stays out the first time.
+            slow_start_seconds: How long the surcharge of a returning backend takes to fade.
+        """
+        usual = cls()
+        out = ejection_seconds / usual.ejection_seconds
+        back = slow_start_seconds / usual.slow_start_seconds
+        return replace(
+            usual,
+            ejection_seconds=ejection_seconds,
+            longest_ejection_seconds=usual.longest_ejection_seconds * out,
+            busy_surcharge_seconds=usual.busy_surcharge_seconds * out,
+            busy_fade_seconds=usual.busy_fade_seconds * out,
+            slow_start_seconds=slow_start_seconds,
+            slow_start_surcharge_seconds=usual.slow_start_surcharge_seconds * back,
+            longest_surcharge_seconds=usual.longest_surcharge_seconds * back,
+        )
 
 
 RULES = Rules()

@@ -129,7 +129,8 @@ async def test_a_load_that_fails_is_said_and_may_be_ordered_again_at_once(serve)
         await standin.order_fault(load_fails=True, message="out of memory", count=2)
         request = pb.PreloadModelRequest(model=EMBEDDING_MODEL)
         for _ in range(2):
-            error = await error_of(admin.PreloadModel(request))
+            async with asyncio.timeout(3):
+                error = await error_of(admin.PreloadModel(request))
             assert (error.error_reason, error.status_code) == (
                 "MODEL_LOAD_FAILED",
                 StatusCode.UNAVAILABLE,

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.common.errors import StatusCode
-from tests.kit.generations import generation, read, unrelated
+from tests.kit.generations import generation, read, read_all, unrelated
 from tests.kit.redis import free_port
 from tests.kit.rpc import error_of
 from tests.kit.standin import EMBEDDING_MODEL, Standin
@@ -72,11 +72,9 @@ async def test_a_backend_that_comes_back_is_found_within_seconds_and_starts_slow
     async with warm_standins(2) as (lost, other):
         balancer = await run_balancer(lost.url, other.url)
         await lost.stop()
-        number = 0
-        while (await balancer.backend(lost.backend_id)).healthy:
-            number += 1
-            _, error = await read(balancer.stub.Generate(generation(unrelated(number))))
-            assert error is None
+        calls = (balancer.stub.Generate(generation(unrelated(number))) for number in range(2))
+        assert [error for _, error in await read_all(*calls)] == [None, None]
+        assert not (await balancer.backend(lost.backend_id)).healthy
         await lost.start()
         await balancer.until(lambda stats: stats.fleet.healthy_backend_count == 2)
         stats = await balancer.backend(lost.backend_id)

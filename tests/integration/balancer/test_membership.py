@@ -289,6 +289,25 @@ async def test_a_backend_that_has_gone_and_come_again_is_looked_after_as_any_oth
                 await asyncio.sleep(0.05)
 
 
+async def test_a_removal_that_comes_late_does_not_take_out_a_successor(pair):
+    balancer, admin, first, _ = pair
+    generation = await begin(balancer, story(1000))
+    request = pb.RemoveBackendRequest(backend_id=first.backend_id, grace={"seconds": 30})
+    patient = asyncio.create_task(call_of(admin.RemoveBackend(request)))
+    async with asyncio.timeout(5):
+        while (await balancer.health()).healthy_backend_count == 2:
+            await asyncio.sleep(0.01)
+    await admin.RemoveBackend(pb.RemoveBackendRequest(backend_id=first.backend_id, grace={}))
+    await admin.AddBackend(pb.AddBackendRequest(endpoint=first.url))
+    assert (await error_of(generation.rest())).error_reason == "STREAM_INTERRUPTED"
+    await patient
+    assert (await balancer.health()).healthy_backend_count == 2
+
+
+async def call_of(call):
+    return await call
+
+
 async def test_a_removal_that_is_given_up_leaves_the_backend_drained(pair):
     balancer, admin, first, _ = pair
     generation = await begin(balancer, story(1000))

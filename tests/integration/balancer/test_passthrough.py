@@ -89,8 +89,9 @@ def only_body(server):
         if body.get("messages") or body.get("prompt") or body.get("input")
     ]
     body.pop("keep_alive", None)
-    body.get("options", {}).pop("num_ctx", None)
-    return body
+    options = body.pop("options", {})
+    options.pop("num_ctx", None)
+    return body | ({"options": options} if options else {})
 
 
 async def deltas(call):

@@ -293,7 +293,7 @@ async def test_a_pinned_model_that_an_operator_has_unloaded_stays_away_until_it_
     server.hold(CHAT, expires_in=1e10)
     await kit.list()
     kit.state(CHAT).dismissed_at = kit.clock.monotonic()
-    await kit.loader.unload(kit.backend(), kit.state(CHAT))
+    await kit.loader.unloader.unload(kit.backend(), kit.state(CHAT))
     for _ in range(30):
         pool.look()
         await asyncio.sleep(5)

@@ -128,10 +128,14 @@ class Elsewhere(SoleReplica):
 
     async def take_load(self, backend_id, model):
         await asyncio.sleep(0.001)
-        return "token" if self.may else None
+        return "load" if self.may else None
+
+    async def take(self, backend_id, model, slots):
+        return "slot"
 
     def release(self, token):
-        self.released.append(token)
+        if token == "load":
+            self.released.append(token)
 
 
 @virtually
@@ -155,7 +159,7 @@ async def test_where_another_replica_loads_nothing_is_loaded_and_nobody_is_blame
     assert server.loads == elsewhere.released == []
     elsewhere.may = True
     assert isinstance(await fleet.load(A), Loaded)
-    assert elsewhere.released == ["token"]
+    assert elsewhere.released == ["load"]
 
 
 @virtually
@@ -352,7 +356,7 @@ async def test_an_idle_model_is_unloaded_and_gone():
     fleet, server = await a_fleet()
     server.hold(A)
     await fleet.list()
-    assert await fleet.loader.unload(fleet.backend(), fleet.state(A))
+    assert await fleet.loader.unloader.unload(fleet.backend(), fleet.state(A))
     assert fleet.residency(A) is Residency.INSTALLED
     assert server.memory == {}
 
@@ -363,7 +367,7 @@ async def test_a_busy_model_gets_nothing_more_and_goes_when_its_requests_have_en
     server.hold(A)
     await fleet.list()
     occupancy = fleet.occupy(A)
-    assert not await fleet.loader.unload(fleet.backend(), fleet.state(A))
+    assert not await fleet.loader.unloader.unload(fleet.backend(), fleet.state(A))
     await asyncio.sleep(100)
     assert server.unloads == []
     assert fleet.residency(A) is Residency.UNLOADING
@@ -381,7 +385,7 @@ async def test_a_load_waits_for_the_room_of_a_model_that_is_told_to_go():
     server.hold(B)
     await fleet.list()
     occupancy = fleet.occupy(B)
-    await fleet.loader.unload(fleet.backend(), fleet.state(B))
+    await fleet.loader.unloader.unload(fleet.backend(), fleet.state(B))
     assert fleet.loader.begin(fleet.order(A))
     await asyncio.sleep(50)
     assert server.loads == []
@@ -393,7 +397,7 @@ async def test_a_load_waits_for_the_room_of_a_model_that_is_told_to_go():
 async def test_a_model_that_is_being_loaded_goes_when_it_is_there():
     fleet, server = await a_fleet()
     assert fleet.loader.begin(fleet.order(A))
-    assert not await fleet.loader.unload(fleet.backend(), fleet.state(A))
+    assert not await fleet.loader.unloader.unload(fleet.backend(), fleet.state(A))
     await asyncio.sleep(10)
     assert len(server.loads) == 1
     assert server.unloads == [A]
@@ -407,7 +411,7 @@ async def test_a_backend_that_does_not_unload_says_so_and_keeps_the_model():
     await fleet.list()
     server.disturb = failing("unload", FailureKind.SERVER_ERROR)
     with pytest.raises(AttemptFailed):
-        await fleet.loader.unload(fleet.backend(), fleet.state(A))
+        await fleet.loader.unloader.unload(fleet.backend(), fleet.state(A))
     assert fleet.residency(A) is Residency.WARM
 
 
@@ -517,7 +521,7 @@ def act(rng, fleet, pending, occupied):
 
 async def unload(fleet, backend, state):
     with contextlib.suppress(AttemptFailed):
-        await fleet.loader.unload(backend, state)
+        await fleet.loader.unloader.unload(backend, state)
 
 
 async def abandon_or_list(rng, fleet, index):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from services.balancer.core.standing import (
     RULES,
+    Rules,
     Signal,
     Standing,
     State,
@@ -444,3 +445,11 @@ def test_panic_is_when_no_holder_takes_requests():
     standings = {"a": lost, "b": run([Signal.DRAINED]), "c": HEALTHY}
     assert panicking(standings, "ab")
     assert not panicking(standings, "abc")
+
+
+def test_rules_of_other_lengths_keep_their_proportions():
+    rules = Rules.lasting(ejection_seconds=1.0, slow_start_seconds=3.0)
+    assert (rules.ejection_seconds, rules.longest_ejection_seconds) == (1.0, 30.0)
+    assert (rules.slow_start_seconds, rules.slow_start_surcharge_seconds) == (3.0, 0.5)
+    assert rules.busy_surcharge_seconds == pytest.approx(0.5)
+    assert Rules.lasting(ejection_seconds=10.0, slow_start_seconds=30.0) == RULES

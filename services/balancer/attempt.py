@@ -1,0 +1,396 @@
+"""One attempt at a backend: it ends once, whatever happens to it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind
+
+from services.balancer.core.demand import Demand
+from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.prefixes import Fingerprint
+from services.balancer.core.requests import (
+    Completion,
+    Delta,
+    EmbeddingReply,
+    GenerationRequest,
+    Operation,
+)
+from services.balancer.core.snapshot import Residency
+from services.balancer.core.stalls import LIMITS
+from services.balancer.equipment import Equipment, deadline_is_spent
+from services.balancer.ports import ModelServer
+from services.balancer.tickets import Grant
+from services.common.tracing import PROPAGATOR, mark_failed
+
+__all__ = ["Attempt", "Series"]
+
+# Less than this is no load: what a server needs to find a model that is in memory.
+_SHORTEST_LOAD_SECONDS = 0.05
+_LONGEST_ZOMBIE_SECONDS = 30.0
+_SPAN_OPERATIONS = {
+    Operation.CHAT: "chat",
+    Operation.GENERATE: "text_completion",
+    Operation.EMBED: "embeddings",
+}
+_TIMEOUTS = (FailureKind.TIMEOUT, FailureKind.STALLED)
+
+
+class Series(Protocol):
+    """The attempts of a request, as one of them sees them.
+
+    Attributes:
+        equipment: What all attempts share.
+        operation: What is asked for.
+        embeds: Whether that is vectors.
+        queue_seconds: How long the request has waited in the queue so far.
+        load_seconds: How long it has waited for models to be loaded.
+        last_failure: What the attempt before said; empty at the first.
+    """
+
+    equipment: Equipment
+    operation: Operation
+    embeds: bool
+    queue_seconds: float
+    load_seconds: float
+    last_failure: str
+
+    def consider(self, attempt: "Attempt", failure: AttemptFailed) -> None:
+        """Returns where another attempt may make a failure good; raises what the caller sees."""
+        ...
+
+
+class Attempt:
+    """One attempt; a context manager that ends it.
+
+    Args:
+        attempts: The series it belongs to.
+        grant: The slot, and why that one.
+        number: Counts the attempts of the series from 1.
+    """
+
+    def __init__(self, attempts: Series, grant: Grant, number: int) -> None:
+        self._series = attempts
+        self._its = attempts.equipment
+        self._grant = grant
+        self._occupancy = grant.occupancy
+        self.number = number
+        self.backend = grant.backend
+        self.server: ModelServer = self._its.servers[grant.backend.id]
+        self.model_name = grant.model.installed.name
+        self.model_digest = grant.model.installed.digest
+        self.reason = grant.reason
+        self.decision_id = grant.decision_id
+        self.queue_seconds = attempts.queue_seconds
+        self.predicted_first_token_seconds = (
+            attempts.queue_seconds + attempts.load_seconds + grant.predicted_first_token_seconds
+        )
+        self.failure_before = attempts.last_failure
+        self.started = False
+        self.resumable = False
+        self.emitted_character_count = 0
+        self._succeeded = False
+        self._added_seconds = 0.0
+        self._span: Span = trace.INVALID_SPAN
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        carrier: dict[str, str] = {}
+        PROPAGATOR.inject(carrier, trace.set_span_in_context(self._span))
+        return carrier
+
+    @property
+    def _first_token_limit_seconds(self) -> float:
+        its, model = self._its, self._grant.model
+        if model.residency is not Residency.WARM:
+            return its.patience.first_token_seconds
+        return its.patience.first_token(
+            self._grant.predicted_first_token_seconds + self._added_seconds,
+            its.overruns.count(self.backend.id, model.placement_key),
+        )
+
+    def take_along(self, demands: Sequence[Demand]) -> None:
+        """Adds requests for vectors of the same model that are out of the queue: they share a slot.
+
+        Args:
+            demands: What they ask for.
+        """
+        its, occupancy, now = self._its, self._occupancy, self._its.clock.monotonic()
+        for demand in demands:
+            its.scheduler.shares.serve(demand, now)
+            its.metrics.observe(
+                "balancer_queue_wait_seconds", now - demand.arrived_at, demand.priority.label
+            )
+        tokens = sum(demand.prompt_token_count for demand in demands)
+        rate = its.fleet.estimates.prefill_rate(
+            self.backend.id, self._grant.model.placement_key, now
+        )
+        self._added_seconds = tokens / rate
+        occupancy.demand = replace(
+            occupancy.demand,
+            prompt_token_count=occupancy.demand.prompt_token_count + tokens,
+            text_count=occupancy.demand.text_count + sum(each.text_count for each in demands),
+        )
+        occupancy.predicted_first_token_at += self._added_seconds
+        occupancy.predicted_end += self._added_seconds
+        self._grant.model.view = None
+
+    def generate(
+        self, request: GenerationRequest, *, continuation: str
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        """Has the backend generate text.
+
+        Args:
+            request: What to generate.
+            continuation: The beginning of the answer, where another backend has begun it.
+        """
+        model, its = self._grant.model, self._its
+        rate = its.fleet.estimates.decode_rate(
+            self.backend.id, model.placement_key, self._occupancy.active_count, self._began_at
+        )
+        return self.server.generate(
+            request,
+            model_name=self.model_name,
+            headers=self._headers,
+            keep_alive=its.keep_alive_of(model),
+            context_token_count=model.context_token_count or None,
+            continuation=continuation,
+            first_token_limit_seconds=self._first_token_limit_seconds,
+            stall_limit_seconds=its.patience.stall(rate),
+        )
+
+    async def embed(self, texts: Sequence[str], dimension: int | None) -> EmbeddingReply:
+        """Has the backend turn texts into vectors."""
+        model = self._grant.model
+        context = None if model.installed.only_embeds else model.context_token_count or None
+        return await self.server.embed(
+            texts,
+            model_name=self.model_name,
+            headers=self._headers,
+            keep_alive=self._its.keep_alive_of(model),
+            dimension=dimension,
+            context_token_count=context,
+            limit_seconds=self._first_token_limit_seconds,
+        )
+
+    def __enter__(self) -> Self:
+        self._began_at = self._its.clock.monotonic()
+        self.backend.request_count += 1
+        self._span = self._start_span()
+        self._its.metrics.count("balancer_routing_decisions_total", self.reason.value)
+        self._show_load()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        failed = error if isinstance(error, AttemptFailed) and not self._succeeded else None
+        self._give_back(abandoned=error is not None and failed is None and not self._succeeded)
+        if not self._succeeded:
+            # Nobody has counted the tokens of an answer that broke off.
+            self._charge(self._occupancy.produced_count)
+        if failed is not None:
+            self._its.effects.note(
+                self.backend, self._grant.model, failed, self._occupancy.began_at
+            )
+            self._mark_failed(failed)
+            if failed.kind is FailureKind.TIMEOUT:
+                self._its.overruns.note(self.backend.id, self._grant.model.placement_key)
+        self._report(self._outcome(error))
+        if failed is not None:
+            self._series.consider(self, failed)
+            return True
+        return False
+
+    def _give_back(self, *, abandoned: bool) -> None:
+        """Gives the slot back, at once or when the backend must have noticed that we left."""
+        occupancy, now = self._occupancy, self._its.clock.monotonic()
+        until = min(occupancy.predicted_first_token_at, now + _LONGEST_ZOMBIE_SECONDS)
+        if abandoned and not self.started and self._was_silent(now):
+            self._its.effects.suspect(self.backend, self._grant.model)
+        if not abandoned or self.started or until <= now or self._series.embeds:
+            self._its.scheduler.release(self._grant)
+            return
+        self._its.fleet.entomb(occupancy, until)
+        asyncio.get_running_loop().call_later(until - now, self._its.scheduler.release, self._grant)
+
+    def _charge(self, token_count: int) -> None:
+        """Has the tenant be served later for what it was given, wanted to the end or not."""
+        its, tenant = self._its, self._occupancy.demand.tenant
+        its.scheduler.shares.charge(
+            tenant, output_token_count=token_count, now=its.clock.monotonic()
+        )
+
+    def _was_silent(self, now: float) -> bool:
+        """Tells whether a caller has left whom the backend kept waiting for suspiciously long."""
+        limit = self._first_token_limit_seconds * LIMITS.suspect_ratio
+        return (
+            self._grant.model.residency is Residency.WARM and now - self._occupancy.began_at > limit
+        )
+
+    def note_first_token(self, prefix: Fingerprint) -> None:
+        """Notes that the backend has produced its first token, so that it has read the prompt."""
+        self.started = True
+        its, occupancy, now = self._its, self._occupancy, self._its.clock.monotonic()
+        occupancy.first_token_at = occupancy.progressed_at = now
+        seconds = now - self._began_at
+        backend = self.backend
+        backend.first_token_seconds = backend.first_token_seconds.add(seconds, now)
+        demand, placement_key = occupancy.demand, self._grant.model.placement_key
+        self._note_in_time(seconds)
+        its.fleet.prefixes.note(backend.id, placement_key, prefix, demand.prompt_token_count)
+        its.fleet.calibration.note(self._grant.predicted_first_token_seconds, seconds, now)
+        its.metrics.observe("balancer_time_to_first_token_seconds", seconds, backend.id)
+        its.metrics.observe(
+            "balancer_first_token_prediction_error_seconds",
+            abs(seconds - self._grant.predicted_first_token_seconds),
+        )
+        self._span.set_attribute("gen_ai.response.time_to_first_chunk", seconds)
+
+    def _note_in_time(self, seconds: float) -> None:
+        """Notes after how long something came; what needed more than the usual limit still does."""
+        its = self._its
+        if seconds <= its.patience.first_token(self._grant.predicted_first_token_seconds):
+            its.overruns.forgive(self.backend.id, self._grant.model.placement_key)
+
+    def note_progress(self) -> None:
+        """Notes that the backend has produced another token or a few."""
+        occupancy = self._occupancy
+        occupancy.produced_count += 1
+        occupancy.progressed_at = self._its.clock.monotonic()
+
+    def succeed_with_text(self, completion: Completion, character_count: int) -> None:
+        """Notes that the answer is complete.
+
+        Args:
+            completion: The backend's last word.
+            character_count: Length of the prompt; 0 where it says nothing of its tokens.
+        """
+        seconds = self._succeed(completion.prompt_token_count, completion.load_seconds)
+        its, tokens = self._its, completion.output_token_count
+        its.fleet.note_generated(self._occupancy, completion, seconds)
+        self._charge(tokens)
+        if completion.prompt_token_count and character_count:
+            its.fleet.estimates.note_characters(
+                self._grant.model.placement_key,
+                character_count=character_count,
+                token_count=completion.prompt_token_count,
+                now=its.clock.monotonic(),
+            )
+        its.metrics.count("balancer_tokens_total", self.backend.id, "output", amount=tokens)
+        if tokens:
+            its.metrics.observe(
+                "balancer_time_per_output_token_seconds",
+                completion.output_seconds / tokens,
+                self.backend.id,
+            )
+        self._span.set_attributes(
+            {
+                "gen_ai.usage.output_tokens": tokens,
+                "gen_ai.response.finish_reasons": [completion.finish_reason.value],
+                "app.ollama.prompt_eval_s": completion.prompt_seconds,
+                "app.ollama.eval_s": completion.output_seconds,
+            }
+        )
+
+    def succeed_with_vectors(self, reply: EmbeddingReply, character_count: int) -> None:
+        """Notes that the vectors are there.
+
+        Args:
+            reply: The vectors.
+            character_count: Length of the texts.
+        """
+        seconds = self._succeed(reply.prompt_token_count, reply.load_seconds)
+        text_count, dimension = reply.vectors.shape
+        fleet, now = self._its.fleet, self._its.clock.monotonic()
+        self._note_in_time(seconds)
+        fleet.note_embedded(
+            self._occupancy,
+            text_count=text_count,
+            token_count=reply.prompt_token_count,
+            seconds=max(0.0, seconds - reply.load_seconds),
+        )
+        if reply.prompt_token_count:
+            fleet.estimates.note_characters(
+                self._grant.model.placement_key,
+                character_count=character_count,
+                token_count=reply.prompt_token_count,
+                now=now,
+            )
+        self._span.set_attribute("gen_ai.embeddings.dimension.count", dimension)
+
+    def _succeed(self, prompt_token_count: int, load_seconds: float) -> float:
+        self._succeeded = True
+        its, backend_id = self._its, self.backend.id
+        seconds = its.clock.monotonic() - self._began_at
+        operation = self._series.operation.value
+        its.metrics.observe("balancer_request_duration_seconds", seconds, backend_id, operation)
+        its.metrics.count("balancer_tokens_total", backend_id, "input", amount=prompt_token_count)
+        if load_seconds >= _SHORTEST_LOAD_SECONDS:
+            its.metrics.observe("balancer_model_load_seconds", load_seconds, backend_id)
+        self._span.set_attributes(
+            {
+                "http.response.status_code": 200,
+                "gen_ai.usage.input_tokens": prompt_token_count,
+                "app.ollama.load_s": load_seconds,
+            }
+        )
+        return seconds
+
+    def _outcome(self, error: BaseException | None) -> str:
+        if self._succeeded:
+            return "success"
+        if isinstance(error, AttemptFailed):
+            if error.kind is FailureKind.REJECTED:
+                return "rejected"
+            return "timeout" if error.kind in _TIMEOUTS else "error"
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            return "timeout" if deadline_is_spent() else "cancelled"
+        return "error"
+
+    def _report(self, outcome: str) -> None:
+        operation = self._series.operation.value
+        self._its.metrics.count("balancer_requests_total", self.backend.id, operation, outcome)
+        self._show_load()
+        self._span.set_attribute("app.balancer.outcome", outcome)
+        self._span.end()
+
+    def _show_load(self) -> None:
+        self._its.metrics.set_gauge(
+            "balancer_backend_inflight", self.backend.in_flight_count, self.backend.id
+        )
+
+    def _mark_failed(self, failure: AttemptFailed) -> None:
+        mark_failed(self._span, failure.kind.value)
+        if failure.status_code is not None:
+            self._span.set_attribute("http.response.status_code", failure.status_code)
+
+    def _start_span(self) -> Span:
+        endpoint = self.backend.endpoint
+        operation = _SPAN_OPERATIONS[self._series.operation]
+        attributes: dict[str, str | int | float | bool] = {
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": "ollama",
+            "gen_ai.request.model": self.model_name,
+            "server.address": endpoint.host,
+            "server.port": endpoint.port,
+            "app.backend": self.backend.id,
+            "app.balancer.policy": self.reason.value,
+            "app.balancer.decision": self.decision_id,
+            "app.balancer.queue_s": self._grant.queue_seconds,
+            "app.balancer.predicted_first_token_s": self._grant.predicted_first_token_seconds,
+            "app.balancer.attempt": self.number,
+        }
+        if not self._series.embeds:
+            attributes["gen_ai.request.stream"] = True
+        if self.number > 1:
+            attributes["http.request.resend_count"] = self.number - 1
+        return self._its.tracer.start_span(
+            f"{operation} {self.model_name}", kind=SpanKind.CLIENT, attributes=attributes
+        )
