@@ -219,6 +219,7 @@ def _build(
             first_token_floor_seconds=settings.first_token_floor_seconds,
             stall_seconds=settings.stall_limit_seconds,
             stall_floor_seconds=settings.stall_floor_seconds,
+            unproven_seconds=settings.unproven_first_token_seconds,
         ),
         keep_alive=keep_alive,
         maximum_attempts=settings.maximum_attempts,

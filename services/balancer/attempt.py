@@ -31,6 +31,8 @@ __all__ = ["Attempt", "Series"]
 # Less than this is no load: what a server needs to find a model that is in memory.
 _SHORTEST_LOAD_SECONDS = 0.05
 _LONGEST_ZOMBIE_SECONDS = 30.0
+# Vectors come all at once or not at all, and on processors that others share, late at times.
+_EMBEDDING_DOUBLINGS = 2
 _SPAN_OPERATIONS = {
     Operation.CHAT: "chat",
     Operation.GENERATE: "text_completion",
@@ -109,7 +111,9 @@ class Attempt:
             return its.patience.first_token_seconds
         return its.patience.first_token(
             self._grant.predicted_first_token_seconds + self._added_seconds,
-            its.overruns.count(self.backend.id, model.placement_key),
+            its.overruns.count(self.backend.id, model.placement_key)
+            + (_EMBEDDING_DOUBLINGS if self._series.embeds else 0),
+            proven=its.overruns.proven(self.backend.id, model.placement_key),
         )
 
     def take_along(self, demands: Sequence[Demand]) -> None:
@@ -256,6 +260,7 @@ class Attempt:
     def _note_in_time(self, seconds: float) -> None:
         """Notes after how long something came; what needed more than the usual limit still does."""
         its = self._its
+        its.overruns.prove(self.backend.id, self._grant.model.placement_key)
         if seconds <= its.patience.first_token(self._grant.predicted_first_token_seconds):
             its.overruns.forgive(self.backend.id, self._grant.model.placement_key)
 

@@ -184,6 +184,11 @@ class BalancerSettings(CommonSettings):
         "was predicted is allowed beyond it.",
         default="8s",
     )
+    unproven_first_token_seconds: float = setting(
+        duration_seconds("50ms", "1h"),
+        "The same for a model that has not shown yet what it takes on that backend.",
+        default="60s",
+    )
     stall_limit_seconds: float = setting(
         duration_seconds("100ms", "1h"),
         "Longest silence of a backend between two tokens.",

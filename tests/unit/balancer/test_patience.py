@@ -1,5 +1,7 @@
 """How long a backend may be silent."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.balancer.core.patience import Overruns, Patience
@@ -34,3 +36,19 @@ def test_overruns_count_until_a_first_token_comes_in_time():
     overruns.forgive("a:1", "m@1")
     overruns.forgive("b:1", "m@1")
     assert overruns.count("a:1", "m@1") == 0
+
+
+def test_a_model_that_has_shown_nothing_on_a_host_is_given_longer():
+    patience = replace(PATIENCE, unproven_seconds=60.0)
+    assert patience.first_token(0.1, proven=False) == 60.0
+    assert patience.first_token(30.0, proven=False) == 90.0
+    assert patience.first_token(0.1, proven=True) == 8.0
+    assert replace(patience, first_token_seconds=20.0).first_token(0.1, proven=False) == 20.0
+
+
+def test_three_first_tokens_prove_what_a_model_takes():
+    overruns = Overruns()
+    for expected in (False, False, True):
+        overruns.prove("a:1", "m@1")
+        assert overruns.proven("a:1", "m@1") is expected
+    assert not overruns.proven("b:1", "m@1")
