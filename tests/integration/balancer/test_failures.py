@@ -31,8 +31,17 @@ async def sound(scripted):
     return server
 
 
-async def until_met(balancer, failing):
+async def until_met(balancer, failing, sound):
     """Asks both backends at once, and returns what the caller saw who met the failing one."""
+    reply = failing.replies["/api/generate"]
+
+    async def when_both_are_busy(request):
+        # Else the second request may find the failing one idle again, and be the next to meet it.
+        await eventually(lambda: any(each.path == "/api/generate" for each in sound.requests))
+        result = reply(request)
+        return await result if asyncio.iscoroutine(result) else result
+
+    failing.replies["/api/generate"] = when_both_are_busy
     calls = (balancer.stub.Generate(generation(unrelated(number), "m")) for number in range(2))
     outcomes = await read_all(*calls)
     assert (await balancer.backend(failing.backend_id)).request_count == 1
@@ -80,7 +89,7 @@ async def test_before_the_first_token_another_backend_makes_it_good(
     if reply is reset:
         # What a server is that cuts connections: nothing that could be checked.
         failing.replies["/api/version"] = reset
-    events, error = await until_met(balancer, failing)
+    events, error = await until_met(balancer, failing, sound)
     assert error is None
     assert kinds(events) == ["started", "text_delta", "completed"]
     assert events[0].started.attempt_count == 2
@@ -127,7 +136,7 @@ async def test_a_busy_reply_makes_a_backend_dearer_for_a_while_and_only_repeated
 ):
     failing.replies["/api/generate"] = of_status(503)
     balancer = await run_balancer(failing.url, sound.url)
-    await until_met(balancer, failing)
+    await until_met(balancer, failing, sound)
     found = await costs(balancer)
     # Five seconds, which fade.
     risk = found[failing.backend_id].risk_seconds - found[sound.backend_id].risk_seconds
