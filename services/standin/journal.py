@@ -34,6 +34,7 @@ class Entry:
         output_tokens: Tokens of its answer so far.
         load_seconds: From its arrival until it had a loaded model.
         queue_seconds: How long it then waited for a slot.
+        had_slot: Whether it has been given one.
         prefill_seconds: How long its prompt, or its texts, took.
         decode_seconds: How long its answer took.
         faults: Faults that were applied to it.
@@ -55,6 +56,7 @@ class Entry:
     output_tokens: int = 0
     load_seconds: float = 0.0
     queue_seconds: float = 0.0
+    had_slot: bool = False
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     faults: list[str] = field(default_factory=list)

@@ -75,6 +75,7 @@ class State:
         began_at = self.clock.monotonic()
         must_wait = runner.slots.locked()
         await runner.slots.acquire()
+        http[ENTRY].had_slot = True
         if must_wait:
             seconds = self.clock.monotonic() - began_at
             http[ENTRY].queue_seconds += seconds

@@ -82,7 +82,7 @@ async def test_a_hung_request_holds_its_slot_while_control_endpoints_answer(star
     client = await start()
     await order(client, hang=True, count=1)
     hung = asyncio.ensure_future(client.chat())
-    await client.until("/api/chat", lambda entry: entry["faults"] == ["hang"])
+    await client.until("/api/chat", lambda entry: entry["faults"] == ["hang"] and entry["had_slot"])
     waiting = asyncio.ensure_future(client.chat())
     assert (await client.http.get("/api/ps")).status_code == 200
     await asyncio.wait({waiting}, timeout=0.1)
