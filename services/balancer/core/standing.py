@@ -252,8 +252,8 @@ def _ejected(standing: Standing, moment: _Moment, *, down: bool = False) -> Stan
 
 
 def _returned(standing: Standing, moment: _Moment) -> Standing:
-    # What a server did before it was restarted says nothing of it now.
-    failure_mean = DecayedMean() if standing.down else standing.failure_mean
+    # What it did before is dealt with: the surcharge is for the doubt that is left. Held against it
+    # on top of that, it could stay without the requests that would show otherwise.
     window = EventWindow(span_seconds=moment.rules.window_seconds)
     return replace(
         standing,
@@ -269,7 +269,7 @@ def _returned(standing: Standing, moment: _Moment) -> Standing:
         probe_level=0,
         attempts=window,
         failures=window,
-        failure_mean=failure_mean,
+        failure_mean=DecayedMean(),
     )
 
 

@@ -319,6 +319,8 @@ async def test_no_slot_is_lost_or_given_twice_while_replicas_come_and_go_and_cal
         await first.kill()
         await second.until(lambda stats: stats.fleet.replica_count == 2, within_seconds=3)
         await load.until_served(second, third, count=20)
+        # Who asks in this very moment is sent to another replica.
+        load.dying.add(second)
         load.targets.remove(second)
         await second.stop()
         await third.until(lambda stats: stats.fleet.replica_count == 1, within_seconds=1)
@@ -333,15 +335,12 @@ async def test_the_slots_of_a_replica_that_is_killed_are_used_by_others_within_i
     fleet, grab
 ):
     killed, other = await fleet.add_replicas(2)
-    streams = await grab(killed, token_count=8000)
+    await grab(killed, token_count=8000)
     waiting = asyncio.create_task(first_token(other))
     await other.until(lambda stats: stats.fleet.in_flight_count == 1)
     await killed.kill()
     killed_at = time.monotonic()
     assert 1.0 < await waiting - killed_at < 3.5
-    for stream in streams:
-        events, _ = await read(stream)
-        assert "completed" not in kinds(events)
     await fleet.check_idle(other)
     await fleet.check_never_overfull()
 
