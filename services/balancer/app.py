@@ -1,6 +1,5 @@
 """The composition root of the balancer."""
 
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pannier.balancer.v1.balancer_service_pb2_grpc import (
     add_BalancerServiceServicer_to_server,
 )
 from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
-from services.balancer.adapters.reservations import RedisReservations
+from services.balancer.adapters.reservations import open_reservations
 from services.balancer.admin_servicer import BalancerAdminServicer
 from services.balancer.check_health import HealthMonitor
 from services.balancer.core.admission import QueueLimits
@@ -38,8 +37,6 @@ from services.balancer.ports import ModelServer
 from services.balancer.scheduler import Scheduler
 from services.balancer.servicer import BalancerServicer
 from services.balancer.settings import BalancerSettings, Endpoint
-from services.balancer.share_slots import share_slots
-from services.balancer.share_store import SharingPolicy
 from services.common.server import RunningServer, Runtime, serve
 from services.common.tasks import in_background
 
@@ -69,12 +66,8 @@ async def start(
         create_series(runtime.metrics)
         reservations: Reservations = SoleReplica()
         if settings.shared_redis_url:
-            policy, replica_id = SharingPolicy(), secrets.token_hex(8)
-            store = RedisReservations(
-                settings.shared_redis_url, replica_id=replica_id, policy=policy
-            )
             reservations = await stack.enter_async_context(
-                share_slots(store, replica_id=replica_id, clock=runtime.clock, policy=policy)
+                open_reservations(settings.shared_redis_url, clock=runtime.clock)
             )
         parts = _build(settings, runtime, reservations, rng or Random(), open_server)
         await stack.enter_async_context(parts.membership.opened(settings.backends))

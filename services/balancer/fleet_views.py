@@ -20,6 +20,7 @@ from services.balancer.core.snapshot import (
 from services.balancer.core.standing import (
     Rules,
     State,
+    allowed_out,
     failure_ratio,
     surcharge_seconds,
     takes_requests,
@@ -124,7 +125,7 @@ class FleetViews:
             for each in self.backends.values()
             if not takes_requests(each.standing) and not each.standing.drained
         ]
-        excess = len(out) - len(self.backends) // 2
+        excess = len(out) - allowed_out(len(self.backends))
         if excess <= 0 or len(out) == len(self.backends):
             return frozenset()
         doubtful = [each for each in out if each.standing.health is State.EJECTED]
