@@ -249,7 +249,6 @@ class Attempt:
         demand, placement_key = occupancy.demand, self._grant.model.placement_key
         self._note_in_time(seconds)
         its.fleet.prefixes.note(backend.id, placement_key, prefix, demand.prompt_token_count)
-        its.fleet.calibration.note(self._grant.predicted_first_token_seconds, seconds, now)
         its.metrics.observe("balancer_time_to_first_token_seconds", seconds, backend.id)
         its.metrics.observe(
             "balancer_first_token_prediction_error_seconds",

@@ -165,7 +165,6 @@ class Backend:
         chosen_turn: Number of the last decision that chose it.
         view: What the planner was last shown of it.
         view_stamp: What it was made from.
-        succeeded_at: When a request or a canary last succeeded there, monotonic seconds.
     """
 
     endpoint: Endpoint
@@ -192,7 +191,6 @@ class Backend:
     chosen_turn: int = 0
     view: BackendView | None = None
     view_stamp: tuple[object, ...] = ()
-    succeeded_at: float = -math.inf
 
     def __post_init__(self) -> None:
         """Keeps the id, which is read dozens of times per request."""

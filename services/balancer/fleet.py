@@ -267,7 +267,7 @@ class Fleet(FleetViews):
         """Notes a complete answer, and what it took from request to last byte."""
         now = self._clock.monotonic()
         demand, model, backend = occupancy.demand, occupancy.model, occupancy.backend
-        self._note_success(occupancy, seconds, now)
+        self._note_success(occupancy, seconds)
         if completion.output_token_count == 0 or completion.output_seconds == 0:
             return
         self.estimates.note_generation(
@@ -299,7 +299,7 @@ class Fleet(FleetViews):
         """
         now = self._clock.monotonic()
         backend, model = occupancy.backend, occupancy.model
-        self._note_success(occupancy, seconds, now)
+        self._note_success(occupancy, seconds)
         backend.text_seconds = backend.text_seconds.add(seconds / text_count, now)
         self.estimates.note_texts(
             backend.id,
@@ -311,11 +311,10 @@ class Fleet(FleetViews):
         )
         model.view = None
 
-    def _note_success(self, occupancy: Occupancy, seconds: float, now: float) -> None:
+    def _note_success(self, occupancy: Occupancy, seconds: float) -> None:
         backend = occupancy.backend
         backend.success_count += 1
         backend.success_seconds += seconds
-        backend.succeeded_at = now
         self.signal(backend, Signal.REQUEST_SUCCEEDED, began_at=occupancy.began_at)
 
     def needed_digest(self, model_key: str) -> str | None:

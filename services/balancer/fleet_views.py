@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field, replace
 
 from services.balancer.backend import Backend, ModelState, Occupancy
-from services.balancer.core.calibration import Calibration
 from services.balancer.core.decay import DecayedMean
 from services.balancer.core.estimates import Estimates
 from services.balancer.core.lengths import OutputLengths
@@ -89,7 +88,6 @@ class FleetViews:
         self.estimates = Estimates()
         self.lengths = OutputLengths()
         self.prefixes = PrefixMemory()
-        self.calibration = Calibration()
         self.interactive_at: dict[str, float] = {}
         """When interactive work last came for a model, by model key; set by whoever queues it."""
         self.yielding: frozenset[tuple[str, str]] = frozenset()

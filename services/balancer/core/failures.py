@@ -36,11 +36,6 @@ class FailureKind(Enum):
         """Whether another backend may do better."""
         return self is not FailureKind.REJECTED
 
-    @property
-    def counts_against_backend(self) -> bool:
-        """Whether the backend's health is in question."""
-        return self not in (FailureKind.REJECTED, FailureKind.MODEL_ABSENT)
-
 
 class AttemptFailed(Exception):
     """A backend did not do what it was asked.

@@ -1,11 +1,10 @@
-"""Requests that no longer get on, and slots that Ollama has lost.
+"""Slots that Ollama has lost, and how a model gets them back.
 
 A client that goes away while a token is on its way can leave Ollama's generator blocked for ever
 with its slot (ollama #17131). The model then answers nobody, while every control endpoint stays
 green. It shows by the age of what is in flight, and unloading the model cures it.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,15 +14,10 @@ __all__ = [
     "CureAction",
     "CureEvent",
     "CureStep",
-    "InFlight",
-    "Progress",
     "StallLimits",
     "action_of",
     "after_event",
     "expires_at",
-    "leak_suspected",
-    "progress_of",
-    "silence_limit_seconds",
 ]
 
 
@@ -32,20 +26,12 @@ class StallLimits:
     """How long what may take, in seconds unless said otherwise.
 
     Attributes:
-        first_token: Least time until the first token counts as overdue.
-        first_token_factor: The same as a multiple of what was predicted.
-        next_token: Least time between tokens that counts as a stall.
-        next_token_factor: The same as a multiple of the 99th percentile between tokens.
-        load: What loading a model may take on top.
+        load: What loading a model may take.
         suspect_ratio: Share of a limit from which a request is suspect, [0, 1].
         probe: How long a probe of one token may take.
         unload: How long a model may stay loaded after it was told to go.
     """
 
-    first_token: float = 8.0
-    first_token_factor: float = 3.0
-    next_token: float = 10.0
-    next_token_factor: float = 20.0
     load: float = 300.0
     suspect_ratio: float = 0.5
     probe: float = 10.0
@@ -53,93 +39,6 @@ class StallLimits:
 
 
 LIMITS = StallLimits()
-
-
-class Progress(Enum):
-    """How a request gets on."""
-
-    FINE = "fine"
-    SUSPECT = "suspect"
-    STALLED = "stalled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
-    """A request that a backend works on; times are seconds of the monotonic clock.
-
-    Attributes:
-        began_at: When it was sent.
-        predicted_first_token_seconds: When its first token, or its vectors, were predicted to
-            come, from `began_at`; the load not included.
-        first_token_at: When its first token came; None where it has not.
-        last_progress_at: When its last token came; unused before the first.
-        inter_token_p99_seconds: 99th percentile of the time between two tokens there; 0 where it
-            is not known.
-        warm: Whether the model was loaded when it was sent.
-    """
-
-    began_at: float
-    predicted_first_token_seconds: float
-    first_token_at: float | None = None
-    last_progress_at: float = 0.0
-    inter_token_p99_seconds: float = 0.0
-    warm: bool = True
-
-
-def silence_limit_seconds(request: InFlight, limits: StallLimits = LIMITS) -> float:
-    """Returns how long a request may be silent: from its beginning, or from its last token.
-
-    Args:
-        request: The request.
-        limits: How long what may take.
-    """
-    if request.first_token_at is not None:
-        expected = limits.next_token_factor * request.inter_token_p99_seconds
-        return max(limits.next_token, expected)
-    expected = limits.first_token_factor * request.predicted_first_token_seconds
-    load = 0.0 if request.warm else limits.load
-    return max(limits.first_token, expected) + load
-
-
-def progress_of(request: InFlight, now: float, limits: StallLimits = LIMITS) -> Progress:
-    """Says how a request gets on.
-
-    Args:
-        request: The request.
-        now: Seconds of the monotonic clock.
-        limits: How long what may take.
-    """
-    started = request.first_token_at is not None
-    silent_seconds = now - (request.last_progress_at if started else request.began_at)
-    limit = silence_limit_seconds(request, limits)
-    if silent_seconds > limit:
-        return Progress.STALLED
-    if silent_seconds > limit * limits.suspect_ratio:
-        return Progress.SUSPECT
-    return Progress.FINE
-
-
-def leak_suspected(
-    in_flight: Iterable[InFlight], slot_count: int, now: float, limits: StallLimits = LIMITS
-) -> bool:
-    """Tells whether a model on a backend should be probed for a lost slot.
-
-    It should where a request has stalled although not all slots are at work on others. Were they,
-    a probe would wait behind these, and prove nothing.
-
-    Args:
-        in_flight: What the backend works on with that model.
-        slot_count: How many requests of that model it works on at once.
-        now: Seconds of the monotonic clock.
-        limits: How long what may take.
-    """
-    requests = list(in_flight)
-    progress = [progress_of(each, now, limits) for each in requests]
-    at_work = sum(
-        each.first_token_at is not None and how is not Progress.STALLED
-        for each, how in zip(requests, progress, strict=True)
-    )
-    return Progress.STALLED in progress and at_work < slot_count
 
 
 class CureStep(Enum):

@@ -9,7 +9,6 @@ Whoever runs it checks a backend when `next_probe_at` says so, and sends it a ca
 while `needs_canary` says so: one token of a loaded model, or one text to embed.
 """
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import exp, ldexp
 
@@ -25,11 +24,9 @@ __all__ = [
     "State",
     "after",
     "allowed_out",
-    "ejectable",
     "failure_ratio",
     "needs_canary",
     "next_probe_at",
-    "panicking",
     "surcharge_seconds",
     "takes_requests",
 ]
@@ -47,7 +44,6 @@ class _Moment:
     jitter: float
     message: str
     began_at: float | None
-    may_eject: bool
     rules: Rules
 
 
@@ -59,7 +55,6 @@ def after(
     jitter: float,
     message: str = "",
     began_at: float | None = None,
-    may_eject: bool = True,
     rules: Rules = RULES,
 ) -> Standing:
     """Returns the standing after a signal.
@@ -73,8 +68,6 @@ def after(
         began_at: When the request that the signal is about was sent. With it, failures of requests
             from before a backend came back are not held against it, and the success of one sent
             to a backend that is out (for want of any other) brings it back.
-        may_eject: Whether it may go out for a reason that is no proof (`ejectable`); a backend
-            that cannot be connected to always does.
         rules: When a backend goes out and how it comes back.
     """
     moment = _Moment(
@@ -82,7 +75,6 @@ def after(
         jitter=jitter,
         message=message,
         began_at=began_at,
-        may_eject=may_eject,
         rules=rules,
     )
     if signal in (Signal.DRAINED, Signal.RESUMED):
@@ -132,7 +124,7 @@ def _after_bad_check(standing: Standing, moment: _Moment, *, lost: bool) -> Stan
         if lost:
             return _ejected(standing, moment, down=True)
         missed = standing.missed_check_count >= moment.rules.missed_check_limit
-        return _ejected(standing, moment) if missed and moment.may_eject else standing
+        return _ejected(standing, moment) if missed else standing
     return replace(standing, health=State.EJECTED, down=standing.down or lost)
 
 
@@ -152,9 +144,7 @@ def _after_bad_canary(standing: Standing, moment: _Moment) -> Standing:
     standing = replace(
         _suspected(standing, moment), failure_streak=standing.failure_streak + 1, doubted=True
     )
-    if not was_doubted:
-        return standing
-    return _ejected(standing, moment) if moment.may_eject else replace(standing, doubted=False)
+    return _ejected(standing, moment) if was_doubted else standing
 
 
 def _after_success(standing: Standing, moment: _Moment) -> Standing:
@@ -206,7 +196,7 @@ def _after_failure(standing: Standing, signal: Signal, moment: _Moment) -> Stand
         first = standing.ejection_count == 0
         return replace(_ejected(standing, moment, down=first), probe_level=0)
     goes_out = standing.failure_streak >= rules.failure_limit or _fails_share(standing, now, rules)
-    return _ejected(standing, moment) if goes_out and moment.may_eject else standing
+    return _ejected(standing, moment) if goes_out else standing
 
 
 def _fails_share(standing: Standing, now: float, rules: Rules) -> bool:
@@ -365,28 +355,3 @@ def allowed_out(serving_count: int) -> int:
         serving_count: How many backends have the model.
     """
     return serving_count // 2
-
-
-def ejectable(standings: Mapping[str, Standing], serving_ids: Collection[str]) -> bool:
-    """Tells whether one more of the backends that serve a model may go out without proof.
-
-    Those that are out for any reason count: the rest has to carry the load.
-
-    Args:
-        standings: All backends, by id.
-        serving_ids: Those that have the model, the one in question included.
-    """
-    out_count = sum(not takes_requests(standings[each]) for each in serving_ids)
-    return out_count < allowed_out(len(serving_ids))
-
-
-def panicking(standings: Mapping[str, Standing], holder_ids: Collection[str]) -> bool:
-    """Tells whether none of the backends that have a model takes requests.
-
-    Requests then go to all in turn that are not drained: one that answers is back.
-
-    Args:
-        standings: All backends, by id.
-        holder_ids: Those that have the model.
-    """
-    return not any(takes_requests(standings[each]) for each in holder_ids)

@@ -80,11 +80,6 @@ class CompletionRequest:
         """Whether it only loads or unloads the model."""
         return not self.messages if self.chat else not self.messages[-1].content
 
-    @property
-    def has_images(self) -> bool:
-        """Whether any of its messages holds an image."""
-        return any(message.images for message in self.messages)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:

@@ -31,10 +31,5 @@ def test_only_a_faulty_request_is_not_tried_again():
     assert [kind for kind in FailureKind if not kind.retryable] == [FailureKind.REJECTED]
 
 
-def test_neither_a_faulty_request_nor_an_absent_model_speaks_against_a_backend():
-    innocent = {kind for kind in FailureKind if not kind.counts_against_backend}
-    assert innocent == {FailureKind.REJECTED, FailureKind.MODEL_ABSENT}
-
-
 def test_messages_are_cut_to_a_length_that_fits_into_metadata():
     assert len(AttemptFailed(FailureKind.BUSY, "x" * 10_000).message) == 500

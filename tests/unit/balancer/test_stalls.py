@@ -7,82 +7,12 @@ from services.balancer.core.stalls import (
     CureAction,
     CureEvent,
     CureStep,
-    InFlight,
-    Progress,
-    StallLimits,
     action_of,
     after_event,
     expires_at,
-    leak_suspected,
-    progress_of,
-    silence_limit_seconds,
 )
 
 STEPS = st.lists(st.tuples(st.sampled_from(CureEvent), st.floats(0, 40)), max_size=40)
-
-
-def request(predicted=1.0, **fields):
-    return InFlight(began_at=0.0, predicted_first_token_seconds=predicted, **fields)
-
-
-def streaming(last_progress_at, p99=0.05):
-    return request(
-        first_token_at=1.0, last_progress_at=last_progress_at, inter_token_p99_seconds=p99
-    )
-
-
-# How a request gets on.
-
-
-@pytest.mark.parametrize(
-    ("each", "limit"),
-    [
-        (request(0.1), 8.0),
-        (request(4.0), 12.0),
-        (request(4.0, warm=False), 312.0),
-        (streaming(5.0, 0.0), 10.0),
-        (streaming(5.0, 0.1), 10.0),
-        (streaming(5.0, 2.0), 40.0),
-    ],
-)
-def test_silence_is_measured_by_what_was_to_be_expected(each, limit):
-    assert silence_limit_seconds(each) == limit
-    began_at = 5.0 if each.first_token_at is not None else 0.0
-    assert progress_of(each, began_at + 0.5 * limit) is Progress.FINE
-    assert progress_of(each, began_at + 0.51 * limit) is Progress.SUSPECT
-    assert progress_of(each, began_at + limit) is Progress.SUSPECT
-    assert progress_of(each, began_at + limit + 0.01) is Progress.STALLED
-
-
-@given(st.floats(0, 100), st.floats(0, 1), st.lists(st.floats(0, 200), min_size=2, max_size=2))
-def test_a_silent_request_never_gets_better_with_time(predicted, p99, times):
-    order = list(Progress)
-    for each in (request(predicted), streaming(0.0, p99)):
-        earlier, later = (order.index(progress_of(each, now)) for now in sorted(times))
-        assert earlier <= later
-
-
-def test_a_token_makes_up_for_the_silence_before_it():
-    assert progress_of(streaming(5.0), 16.0) is Progress.STALLED
-    assert progress_of(streaming(15.9), 16.0) is Progress.FINE
-
-
-def test_a_faster_clock_wants_shorter_limits():
-    limits = StallLimits(first_token=0.4, next_token=0.5)
-    assert progress_of(request(0.01), 0.5, limits) is Progress.STALLED
-
-
-def test_a_leak_is_suspected_where_a_slot_should_be_free():
-    stalled, busy = request(), streaming(99.0)
-    assert leak_suspected([stalled], 1, 100.0)
-    assert leak_suspected([stalled, busy], 2, 100.0)
-    assert not leak_suspected([stalled, busy], 1, 100.0)
-    assert not leak_suspected([busy], 1, 100.0)
-    assert not leak_suspected([], 1, 100.0)
-    assert leak_suspected([streaming(10.0)], 1, 100.0)
-
-
-# The cure.
 
 
 def begin():

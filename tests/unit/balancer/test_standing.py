@@ -1,22 +1,19 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.balancer.core.standing import (
     RULES,
-    Rules,
     Signal,
     Standing,
     State,
     after,
     allowed_out,
-    ejectable,
     failure_ratio,
     needs_canary,
     next_probe_at,
-    panicking,
     surcharge_seconds,
     takes_requests,
 )
@@ -81,7 +78,7 @@ def test_a_backend_takes_no_requests_before_its_first_success_and_then_at_once()
 @given(HISTORIES, st.sampled_from([Signal.REQUEST_CONNECTION_LOST, Signal.CHECK_CONNECTION_LOST]))
 def test_a_lost_connection_takes_a_backend_out_at_once(history, loss):
     standing, now = replay(history)
-    standing = after(standing, loss, now, jitter=0.0, message="why", may_eject=False)
+    standing = after(standing, loss, now, jitter=0.0, message="why")
     assert not takes_requests(standing)
     assert standing.last_failure == "why"
 
@@ -122,21 +119,6 @@ def test_a_busy_backend_gets_dearer_and_goes_out_only_when_it_stays_busy():
     assert run([Signal.BUSY] * 3).failure_streak == 1
     assert run([Signal.BUSY] * 5).state is State.EJECTED
     assert takes_requests(run([Signal.BUSY] * 20, step=16.0))
-
-
-@given(HISTORIES)
-def test_without_leave_only_lost_connections_take_a_backend_out(history):
-    standing, now = HEALTHY, 0.0
-    for signal, pause, jitter in history:
-        now += pause
-        before = standing
-        standing = after(standing, signal, now, jitter=jitter, may_eject=False)
-        if takes_requests(before) and not takes_requests(standing):
-            assert signal in (
-                Signal.REQUEST_CONNECTION_LOST,
-                Signal.CHECK_CONNECTION_LOST,
-                Signal.DRAINED,
-            )
 
 
 # How long it stays out.
@@ -351,12 +333,6 @@ def test_one_failed_canary_of_an_idle_backend_has_it_tried_again_and_two_take_it
     assert run([Signal.CANARY_FAILED], once, 60.0).state is State.EJECTED
 
 
-def test_a_backend_that_may_not_go_out_is_not_tried_without_pause():
-    standing = run([Signal.STALLED, Signal.CANARY_FAILED], may_eject=False)
-    assert takes_requests(standing)
-    assert not needs_canary(standing, 1.0)
-
-
 # Draining.
 
 
@@ -415,42 +391,3 @@ def test_who_comes_back_pays_a_surcharge_that_fades_and_no_record_that_only_requ
 
 def test_half_of_the_backends_of_a_model_may_be_out():
     assert [allowed_out(count) for count in (1, 2, 3, 4, 8)] == [0, 1, 1, 2, 4]
-
-
-@settings(max_examples=30)
-@given(st.integers(1, 8), st.lists(st.integers(0, 7), max_size=60))
-def test_failures_never_take_out_more_than_half_of_a_models_backends(count, victims):
-    standings = {str(number): HEALTHY for number in range(count)}
-    for now, victim in enumerate(victims):
-        name = str(victim % count)
-        standings[name] = after(
-            standings[name],
-            Signal.REQUEST_FAILED,
-            float(now),
-            jitter=0.0,
-            may_eject=ejectable(standings, standings.keys()),
-        )
-        assert sum(not takes_requests(each) for each in standings.values()) <= count // 2
-        assert not panicking(standings, standings.keys())
-
-
-def test_backends_that_are_out_for_good_reason_keep_others_from_going():
-    lost = run([Signal.REQUEST_CONNECTION_LOST])
-    standings = {"a": lost, "b": lost, "c": HEALTHY, "d": HEALTHY}
-    assert not ejectable(standings, "abcd")
-    assert ejectable(standings, "cd")
-
-
-def test_panic_is_when_no_holder_takes_requests():
-    lost = run([Signal.REQUEST_CONNECTION_LOST])
-    standings = {"a": lost, "b": run([Signal.DRAINED]), "c": HEALTHY}
-    assert panicking(standings, "ab")
-    assert not panicking(standings, "abc")
-
-
-def test_rules_of_other_lengths_keep_their_proportions():
-    rules = Rules.lasting(ejection_seconds=1.0, slow_start_seconds=3.0)
-    assert (rules.ejection_seconds, rules.longest_ejection_seconds) == (1.0, 30.0)
-    assert (rules.slow_start_seconds, rules.slow_start_surcharge_seconds) == (3.0, 0.5)
-    assert rules.busy_surcharge_seconds == pytest.approx(0.5)
-    assert Rules.lasting(ejection_seconds=10.0, slow_start_seconds=30.0) == RULES
