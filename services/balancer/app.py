@@ -165,6 +165,7 @@ def _build(
     curer = StallCurer(
         fleet,
         servers,
+        reservations,
         clock=clock,
         metrics=metrics,
         limits=StallLimits(probe=settings.canary_limit_seconds, load=settings.load_limit_seconds),
@@ -174,6 +175,7 @@ def _build(
     monitor = HealthMonitor(
         fleet,
         servers,
+        reservations,
         clock=clock,
         rng=rng,
         metrics=metrics,

@@ -82,8 +82,11 @@ class Attempt:
         self.number = number
         self.backend = grant.backend
         self.server: ModelServer = self._its.servers[grant.backend.id]
-        self.model_name = grant.model.installed.name
+        self.model_name = grant.model.names.get(
+            grant.occupancy.demand.model_key, grant.model.installed.name
+        )
         self.model_digest = grant.model.installed.digest
+        self.described_dimension = grant.model.installed.description.embedding_dimension
         self.reason = grant.reason
         self.decision_id = grant.decision_id
         self.queue_seconds = attempts.queue_seconds

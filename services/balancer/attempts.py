@@ -26,10 +26,9 @@ from services.balancer.core.errors import (
 )
 from services.balancer.core.failures import AttemptFailed
 from services.balancer.core.plan import Reason
-from services.balancer.core.requests import (
-    Operation,
-)
+from services.balancer.core.requests import Operation
 from services.balancer.equipment import Equipment, deadline_is_spent
+from services.balancer.tickets import Grant
 from services.common.errors import ServiceError
 
 __all__ = ["Attempts"]
@@ -69,17 +68,17 @@ class Attempts:
             AllAttemptsFailed: All backends with the model were tried.
             StreamInterrupted: They were, and text had been passed on before.
         """
-        try:
-            grant = await self.equipment.scheduler.take(self._demand, self.last_failure)
-        except ServiceError as error:
-            # Whatever keeps the rest of an answer from coming: the caller has a part of it.
-            if self._interrupted is not None:
-                raise self._interrupted from error
-            raise
-        self.queue_seconds += grant.queue_seconds
-        self.load_seconds += grant.load_seconds
-        tried = self._demand.tried | {grant.backend.id}
-        self._demand = replace(self._demand, tried=tried)
+        while True:
+            grant = await self._take()
+            self.queue_seconds += grant.queue_seconds
+            self.load_seconds += grant.load_seconds
+            tried = self._demand.tried | {grant.backend.id}
+            self._demand = replace(self._demand, tried=tried)
+            if self.equipment.fleet.backends.get(grant.backend.id) is grant.backend:
+                break
+            # It has left between the promise of its slot and now; nothing was tried there.
+            self.equipment.scheduler.release(grant)
+            self.last_failure = f"{grant.backend.id}: taken out of the fleet"
         self._attempt_count += 1
         if self._attempt_count > 1:
             self.equipment.fleet.counters.retry_count += 1
@@ -87,6 +86,15 @@ class Attempts:
         if grant.reason is Reason.ROUND_ROBIN_FALLBACK:
             self._call_span.set_attributes({"app.balancer.fallback": True})
         return Attempt(self, grant, self._attempt_count)
+
+    async def _take(self) -> Grant:
+        try:
+            return await self.equipment.scheduler.take(self._demand, self.last_failure)
+        except ServiceError as error:
+            # Whatever keeps the rest of an answer from coming: the caller has a part of it.
+            if self._interrupted is not None:
+                raise self._interrupted from error
+            raise
 
     def consider(self, attempt: Attempt, failure: AttemptFailed) -> None:
         """Returns where another attempt may make a failure good; raises what the caller sees.

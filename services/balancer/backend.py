@@ -6,8 +6,9 @@ Changed on the event loop without awaiting anything, so that each decision sees 
 import asyncio
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from services.balancer.core.decay import DecayedMean
 from services.balancer.core.demand import Demand
@@ -57,10 +58,13 @@ class Occupancy:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ModelState:
-    """One model on one backend.
+    """One model on one backend, under one name or several.
+
+    Names of one digest share what is loaded, its memory and its slots.
 
     Attributes:
-        installed: What the backend says of it.
+        installed: What the backend says of it, under the first of its names.
+        names: Its names, as the backend writes them, by key.
         slot_count: Requests that it is given at a time.
         residency: Whether it is in memory.
         ready_at: When a load under way is predicted to end, monotonic seconds.
@@ -73,6 +77,7 @@ class ModelState:
         used_at: When it was last given a request, monotonic seconds.
         pinned: Whether it must stay in memory.
         occupancies: Requests that hold slots.
+        canary_until: Until when a canary may hold one more, monotonic seconds.
         load_failure_count: Loads that failed in a row.
         load_barred_until: No load is tried before this.
         context_limit: Longest context that it could be loaded with; 0 where not known.
@@ -88,6 +93,7 @@ class ModelState:
     installed: InstalledModel
     slot_count: int
     key: str = field(init=False)
+    names: Mapping[str, str] = field(init=False)
     placement_key: str = field(init=False)
     residency: Residency = Residency.INSTALLED
     ready_at: float = 0.0
@@ -100,6 +106,7 @@ class ModelState:
     used_at: float = -math.inf
     pinned: bool = False
     occupancies: dict[int, Occupancy] = field(default_factory=dict)
+    canary_until: float = -math.inf
     load_failure_count: int = 0
     load_barred_until: float = -math.inf
     context_limit: int = 0
@@ -112,8 +119,15 @@ class ModelState:
 
     def __post_init__(self) -> None:
         """Keeps the keys, which are read many times per request."""
-        self.key = model_key(self.installed.name)
-        self.placement_key = f"{self.key}@{self.installed.digest}"
+        self.take(self.installed)
+
+    def take(self, installed: InstalledModel, names: Mapping[str, str] | None = None) -> None:
+        """Takes in what the backend says of it, and by which names it is known."""
+        self.installed = installed
+        self.key = model_key(installed.name)
+        self.names = names or {self.key: installed.name}
+        self.placement_key = f"{self.key}@{installed.digest}"
+        self.view = None
 
     @property
     def size_bytes(self) -> int:
@@ -131,7 +145,7 @@ class ModelState:
         digests = ("", self.installed.digest, self.listed_digest)
         for each in listed:
             key = model_key(each.name)
-            if key == self.listed_key or (key == self.key and each.digest in digests):
+            if key == self.listed_key or (key in self.names and each.digest in digests):
                 return each
         return None
 
@@ -146,7 +160,8 @@ class Backend:
         standing: Whether failures have put it out.
         standing_changed: Set when its next check should come earlier, or later, than planned.
         version: Version of its server; empty before the first successful check.
-        models: Its models by key; None before the first successful check.
+        models: Its models by key, one with several names once for each; None before the first
+            successful check.
         loading_key: The model that it loads or makes room for.
         loading_until: When that is predicted to end, monotonic seconds.
         room: How many models it is thought to hold.
@@ -196,33 +211,37 @@ class Backend:
         """Keeps the id, which is read dozens of times per request."""
         self.id = self.endpoint.backend_id
 
+    def states(self) -> list[ModelState]:
+        """Lists its models, each once however many names it has."""
+        return list(dict.fromkeys((self.models or {}).values()))
+
     def warm_models(self) -> list[ModelState]:
         """Lists the models in its memory, by key."""
         return sorted(
-            (each for each in (self.models or {}).values() if each.residency is Residency.WARM),
+            (each for each in self.states() if each.residency is Residency.WARM),
             key=lambda each: each.key,
         )
 
     def occupancies(self) -> Iterator[Occupancy]:
         """Iterates over the requests that hold slots, zombies included."""
-        for model in (self.models or {}).values():
+        for model in self.states():
             yield from model.occupancies.values()
 
     def take_installed(self, listed: tuple[InstalledModel, ...], default_slot_count: int) -> None:
         """Takes in which models it has on disk."""
-        before = self.models or {}
+        before = {each.installed.digest: each for each in self.states()}
+        unnamed = self.models or {}
         after: dict[str, ModelState] = {}
-        for each in listed:
-            key = model_key(each.name)
-            state = before.get(key)
-            if state is not None and state.installed.digest == each.digest:
-                state.installed = each
-                state.view = None
-            else:
-                state = ModelState(installed=each, slot_count=default_slot_count)
-            if each.only_embeds:
+        for names in _by_digest(listed):
+            installed = next(iter(names.values()))
+            key = model_key(installed.name)
+            state = before.get(installed.digest) if installed.digest else unnamed.get(key)
+            if state is None or state.installed.digest != installed.digest:
+                state = ModelState(installed=installed, slot_count=default_slot_count)
+            state.take(installed, {key: each.name for key, each in names.items()})
+            if installed.only_embeds:
                 state.slot_count = 1
-            after[key] = state
+            after |= dict.fromkeys(names, state)
         self.models = after
 
     def take_loaded(
@@ -238,10 +257,9 @@ class Backend:
             now: Seconds since the epoch.
             asked_at: When the backend was asked, monotonic seconds.
         """
-        models = self.models or {}
         gone: list[ModelState] = []
-        before = {key for key, each in models.items() if each.residency is Residency.WARM}
-        for state in models.values():
+        before = {each.key for each in self.warm_models()}
+        for state in self.states():
             if state.residency in (Residency.LOADING, Residency.UNLOADING):
                 continue
             if state.settled_at > asked_at:
@@ -282,3 +300,12 @@ class Backend:
             overflow_bytes=overflow_bytes,
         )
         self.loaded_lately = False
+
+
+def _by_digest(listed: Iterable[InstalledModel]) -> list[dict[str, InstalledModel]]:
+    """Returns what is on disk, by key in order, together where it is the same."""
+    groups: dict[str, dict[str, InstalledModel]] = {}
+    by_key = {model_key(each.name): each for each in listed}
+    for key, each in sorted(by_key.items(), key=itemgetter(0)):
+        groups.setdefault(each.digest or key, {})[key] = each
+    return list(groups.values())

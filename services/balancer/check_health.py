@@ -7,13 +7,16 @@ memory is listed every second or two, as models come and go without a word.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
 
 from services.balancer.backend import Backend, ModelState
+from services.balancer.claim_loads import claimed_slot
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import ModelDescription, ServerReport
+from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import (
     Signal,
@@ -42,6 +45,7 @@ class HealthMonitor:
     Args:
         fleet: The backends.
         servers: What reaches them.
+        reservations: What other replicas of the balancer do.
         clock: Measures how long checks take.
         rng: Spreads the checks.
         metrics: Receives their outcomes.
@@ -55,6 +59,7 @@ class HealthMonitor:
         self,
         fleet: Fleet,
         servers: Servers,
+        reservations: Reservations,
         *,
         clock: Clock,
         rng: Random,
@@ -66,6 +71,7 @@ class HealthMonitor:
     ) -> None:
         self._fleet = fleet
         self._servers = servers
+        self._reservations = reservations
         self._clock = clock
         self._rng = rng
         self._metrics = metrics
@@ -168,6 +174,8 @@ class HealthMonitor:
             result = await server.check(self._limit_seconds)
         except AttemptFailed as failure:
             result = failure
+        if self._fleet.backends.get(backend.id) is not backend:
+            return
         backend.checked_at = self._clock.now()
         backend.check_seconds = self._clock.monotonic() - began_at
         self._note(backend, result, began_at)
@@ -204,6 +212,21 @@ class HealthMonitor:
             # What it has to do already shows as well whether it can.
             self._fleet.signal(backend, Signal.CANARY_SKIPPED)
             return
+        try:
+            model.canary_until = self._clock.monotonic() + self._canary_limit_seconds
+            model.view = None
+            async with claimed_slot(self._reservations, backend.id, model) as free:
+                if free:
+                    await self._send_canary(backend, model)
+                else:
+                    # Others have it busy, which shows as well.
+                    self._fleet.signal(backend, Signal.CANARY_SKIPPED)
+        finally:
+            model.canary_until = -math.inf
+            model.view = None
+            self._fleet.changed()
+
+    async def _send_canary(self, backend: Backend, model: ModelState) -> None:
         outcome = "success"
         try:
             await self._servers[backend.id].probe(
@@ -218,11 +241,11 @@ class HealthMonitor:
                 self._fleet.signal(backend, Signal.CANARY_SKIPPED)
             else:
                 self._fleet.signal(backend, Signal.CANARY_FAILED, failure.message)
-            if outcome == "timeout" and model.residency is Residency.WARM:
-                self.suspect(backend, model)
         else:
             self._fleet.signal(backend, Signal.CANARY_SUCCEEDED)
         self._metrics.count("balancer_canaries_total", backend.id, outcome)
+        if outcome == "timeout" and model.residency is Residency.WARM:
+            self.suspect(backend, model)
 
     # What is in memory.
 
@@ -253,7 +276,7 @@ class HealthMonitor:
 
     async def _describe(self, backend: Backend) -> None:
         """Asks what each model can do, where the list of models does not say so (before 0.30)."""
-        for state in list((backend.models or {}).values()):
+        for state in backend.states():
             model = state.installed
             if model.description.capabilities is not None or model.digest in self._descriptions:
                 continue

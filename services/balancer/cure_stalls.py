@@ -9,7 +9,9 @@ import asyncio
 import logging
 
 from services.balancer.backend import Backend, ModelState
+from services.balancer.claim_loads import CureClaim, claimed_cure
 from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.stalls import (
     Cure,
@@ -43,6 +45,7 @@ class StallCurer:
     Args:
         fleet: The backends.
         servers: What reaches them.
+        reservations: What other replicas of the balancer do.
         clock: Measures the steps.
         metrics: Receives their outcomes.
         limits: How long what may take.
@@ -53,6 +56,7 @@ class StallCurer:
         self,
         fleet: Fleet,
         servers: Servers,
+        reservations: Reservations,
         *,
         clock: Clock,
         metrics: Metrics,
@@ -61,6 +65,7 @@ class StallCurer:
     ) -> None:
         self._fleet = fleet
         self._servers = servers
+        self._reservations = reservations
         self._clock = clock
         self._metrics = metrics
         self._limits = limits
@@ -95,23 +100,33 @@ class StallCurer:
         task.add_done_callback(lambda _: self._cures.pop(backend.id, None))
 
     async def _cure(self, backend: Backend, model: ModelState) -> None:
-        cure = Cure(step=CureStep.SUSPECT, since=self._clock.monotonic())
         loaded = True
         try:
-            while action_of(cure) is not CureAction.NOTHING:
-                before = cure.step
-                event = await self._step(cure, backend, model)
-                loaded = event in (CureEvent.PROBE_ANSWERED, CureEvent.LOADED)
-                cure = after_event(cure, event, self._clock.monotonic(), self._limits)
-                if cure.step is not before:
-                    self._note(cure, backend, model)
-                backend.loading_until = self._predicted_end(cure, backend, model)
+            async with claimed_cure(self._reservations, backend.id, model) as claim:
+                if claim is not None:
+                    loaded = False
+                    loaded = await self._take_steps(claim, backend, model)
         finally:
             backend.loading_key = None
             model.residency = Residency.WARM if loaded else Residency.INSTALLED
             model.settled_at = self._clock.monotonic()
             model.view = None
             self._fleet.changed()
+
+    async def _take_steps(self, claim: CureClaim, backend: Backend, model: ModelState) -> bool:
+        """Returns whether the model is in memory in the end."""
+        cure = Cure(step=CureStep.SUSPECT, since=self._clock.monotonic())
+        event = CureEvent.TIME_PASSED
+        while action_of(cure) is not CureAction.NOTHING:
+            before = cure.step
+            event = await self._step(cure, backend, model)
+            cure = after_event(cure, event, self._clock.monotonic(), self._limits)
+            if cure.step is not before:
+                self._note(cure, backend, model)
+            if cure.step is CureStep.LEAKED:
+                await claim.take_rest()
+            backend.loading_until = self._predicted_end(cure, backend, model)
+        return event in (CureEvent.PROBE_ANSWERED, CureEvent.LOADED)
 
     def _predicted_end(self, cure: Cure, backend: Backend, model: ModelState) -> float:
         """Says when the model may have requests again, for those who could wait for it."""

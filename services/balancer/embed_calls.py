@@ -233,10 +233,11 @@ class Calls:
         placement_key, backend_id = self._placement_key(attempt, order), attempt.backend.id
         dimension = reply.vectors.shape[1]
         self.dimensions.note(placement_key, order.dimension, backend_id, dimension)
-        if self.dimensions.is_wrong(placement_key, order.dimension, backend_id):
+        described = attempt.described_dimension
+        if self.dimensions.is_wrong(placement_key, order.dimension, dimension, described):
             raise AttemptFailed(
                 FailureKind.BROKEN_REPLY,
-                f"vectors of dimension {dimension}, unlike those of most backends",
+                f"vectors of dimension {dimension}, unlike those of most replies",
                 status_code=200,
             )
         attempt.succeed_with_vectors(reply, order.character_count)

@@ -50,8 +50,9 @@ class FailureEffects:
             return
         backend.failure_count += 1
         if kind is FailureKind.MODEL_ABSENT:
-            if backend.models is not None and backend.models.get(model.key) is model:
-                del backend.models[model.key]
+            if backend.models is not None:
+                kept = backend.models.items()
+                backend.models = {key: each for key, each in kept if each is not model}
                 backend.view = None
             self.look(backend)
             return

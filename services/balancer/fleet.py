@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.balancer.backend import Backend, ModelState, Occupancy
 from services.balancer.core.cost import Terms
@@ -132,8 +132,13 @@ class Fleet(FleetViews):
         return merge(
             {
                 backend.id: Holdings(
-                    installed={key: each.installed for key, each in backend.models.items()},
-                    loaded_keys=frozenset(each.key for each in backend.warm_models()),
+                    installed={
+                        key: replace(each.installed, name=each.names[key])
+                        for key, each in backend.models.items()
+                    },
+                    loaded_keys=frozenset(
+                        key for each in backend.warm_models() for key in each.names
+                    ),
                 )
                 for backend in self.backends.values()
                 if backend.models is not None
@@ -159,7 +164,7 @@ class Fleet(FleetViews):
         backend.chosen_turn = self._turn
         backend.in_flight_count += 1
         state.used_at = now
-        active = sum(len(each.occupancies) for each in (backend.models or {}).values()) + 1
+        active = sum(len(each.occupancies) for each in backend.states()) + 1
         occupancy = Occupancy(
             backend=backend,
             model=state,
@@ -241,7 +246,7 @@ class Fleet(FleetViews):
         if report.installed is not None:
             slots = backend.endpoint.slot_count or self._slot_count
             backend.take_installed(report.installed, slots)
-            for state in (backend.models or {}).values():
+            for state in backend.states():
                 self.estimates.note_size(state.placement_key, state.installed.size_bytes)
             if all(each.checked_at is not None for each in self.backends.values()):
                 # Before that nobody knows what most of them have.

@@ -31,6 +31,7 @@ __all__ = ["FleetViews"]
 # Answers of one model slow each other down; more than this many are taken for this many.
 _LEARNED_CONCURRENCY = 4
 _LATE_RATIO = 0.2
+_CANARY_SECONDS = 0.5
 _TYPICAL_PROMPT_TOKENS = 256.0
 _TYPICAL_OUTPUT_TOKENS = 130.0
 
@@ -177,6 +178,9 @@ class FleetViews:
         only_embeds = state.installed.only_embeds
         residency, ready_at = state.residency, state.ready_at
         busy = [each.predicted_end for each in state.occupancies.values()]
+        if state.canary_until > now:
+            # It may take longer, but nobody is to be refused for that.
+            busy.append(min(state.canary_until, now + _CANARY_SECONDS))
         elsewhere = self._elsewhere.get(backend.id)
         if (
             elsewhere is not None
@@ -260,7 +264,7 @@ class FleetViews:
         """Has the planner be shown everything anew."""
         for backend in self.backends.values():
             backend.view = None
-            for state in (backend.models or {}).values():
+            for state in backend.states():
                 state.view = None
 
     def refresh(self) -> None:
@@ -268,7 +272,7 @@ class FleetViews:
         now = self._clock.monotonic()
         for backend in self.backends.values():
             backend.view = None
-            for state in (backend.models or {}).values():
+            for state in backend.states():
                 state.view = None
                 if state.residency is Residency.LOADING:
                     # Late already: the longer it has taken, the longer it will.
@@ -314,7 +318,7 @@ class FleetViews:
 
     def _load_score(self, backend: Backend, now: float) -> float:
         slots = backlog = 0.0
-        for state in (backend.models or {}).values():
+        for state in backend.states():
             if state.occupancies:
                 slots += state.slot_count
                 backlog += sum(

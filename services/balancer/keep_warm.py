@@ -79,7 +79,7 @@ class WarmPool:
                 for key in keys
                 if key in models and digests[key] in (None, models[key].installed.digest)
             ]
-            self._pin(models.values(), self._choose(backend, wanted))
+            self._pin(backend.states(), self._choose(backend, list(dict.fromkeys(wanted))))
             if takes_requests(backend.standing) and backend.loading_key is None:
                 self._look_after(backend)
 
@@ -111,7 +111,7 @@ class WarmPool:
         The largest of those in use; where none is, whichever is the smallest.
         """
         since = self._clock.monotonic() - _IN_USE_SECONDS
-        others = [each for each in (backend.models or {}).values() if each not in pinned]
+        others = [each for each in backend.states() if each not in pinned]
         others = [each for each in others if not each.installed.only_embeds] or others
         in_use = [
             each.size_bytes
@@ -133,8 +133,7 @@ class WarmPool:
 
     def _look_after(self, backend: Backend) -> None:
         """Begins one load or renewal on a backend, if one is due."""
-        models = list((backend.models or {}).values())
-        for state in models:
+        for state in backend.states():
             if not self._is_rested(state):
                 continue
             if state.pinned and state.residency is Residency.INSTALLED:
@@ -185,11 +184,7 @@ class WarmPool:
     def _room_makers(self, backend: Backend, state: ModelState) -> tuple[str, ...] | None:
         """Chooses who goes for a pinned model: those that rest; None where that is not enough."""
         since = self._clock.monotonic() - _PAUSE_SECONDS
-        staying = [
-            each
-            for each in (backend.models or {}).values()
-            if each.residency is not Residency.INSTALLED
-        ]
+        staying = [each for each in backend.states() if each.residency is not Residency.INSTALLED]
         resting = [
             each
             for each in staying

@@ -35,7 +35,7 @@ class Membership:
         open_server: Opens what reaches a new one.
         monitor: Checks them.
         clock: The time.
-        metrics: Receives series for new ones.
+        metrics: Receives series for new ones, and loses those of old ones.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Membership:
         self._metrics = metrics
         self._contexts: dict[str, AbstractAsyncContextManager[ModelServer]] = {}
         self._changing = asyncio.Lock()
+        self._farewells: set[asyncio.Task[None]] = set()
         self.departing: Callable[[str], Awaitable[None]] = _ignore
         """Ends what the balancer itself has under way on a backend that leaves."""
 
@@ -67,6 +68,8 @@ class Membership:
                 await self._take_in(endpoint)
             yield
         finally:
+            for farewell in self._farewells:
+                farewell.cancel()
             for backend_id in list(self._contexts):
                 await self._close(backend_id)
 
@@ -138,17 +141,27 @@ class Membership:
         async with self._changing:
             # Somebody else may have been quicker, and another of the same id may be there.
             if self._fleet.backends.get(backend_id) is backend:
-                await self._let_go(backend_id)
+                await self._let_go(backend)
         return abandoned_count
 
-    async def _let_go(self, backend_id: str) -> None:
-        self._fleet.remove(backend_id)
-        self._monitor.dismiss(backend_id)
+    async def _let_go(self, backend: Backend) -> None:
+        self._fleet.remove(backend.id)
+        self._monitor.dismiss(backend.id)
         try:
-            await self.departing(backend_id)
+            await self.departing(backend.id)
         finally:
-            await self._close(backend_id)
-        _logger.info("backend let go", extra={"backend": backend_id})
+            await self._close(backend.id)
+            farewell = asyncio.get_running_loop().create_task(self._forget_series(backend))
+            self._farewells.add(farewell)
+            farewell.add_done_callback(self._farewells.discard)
+        _logger.info("backend let go", extra={"backend": backend.id})
+
+    async def _forget_series(self, backend: Backend) -> None:
+        """Waits for those still under way, whose end is counted; a successor keeps the series."""
+        while backend.in_flight_count:
+            await self._clock.sleep(_POLL_SECONDS)
+        if backend.id not in self._fleet.backends:
+            self._metrics.remove_series("backend", backend.id)
 
     async def check(self, backend_id: str) -> None:
         """Checks a backend now.

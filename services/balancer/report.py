@@ -120,7 +120,7 @@ def _backend_stats(
 def _model_stats(equipment: Equipment, backend: Backend) -> list[pb.LoadedModelStats]:
     return [
         _loaded_model(equipment, backend, state)
-        for _, state in sorted((backend.models or {}).items())
+        for state in sorted(backend.states(), key=lambda each: each.key)
         if state.residency is not Residency.INSTALLED
     ]
 
@@ -187,7 +187,7 @@ def _backend_health(
         version=backend.version,
         loaded_models=[each.installed.name for each in backend.warm_models()],
         drifted_models=sorted(
-            state.installed.name
+            state.names[key]
             for key, state in (backend.models or {}).items()
             if drifted.get(key, state.installed.digest) != state.installed.digest
         ),

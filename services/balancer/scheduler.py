@@ -27,7 +27,7 @@ from services.balancer.core.errors import (
     DeadlineUnreachable,
     QueueFull,
 )
-from services.balancer.core.fairness import FairShares, service_order
+from services.balancer.core.fairness import FairShares
 from services.balancer.core.plan import (
     Assessment,
     LoadOrder,
@@ -42,6 +42,7 @@ from services.balancer.core.snapshot import Snapshot
 from services.balancer.decisions import Decision, DecisionLog
 from services.balancer.fleet import Fleet
 from services.balancer.tickets import Grant, Ticket
+from services.balancer.waiting_line import WaitingLine
 from services.common.clock import Clock
 from services.common.errors import ServiceError
 from services.common.metrics import Metrics
@@ -88,6 +89,7 @@ class Scheduler:
         self.limits = limits
         self._tick_seconds = tick_seconds
         self.shares = FairShares()
+        self._line = WaitingLine(fleet, self.shares)
         self.begin_load: Callable[[LoadOrder], object] = _ignore
         """Called for each model to be loaded; set by whoever loads."""
         self.look: Callable[[Backend], object] = _ignore
@@ -195,6 +197,8 @@ class Scheduler:
         while True:
             await self._clock.sleep(self._tick_seconds)
             self._fleet.refresh()
+            waiting = [each.demand for each in self._waiting.values()]
+            self._line.observe(waiting, self._clock.monotonic())
             for priority, count in self.waiting_counts().items():
                 self._metrics.set_gauge("balancer_queue_waiting", count, priority.label)
             if self._waiting:
@@ -208,8 +212,11 @@ class Scheduler:
             backend_id: Where its load failed.
             failure: What was said.
         """
+        backend = self._fleet.backends.get(backend_id)
+        models = (backend.models if backend is not None else None) or {}
+        names = models[model_key].names if model_key in models else (model_key,)
         for ticket in self._waiting.values():
-            if ticket.demand.model_key == model_key and not ticket.claiming:
+            if ticket.demand.model_key in names and not ticket.claiming:
                 tried = ticket.demand.tried | {backend_id}
                 ticket.demand = replace(ticket.demand, tried=tried)
                 self._last_failures[ticket.demand.id] = f"{backend_id}: {failure}"
@@ -273,11 +280,7 @@ class Scheduler:
 
     def _order(self, *hypothetical: Demand) -> list[Demand]:
         waiting = [each.demand for each in self._waiting.values() if not each.claiming]
-        waiting += hypothetical
-        if len(waiting) < 2:
-            return waiting
-        now = self._clock.monotonic()
-        return service_order(waiting, self.shares, now, limit=self._fleet.policy.walk_limit)
+        return self._line.order([*waiting, *hypothetical], self._clock.monotonic())
 
     def _plan(self, *, quick: bool) -> None:
         order = self._order()

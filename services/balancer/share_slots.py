@@ -113,10 +113,6 @@ class SharedReservations:
         """Takes an own slot while apart; see `Reservations.try_take`."""
         return self._take_own(Resource(backend_id, model), slots, "")
 
-    def try_take_load(self, backend_id: str, model: str) -> str | None:
-        """Takes the right to load while apart; see `Reservations.try_take_load`."""
-        return self._take_own(load_of(backend_id), 1, model)
-
     async def take(self, backend_id: str, model: str, slots: int) -> str | None:
         """Takes a slot; see `Reservations.take`."""
         return await self._take(Resource(backend_id, model), slots, "")

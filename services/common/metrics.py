@@ -104,6 +104,7 @@ class Metrics:
         self._families: dict[str, Counter | Gauge | Histogram] = {
             metric.name: self._make(metric) for metric in (*RPC_METRICS, *catalogue)
         }
+        self._labels = {metric.name: tuple(metric.labels) for metric in (*RPC_METRICS, *catalogue)}
         self._children: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
         self.set_gauge("service_build_info", 1, version)
 
@@ -136,6 +137,20 @@ class Metrics:
         child = self._child(name, labels)
         assert isinstance(child, Gauge)  # noqa: S101
         child.inc(difference)
+
+    def remove_series(self, label: str, value: str) -> None:
+        """Removes what was measured of something that exists no more.
+
+        A series comes into being again, from nothing, when something is measured anew.
+
+        Args:
+            label: Name of a label; of metrics without it nothing is removed.
+            value: Its value.
+        """
+        for name, *values in list(self._children):
+            if (label, value) in zip(self._labels[name], values, strict=True):
+                self._families[name].remove(*values)
+                del self._children[(name, *values)]
 
     def _child(self, name: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
         # Looking a child up through labels() costs three times as much (measured: 2.0 us, 0.6 us).

@@ -21,7 +21,9 @@ async def in_background(*loops: Coroutine[Any, Any, Any]) -> AsyncIterator[None]
     Args:
         loops: Coroutines that never return.
     """
-    tasks = [asyncio.create_task(loop, name=getattr(loop, "__qualname__", "loop")) for loop in loops]
+    tasks = [
+        asyncio.create_task(loop, name=getattr(loop, "__qualname__", "loop")) for loop in loops
+    ]
     for task in tasks:
         task.add_done_callback(_report)
     try:

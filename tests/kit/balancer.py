@@ -1,6 +1,7 @@
 """Model servers in memory, and parts of a balancer around them, in virtual time."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,6 +43,7 @@ from tests.kit.virtual_time import LoopClock
 __all__ = [
     "FleetUnderTest",
     "MemoryServer",
+    "a_chat_demand",
     "a_chat_model",
     "an_embedding_model",
     "ask_ollama",
@@ -58,7 +60,8 @@ def a_chat_model(name: str, **fields: Any) -> InstalledModel:
         capabilities=frozenset({Capability.COMPLETION}),
         context_token_count=fields.pop("context_token_count", 32_768),
     )
-    defaults: dict[str, Any] = {"digest": "a" * 64, "size_bytes": 1000, "description": description}
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    defaults: dict[str, Any] = {"digest": digest, "size_bytes": 1000, "description": description}
     return InstalledModel(name=name, **(defaults | fields))
 
 
@@ -104,7 +107,6 @@ class MemoryServer:
             name=name,
             digest=model.digest,
             size_bytes=model.size_bytes,
-            vram_bytes=0,
             context_token_count=context,
             expires_at=self.clock.now() + expires_in,
         )

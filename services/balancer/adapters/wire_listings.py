@@ -40,7 +40,6 @@ def loaded_models(body: bytes) -> tuple[LoadedModel, ...]:
     return tuple(
         LoadedModel(
             name=str(each["name"]),
-            vram_bytes=count(each, "size_vram"),
             digest=str(each.get("digest", "")),
             size_bytes=count(each, "size"),
             context_token_count=count(each, "context_length"),

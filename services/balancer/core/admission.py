@@ -68,11 +68,9 @@ class Full:
 
     Attributes:
         limit: What is full. A full class may make room (`to_shed`); a tenant's share does not.
-        place_count: How many places that is.
     """
 
     limit: QueueLimit
-    place_count: int
 
 
 def admit(
@@ -96,9 +94,9 @@ def admit(
     share = limits.tenant_places(priority)
     others_wait = waiting_counts.get(priority, 0) > tenant_waiting_count
     if tenant_waiting_count >= share and others_wait:
-        return Full(limit=QueueLimit.TENANT, place_count=share)
+        return Full(limit=QueueLimit.TENANT)
     if _is_full(waiting_counts, priority, limits):
-        return Full(limit=QueueLimit.CLASS, place_count=limits.places(priority))
+        return Full(limit=QueueLimit.CLASS)
     return Admitted()
 
 

@@ -5,7 +5,7 @@ costs besides; too many keep other slots idle, and everybody else waiting.
 """
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +27,10 @@ _MINIMUM_TEXTS = 8
 # Two pieces per slot: a fast backend takes a third while a slow one has its first.
 _PIECES_PER_SLOT = 2
 _MAXIMUM_MODEL_COUNT = 1000
+# Of each backend: enough to see through one that lies for a while, few enough to forget what no
+# longer holds.
+_REMEMBERED_REPLIES = 50
+_CLEAR_REPLIES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,14 +135,16 @@ def token_shares(
 
 
 class Dimensions:
-    """Learns how long the vectors of a model are, by what most backends say.
+    """Learns how long the vectors of a model are, by what most replies of most backends have had.
 
-    A backend that says something else is at fault. Between two that differ there is no telling;
-    then the model's description decides, if there is one.
+    A reply of another length is a failure of whoever sent it. A backend stands for the length that
+    most of its replies have had, so that it is not believed when it lies now and then, nor ever
+    more for lying often. Between lengths that equally many backends stand for, one decides that
+    clearly more replies have had, or else the model's description, if there is one.
     """
 
     def __init__(self) -> None:
-        self._shown: dict[tuple[str, int | None], dict[str, int]] = {}
+        self._shown: dict[tuple[str, int | None], dict[str, deque[int]]] = {}
 
     def note(self, model: str, cut_to: int | None, backend_id: str, dimension: int) -> None:
         """Learns from a reply.
@@ -155,13 +161,28 @@ class Dimensions:
             if len(self._shown) >= _MAXIMUM_MODEL_COUNT:
                 del self._shown[next(iter(self._shown))]
             shown = self._shown[key] = {}
-        shown[backend_id] = dimension
+        shown.setdefault(backend_id, deque(maxlen=_REMEMBERED_REPLIES)).append(dimension)
 
-    def is_wrong(self, model: str, cut_to: int | None, backend_id: str) -> bool:
-        """Tells whether a backend's last vectors were of another length than most others'."""
-        shown = self._shown[model, cut_to]
-        counts = Counter(shown.values())
-        return counts[shown[backend_id]] < max(counts.values())
+    def is_wrong(self, model: str, cut_to: int | None, dimension: int, described: int) -> bool:
+        """Tells whether vectors are of another length than those of most.
+
+        Args:
+            model: Digest of the model.
+            cut_to: Length that was asked for; None for whole vectors.
+            dimension: Length of the vectors.
+            described: Length by the model's description; 0 where not known.
+        """
+        backend_counts, reply_counts = self._counts(model, cut_to)
+        expected = _expected(cut_to, described)
+        for other in reply_counts.keys() - {dimension}:
+            lead = backend_counts[other] - backend_counts[dimension]
+            if lead == 0:
+                lead = reply_counts[other] - reply_counts[dimension]
+                if abs(lead) < _CLEAR_REPLIES:
+                    lead = (other == expected) - (dimension == expected)
+            if lead > 0:
+                return True
+        return False
 
     def rightful(
         self, model: str, cut_to: int | None, found: Mapping[int, int], described: int
@@ -174,6 +195,17 @@ class Dimensions:
             found: The lengths, with the number of vectors that have each.
             described: Length by the model's description; 0 where not known.
         """
-        counts = Counter(self._shown.get((model, cut_to), {}).values())
-        expected = min(described, cut_to) if described and cut_to else described
+        counts, _ = self._counts(model, cut_to)
+        expected = _expected(cut_to, described)
         return max(found, key=lambda each: (counts[each], each == expected, found[each], each))
+
+    def _counts(self, model: str, cut_to: int | None) -> tuple[Counter[int], Counter[int]]:
+        """Returns by length how many backends stand for it, and how many replies have had it."""
+        said = [Counter(each) for each in self._shown.get((model, cut_to), {}).values()]
+        # Where a backend has said both equally often, the one that it said first.
+        backend_counts = Counter(each.most_common(1)[0][0] for each in said)
+        return backend_counts, sum(said, Counter())
+
+
+def _expected(cut_to: int | None, described: int) -> int:
+    return min(described, cut_to) if described and cut_to else described

@@ -67,10 +67,11 @@ class Lane:
 
     Args:
         bench: The backend.
-        key: Key of the model.
+        key: Key of the model, the first where it has several names.
         model: The model there.
 
     Attributes:
+        keys: Keys of all its names.
         free_at: When a slot is free, monotonic seconds.
         occupied_count: Slots that are taken, or spoken for.
         yielding: Whether the model keeps its slots empty, to be unloaded or loaded anew.
@@ -81,6 +82,7 @@ class Lane:
         "bench",
         "free_at",
         "key",
+        "keys",
         "model",
         "occupied_count",
         "ready_at",
@@ -91,6 +93,7 @@ class Lane:
     def __init__(self, bench: "Bench", key: str, model: ModelView) -> None:
         self.bench = bench
         self.key = key
+        self.keys = [key]
         self.model = model
         self.residency = model.residency
         self.ready_at = model.ready_at
@@ -164,6 +167,7 @@ class Bench:
     """
 
     __slots__ = (
+        "_by_view",
         "_entries",
         "_entries_version",
         "_interest",
@@ -188,13 +192,13 @@ class Bench:
         self._interest = interest
         self._entries: dict[str, _Entry | None] = {}
         self._entries_version = 0
+        self._lanes: dict[str, Lane] = {}
+        self._by_view: dict[int, Lane] = {}
         # Those that take memory or work are all here, whatever the queue asks for.
-        self._lanes = {
-            key: Lane(self, key, model)
-            for key, model in (view.models or {}).items()
-            if model.residency is not Residency.INSTALLED or model.busy_until
-        }
-        self.occupied_count = sum(lane.occupied_count for lane in self._lanes.values())
+        for key, model in (view.models or {}).items():
+            if model.residency is not Residency.INSTALLED or model.busy_until:
+                self._lanes[key] = self._lane_of(key, model)
+        self.occupied_count = sum(lane.occupied_count for lane in self._by_view.values())
 
     def lane(self, key: str) -> Lane | None:
         """Returns the slots of a model; None where the backend lacks it."""
@@ -203,12 +207,21 @@ class Bench:
             model = (self.view.models or {}).get(key)
             if model is None:
                 return None
-            lane = self._lanes[key] = Lane(self, key, model)
+            lane = self._lanes[key] = self._lane_of(key, model)
+        return lane
+
+    def _lane_of(self, key: str, model: ModelView) -> Lane:
+        """Names of the same weights share what is loaded, and its slots."""
+        lane = self._by_view.get(id(model))
+        if lane is None:
+            lane = self._by_view[id(model)] = Lane(self, key, model)
+        else:
+            lane.keys.append(key)
         return lane
 
     def leave_idle(self, yielding: frozenset[tuple[str, str]]) -> None:
         """Notes which models are to be given nothing, as pairs of backend id and model key."""
-        for lane in self._lanes.values():
+        for lane in self._by_view.values():
             if (self.view.id, lane.key) in yielding:
                 lane.yielding = True
 
@@ -274,13 +287,16 @@ class Bench:
             leaving_count=sum(each.occupied_count for each in evicted),
             turn_began_at=max((each.model.loaded_at for each in needed), default=0.0),
             turn_seconds=sum(self._turn_seconds(each, lane) for each in needed),
-            contested=any(self._interest.is_wanted(each.key) for each in needed),
+            contested=any(self._is_wanted(each) for each in needed),
         )
 
     def _is_needed(self, lane: Lane) -> bool:
         """Tells whether a model is in use or wanted, and has no other copy."""
-        used = lane.occupied_count > 0 or self._interest.is_wanted(lane.key)
+        used = lane.occupied_count > 0 or self._is_wanted(lane)
         return used and self._interest.is_only_copy(lane.key)
+
+    def _is_wanted(self, lane: Lane) -> bool:
+        return any(self._interest.is_wanted(key) for key in lane.keys)
 
     def _turn_seconds(self, needed: Lane, lane: Lane) -> float:
         """Without turns, two models with one place would be loaded anew for every request."""
@@ -293,7 +309,7 @@ class Bench:
         evicted = [lane] if lane.residency is not Residency.INSTALLED else []
         staying = [
             each
-            for each in self._lanes.values()
+            for each in self._by_view.values()
             if each is not lane
             and (
                 each.residency is Residency.LOADING

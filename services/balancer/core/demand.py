@@ -57,6 +57,7 @@ class Demand:
         maximum_wait_seconds: Longest predicted wait that its caller accepts; None for any.
         output_limit: Most tokens that it may generate; None where not limited.
         text_count: Texts to be embedded; 0 for others.
+        expected: Whether it has not come yet, and room is to be left for it.
     """
 
     id: int
@@ -76,3 +77,4 @@ class Demand:
     maximum_wait_seconds: float | None = None
     output_limit: int | None = None
     text_count: int = 0
+    expected: bool = False

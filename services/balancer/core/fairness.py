@@ -45,6 +45,7 @@ class FairShares:
         output_weight: What a generated token counts.
         maximum_tenant_count: Most tenants remembered; beyond it those with the least are
             forgotten, for whom that makes the least difference.
+        pause_seconds: Who has not been served for this long has done nothing meanwhile.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class FairShares:
         input_weight: float = 1.0,
         output_weight: float = 2.0,
         maximum_tenant_count: int = 1000,
+        pause_seconds: float = 10.0,
     ) -> None:
         self._half_life_seconds = half_life_seconds
         self._input_weight = input_weight
         self._output_weight = output_weight
         self._maximum_tenant_count = maximum_tenant_count
+        self._pause_seconds = pause_seconds
         self._shares: dict[str, _Share] = {}
 
     def __len__(self) -> int:
@@ -97,13 +100,17 @@ class FairShares:
     def activate(self, tenant: str, active_tenants: Collection[str], now: float) -> None:
         """Lifts a tenant that asks for something to the least counter of those that do already.
 
-        Without this it could save up for a monopoly by doing nothing.
+        Without this it could save up for a monopoly by doing nothing. One that was served a moment
+        ago has not done nothing: it asks for less than it might, and is owed what it is behind.
 
         Args:
             tenant: Who has become active.
-            active_tenants: Who has requests waiting or in flight; itself is passed over.
+            active_tenants: Who has requests waiting; itself is passed over.
             now: Seconds of the monotonic clock.
         """
+        share = self._shares.get(tenant)
+        if share is not None and now - max(share.served_at) < self._pause_seconds:
+            return
         others = [self.counter(each, now) for each in active_tenants if each != tenant]
         if others and (least := min(others)) > self.counter(tenant, now):
             self._set(tenant, least, now)

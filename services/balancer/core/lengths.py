@@ -165,11 +165,8 @@ class OutputLengths:
             cap: Most tokens that may be generated, at least 1; None for no limit.
             now: Monotonic seconds.
         """
-        return self._quantile(0.5, model, kind, tenant, cap, now)
-
-    def p90(self, model: str, kind: Kind, tenant: str, *, cap: int | None, now: float) -> float:
-        """Returns the length that nine of ten answers do not exceed; arguments as for `median`."""
-        return self._quantile(0.9, model, kind, tenant, cap, now)
+        length = self._distribution(model, kind, tenant, now).quantile(0.5)
+        return max(1.0, length if cap is None else min(length, cap))
 
     def remaining(
         self, model: str, kind: Kind, tenant: str, *, produced: int, cap: int | None, now: float
@@ -187,12 +184,6 @@ class OutputLengths:
         limit = math.inf if cap is None else float(cap)
         distribution = self._distribution(model, kind, tenant, now)
         return max(1.0, min(distribution.remaining(max(produced, 0), limit), limit - produced))
-
-    def _quantile(
-        self, share: float, model: str, kind: Kind, tenant: str, cap: int | None, now: float
-    ) -> float:
-        length = self._distribution(model, kind, tenant, now).quantile(share)
-        return max(1.0, length if cap is None else min(length, cap))
 
     def _distribution(self, model: str, kind: Kind, tenant: str, now: float) -> _Distribution:
         found = (

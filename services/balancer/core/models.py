@@ -74,7 +74,6 @@ class LoadedModel:
 
     Attributes:
         name: Full name as the backend writes it.
-        vram_bytes: Memory it takes on graphics cards.
         digest: 64 hexadecimal digits; empty where the backend does not tell.
         size_bytes: Memory it takes in all.
         context_token_count: Context window of each of its slots; 0 where not known.
@@ -83,7 +82,6 @@ class LoadedModel:
     """
 
     name: str
-    vram_bytes: int
     digest: str = ""
     size_bytes: int = 0
     context_token_count: int = 0

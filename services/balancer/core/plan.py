@@ -53,7 +53,9 @@ def plan(
     for position, demand in enumerate(queue):
         if len(placements) == snapshot.policy.walk_limit:
             break
-        if not quick or walk.could_start(demand):
+        if demand.expected:
+            walk.leave_room(demand)
+        elif not quick or walk.could_start(demand):
             placements.append(walk.place(demand, position))
     return Plan(
         placements=tuple(placements),
@@ -83,7 +85,9 @@ def assess(
     """
     walk = _Walk(snapshot, [*queue, demand, *behind], tie_breaks, quick=quick)
     for position, each in enumerate(queue):
-        if not quick or walk.could_start(each):
+        if each.expected:
+            walk.leave_room(each)
+        elif not quick or walk.could_start(each):
             walk.place(each, position)
     candidates = {bench.view.id: walk.weigh(bench, demand) for bench in walk.benches}
     return Assessment(candidates=candidates, placement=walk.place(demand, len(queue)))
@@ -152,6 +156,20 @@ class _Walk:
             return exclusion
         lane = bench.lane(demand.model_key)
         return Exclusion.MODEL_ABSENT if lane is None else bench.candidate(demand, lane)
+
+    def leave_room(self, demand: Demand) -> None:
+        """Keeps the slot that would cost least for a request that may come, if there is one."""
+        found = [
+            each
+            for lane in self._holders_for(demand).serving
+            if isinstance(each := lane.bench.candidate(demand, lane), Candidate)
+            and not each.needs_load
+        ]
+        if found:
+            terms, lane = min(
+                ((each.terms, each.lane) for each in found), key=lambda each: each[0].cost
+            )
+            lane.occupy(terms.drain + terms.load, terms.prefill + terms.decode)
 
     def place(self, demand: Demand, position: int) -> Placement:
         """Puts a request where it costs least."""

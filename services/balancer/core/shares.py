@@ -6,12 +6,12 @@ among them, found by rendezvous hashing: every replica comes to the same result 
 one leaves, only its own slots change hands.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-__all__ = ["Reservations", "Resource", "SoleReplica", "load_of", "owned_slot_count", "slot_owners"]
+__all__ = ["Reservations", "Resource", "SoleReplica", "load_of", "slot_owners"]
 
 
 class Resource(NamedTuple):
@@ -52,7 +52,7 @@ class Reservations(Protocol):
 
     @property
     def immediate(self) -> bool:
-        """Whether `try_take` and `try_take_load` decide, so that `take` never waits."""
+        """Whether `try_take` decides, so that `take` never waits."""
         ...
 
     def watch(self, on_change: Callable[[], None]) -> None:
@@ -87,10 +87,6 @@ class Reservations(Protocol):
 
     def try_take(self, backend_id: str, model: str, slots: int) -> str | None:
         """Takes a slot without asking anybody; always None where not `immediate`."""
-        ...
-
-    def try_take_load(self, backend_id: str, model: str) -> str | None:
-        """Takes the right to load without asking anybody; always None where not `immediate`."""
         ...
 
     async def take(self, backend_id: str, model: str, slots: int) -> str | None:
@@ -153,10 +149,6 @@ class SoleReplica:
         """Returns a token."""
         return ""
 
-    def try_take_load(self, backend_id: str, model: str) -> str | None:  # noqa: ARG002
-        """Returns a token."""
-        return ""
-
     async def take(self, backend_id: str, model: str, slots: int) -> str | None:  # noqa: ARG002
         """Returns a token."""
         return ""
@@ -167,22 +159,6 @@ class SoleReplica:
 
     def release(self, token: str) -> None:
         """Does nothing."""
-
-
-def owned_slot_count(
-    backend_id: str, model: str, slots: int, replica_id: str, replica_ids: Sequence[str]
-) -> int:
-    """Returns how many slots a replica owns; over all replicas these add up to `slots`.
-
-    Args:
-        backend_id: Id of the backend.
-        model: Key of the model.
-        slots: How many there are.
-        replica_id: The replica.
-        replica_ids: All replicas, in any order.
-    """
-    owners = slot_owners(Resource(backend_id, model), slots, tuple(sorted(replica_ids)))
-    return owners.count(replica_id)
 
 
 @lru_cache(maxsize=4096)

@@ -106,7 +106,8 @@ class BackendView:
         id: Host and port.
         takes_requests: Whether failures have not put it out.
         drained: Whether an operator has taken it out.
-        models: Its models by key; None where it was never reached.
+        models: Its models by key; names of the same weights have the very same view. None where it
+            was never reached.
         loading_key: The model that it loads or makes room for; None where it does neither.
         loading_until: When that is predicted to end, monotonic seconds.
         room: How many models it holds.

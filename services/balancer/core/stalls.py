@@ -102,11 +102,6 @@ class Cure:
     step: CureStep
     since: float
 
-    @property
-    def over(self) -> bool:
-        """Whether the model may have requests again."""
-        return self.step in (CureStep.CLEARED, CureStep.CURED)
-
 
 _ACTIONS = {
     CureStep.SUSPECT: CureAction.PROBE,

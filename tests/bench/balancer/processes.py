@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -32,6 +33,7 @@ PROCESSOR_COUNT = os.cpu_count() or 1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_PORTS = (20_000, 32_000)
 
 
 class ProcessEnded(Exception):
@@ -153,10 +155,15 @@ async def answers(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 def free_port() -> int:
-    """Returns a port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Returns a port that nothing listens on, below those that the system gives to clients.
+
+    One of theirs could be taken by somebody's connection before it is listened on.
+    """
+    while True:
+        port = random.randrange(*_PORTS)
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.bench.balancer.reference import Host, ModelProfile
 from tests.bench.balancer.traces import Request
@@ -33,7 +33,7 @@ class Result:
         return [
             job.first_token_at - job.request.at_seconds
             for job in self.jobs
-            if job.request.at_seconds >= skip_seconds
+            if job.request.at_seconds >= skip_seconds and not job.refused
         ]
 
     def total_seconds(self, skip_seconds: float = 0.0) -> list[float]:
@@ -41,8 +41,13 @@ class Result:
         return [
             job.ended_at - job.request.at_seconds
             for job in self.jobs
-            if job.request.at_seconds >= skip_seconds
+            if job.request.at_seconds >= skip_seconds and not job.refused
         ]
+
+    def of_tenant(self, tenant: str) -> "Result":
+        """Returns what came of one tenant's requests."""
+        kept = tuple(job for job in self.jobs if job.request.tenant == tenant)
+        return replace(self, jobs=kept)
 
 
 def make_hosts(
@@ -89,7 +94,7 @@ def simulate(trace: Sequence[Request], hosts: Sequence[SimulatedHost], rule: Rul
         else:
             now, _, index, version = heapq.heappop(events)
             if index == _NOBODY:
-                rule.arrive(next(arrivals), now)
+                left -= len(rule.arrive(next(arrivals), now))
             elif version == hosts[index].version:
                 host = hosts[index]
                 versions[index] = -1

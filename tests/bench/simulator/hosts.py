@@ -41,6 +41,7 @@ class Job:
     began_at: float = math.nan
     first_token_at: float = math.nan
     ended_at: float = math.nan
+    refused: bool = False
     active_count: int = 1
 
     @property

@@ -3,11 +3,15 @@
 import itertools
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from services.balancer.core.admission import Admitted, QueueLimit, QueueLimits, admit, to_shed
 from services.balancer.core.demand import Demand, Kind, Priority
 from services.balancer.core.estimates import Estimates
+from services.balancer.core.fairness import FairShares, service_order
+from services.balancer.core.headroom import Headroom
 from services.balancer.core.lengths import OutputLengths
 from services.balancer.core.models import Capability
 from services.balancer.core.plan import Outcome, Placement, Plan, plan
@@ -24,7 +28,6 @@ from tests.bench.simulator.hosts import Happening, Job, SimulatedHost
 __all__ = ["Planned"]
 
 _SHORT_QUEUE = 16
-_TENANT = "default"
 _LEARNED_CONCURRENCY = 4
 _NOT_LEARNED_SECONDS = 10.0
 
@@ -82,6 +85,10 @@ class Planned:
         }
         self._estimates = Estimates()
         self._lengths = OutputLengths()
+        self._shares = FairShares()
+        self._limits = QueueLimits()
+        self._headroom = Headroom()
+        self._demands: dict[int, Demand] = {}
         self._waiting: dict[int, tuple[Demand, Job]] = {}
         self._turns = itertools.count(1)
         self._yielding: frozenset[tuple[str, str]] = frozenset()
@@ -96,11 +103,32 @@ class Planned:
     def waiting_count(self) -> int:
         return len(self._waiting)
 
-    def arrive(self, job: Job, now: float) -> None:
+    def arrive(self, job: Job, now: float) -> Sequence[Job]:
         demand = self._demand(job, now)
-        self._waiting[demand.id] = (demand, job)
-        self._interactive_at[demand.model_key] = now
-        self._plan(now, quick=len(self._waiting) > _SHORT_QUEUE)
+        refused = self._make_way(demand, job, now)
+        if job not in refused:
+            self._waiting[demand.id] = (demand, job)
+            self._demands[demand.id] = demand
+            self._interactive_at[demand.model_key] = now
+            self._plan(now, quick=len(self._waiting) > _SHORT_QUEUE)
+        return refused
+
+    def _make_way(self, demand: Demand, job: Job, now: float) -> Sequence[Job]:
+        """Returns who is refused: nobody where there is room, else the request or one for it."""
+        waiting = [each for each, _ in self._waiting.values()]
+        counts = Counter(each.tenant for each in waiting)
+        if demand.tenant not in counts:
+            self._shares.activate(demand.tenant, counts, now)
+        by_class = {Priority.INTERACTIVE: len(waiting)}
+        verdict = admit(by_class, counts[demand.tenant], demand, self._limits)
+        if isinstance(verdict, Admitted):
+            return ()
+        shed = None
+        if verdict.limit is QueueLimit.CLASS:
+            shed = to_shed(waiting, self._limits, demand)
+        refused = job if shed is None else self._waiting.pop(shed.id)[1]
+        refused.refused = True
+        return (refused,)
 
     def notice(self, host: SimulatedHost, what: Happening, job: Job | str, now: float) -> None:
         ledger = self._ledgers[host.id]
@@ -124,7 +152,20 @@ class Planned:
         if not self._waiting:
             return
         snapshot = self._snapshot(now)
-        queue = [demand for demand, _ in self._waiting.values()]
+        queue = service_order(
+            [demand for demand, _ in self._waiting.values()],
+            self._shares,
+            now,
+            limit=self._policy.walk_limit,
+        )
+        running = [
+            self._demands[job.request.index]
+            for ledger in self._ledgers.values()
+            for job in ledger.busy_until
+        ]
+        self._headroom.observe([*(each for each, _ in self._waiting.values()), *running], now)
+        if self._headroom.contested:
+            queue = self._headroom.leave(queue, running, self._slot_counts())
         ties = {name: self._rng.random() for name in self._hosts}
         made = plan(snapshot, queue, ties, quick=quick)
         if not quick:
@@ -133,6 +174,13 @@ class Planned:
             if placement.outcome is Outcome.DISPATCHED:
                 self._dispatch(placement, now)
         self._order_loads(made, now)
+
+    def _slot_counts(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for host in self._hosts.values():
+            for name in host.runners:
+                counts[name] += host.slot_count
+        return counts
 
     def _dispatch(self, placement: Placement, now: float) -> None:
         demand, job = self._waiting.pop(placement.demand.id)
@@ -143,6 +191,7 @@ class Planned:
         ledger.turn = next(self._turns)
         ledger.busy_until[job] = now + placement.terms.prefill + placement.terms.decode
         ledger.used_at[demand.model_key] = now
+        self._shares.serve(demand, now)
         runner = host.runners.get(demand.model_key)
         if runner is None or len(runner.active) >= host.slot_count:
             raise AssertionError(f"{host.id} was given more than it has slots for")
@@ -163,12 +212,12 @@ class Planned:
         kind = Kind.EMBED if embeds else Kind.CHAT
         output = 0.0
         if not embeds:
-            output = self._lengths.median(request.model, kind, _TENANT, cap=None, now=now)
+            output = self._lengths.median(request.model, kind, request.tenant, cap=None, now=now)
         return Demand(
             id=request.index,
             model_key=request.model,
             kind=kind,
-            tenant=_TENANT,
+            tenant=request.tenant,
             priority=Priority.INTERACTIVE,
             arrived_at=now,
             prompt_token_count=request.prompt_tokens,
@@ -248,7 +297,7 @@ class Planned:
             left = self._lengths.remaining(
                 request.model,
                 Kind.CHAT,
-                _TENANT,
+                request.tenant,
                 produced=round(request.output_tokens - job.decode_left * rate),
                 cap=None,
                 now=now,
@@ -296,4 +345,5 @@ class Planned:
             output_seconds=now - job.first_token_at,
             now=now,
         )
-        self._lengths.note(model, Kind.CHAT, _TENANT, request.output_tokens, now)
+        self._lengths.note(model, Kind.CHAT, request.tenant, request.output_tokens, now)
+        self._shares.charge(request.tenant, output_token_count=request.output_tokens, now=now)

@@ -13,8 +13,8 @@ __all__ = ["CentralFifo", "LeastConnections", "RoundRobin", "Rule"]
 class Rule(Protocol):
     """Decides where requests go, whenever something happens."""
 
-    def arrive(self, job: Job, now: float) -> None:
-        """Takes a request."""
+    def arrive(self, job: Job, now: float) -> Sequence[Job]:
+        """Takes a request; returns those that are refused for want of room in the queue."""
 
     def notice(self, host: SimulatedHost, what: Happening, job: Job | str, now: float) -> None:
         """Learns that something has happened."""
@@ -45,9 +45,10 @@ class RoundRobin(_Immediate):
     def __init__(self, hosts: Sequence[SimulatedHost]) -> None:
         self._hosts = deque(hosts)
 
-    def arrive(self, job: Job, now: float) -> None:
+    def arrive(self, job: Job, now: float) -> Sequence[Job]:
         self._hosts[0].submit(job, now)
         self._hosts.rotate(-1)
+        return ()
 
 
 class LeastConnections(_Immediate):
@@ -57,10 +58,11 @@ class LeastConnections(_Immediate):
         self._hosts = hosts
         self._rng = rng
 
-    def arrive(self, job: Job, now: float) -> None:
+    def arrive(self, job: Job, now: float) -> Sequence[Job]:
         least = min(host.in_flight_count for host in self._hosts)
         least_busy = [host for host in self._hosts if host.in_flight_count == least]
         self._rng.choice(least_busy).submit(job, now)
+        return ()
 
 
 class CentralFifo:
@@ -74,9 +76,10 @@ class CentralFifo:
     def waiting_count(self) -> int:
         return len(self._queue)
 
-    def arrive(self, job: Job, now: float) -> None:
+    def arrive(self, job: Job, now: float) -> Sequence[Job]:
         self._queue.append(job)
         self.tick(now)
+        return ()
 
     def notice(self, host: SimulatedHost, what: Happening, job: Job | str, now: float) -> None:
         self.tick(now)

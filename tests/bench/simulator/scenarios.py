@@ -11,15 +11,18 @@ from tests.bench.balancer.reference import (
     REFERENCE_HOSTS,
     Host,
     ModelProfile,
+    capacity,
 )
-from tests.bench.balancer.scenarios.workloads import MIXED, ONE_CHAT_MODEL, loaded_trace
-from tests.bench.balancer.traces import RequestClass
+from tests.bench.balancer.scenarios.workloads import MIXED, ONE_CHAT_MODEL
+from tests.bench.balancer.traces import RequestClass, Source, make_trace, offered_rate
 from tests.bench.simulator.engine import Result, make_hosts, simulate
 from tests.bench.simulator.hosts import SimulatedHost
 from tests.bench.simulator.planned import Planned
 from tests.bench.simulator.rules import CentralFifo, LeastConnections, RoundRobin, Rule
 
-__all__ = ["RULES", "SCENARIOS", "Scenario", "run"]
+__all__ = ["FLOODING", "QUIET", "RULES", "SCENARIOS", "Scenario", "run"]
+
+QUIET, FLOODING = "default", "flooding"
 
 _MODELS = (CHAT_A, EMBED, CHAT_B)
 _MEAN_HOST = Host(sum(host.speed for host in REFERENCE_HOSTS) / len(REFERENCE_HOSTS), 2)
@@ -37,6 +40,7 @@ class Scenario:
         cold: Models that no host has loaded at the start.
         load_ratio: Work asked for, as a share of what the fleet can do; None for the caller's.
         model_limit: Models that the planner believes each host to hold; None for the truth.
+        flood_ratio: Work that a second tenant asks for on top.
     """
 
     title: str
@@ -46,6 +50,7 @@ class Scenario:
     cold: Sequence[ModelProfile] = ()
     load_ratio: float | None = None
     model_limit: int | None = None
+    flood_ratio: float = 0.0
 
 
 SCENARIOS = {
@@ -64,6 +69,24 @@ SCENARIOS = {
     "cold": Scenario(title="three models, nothing loaded", cold=_MODELS),
     "missing": Scenario(title="three models, one loaded nowhere", cold=(CHAT_B,)),
     "room": Scenario(title="three models, room taken for greater than it is", model_limit=3),
+    "quiet": Scenario(
+        title="one model, one quiet tenant",
+        models=(CHAT_A,),
+        classes=ONE_CHAT_MODEL,
+        load_ratio=0.3,
+    ),
+    "tenants": Scenario(
+        title="one model, a quiet tenant beside one that floods; figures of the quiet one",
+        models=(CHAT_A,),
+        classes=ONE_CHAT_MODEL,
+        load_ratio=0.3,
+        flood_ratio=1.5,
+    ),
+    "mixed-tenants": Scenario(
+        title="three models, a quiet tenant beside one that floods; figures of the quiet one",
+        load_ratio=0.2,
+        flood_ratio=1.5,
+    ),
     "one-host": Scenario(
         title="two models on one host with room for one",
         hosts=(Host(1.0, 1),),
@@ -100,13 +123,21 @@ def run(scenario: Scenario, rule: str, *, load_ratio: float, seconds: float, see
         seconds: Length of the trace.
         seed: Equal seeds give equal results.
     """
-    trace = loaded_trace(
-        scenario.classes,
-        scenario.hosts,
-        load_ratio=scenario.load_ratio or load_ratio,
-        end_seconds=seconds,
-        seed=seed,
-    )
+
+    def source(tenant: str, ratio: float) -> Source:
+        rate = offered_rate(scenario.classes, ratio, capacity(scenario.hosts))
+        return Source(
+            classes=tuple(scenario.classes),
+            rate_per_second=rate,
+            begin_seconds=0.0,
+            end_seconds=seconds,
+            tenant=tenant,
+        )
+
+    sources = [source(QUIET, scenario.load_ratio or load_ratio)]
+    if scenario.flood_ratio:
+        sources.append(source(FLOODING, scenario.flood_ratio))
+    trace = make_trace(sources, seed)
     hosts = make_hosts(scenario.hosts, scenario.models, cold=scenario.cold)
     made = RULES[rule](hosts, random.Random(f"{seed}/{rule}"), scenario)
     return simulate(trace, hosts, made)

@@ -210,6 +210,24 @@ async def test_a_backend_that_lies_first_is_found_out_in_the_end(run_balancer, s
         assert (await balancer.backend(backend.backend_id)).failure_count == 0
 
 
+async def test_no_caller_gets_the_odd_reply_of_a_backend_that_lies_now_and_then(
+    run_balancer, scripted
+):
+    lying, honest = [EmbeddingBackend(await scripted()) for _ in range(2)]
+    told_the_truth = lying.vectors
+    lying.vectors = lambda texts: (
+        told_the_truth(texts) if len(lying.calls) % 3 else [[1.0, 0.0]] * len(texts)
+    )
+    balancer = await run_balancer(lying.url, honest.url)
+    for number in range(1, 21):
+        response = await balancer.stub.Embed(request_for(1, model="m"))
+        assert response.vectors[0].dimension == 600, number
+    lie_count = len(lying.calls) // 3
+    assert lie_count >= 1
+    assert (await balancer.backend(lying.backend_id)).failure_count == lie_count
+    assert (await balancer.backend(honest.backend_id)).failure_count == 0
+
+
 async def test_vectors_are_brought_to_unit_length(run_balancer, scripted):
     backend = EmbeddingBackend(await scripted())
     backend.vectors = lambda texts: [[3.0, 4.0]]

@@ -5,6 +5,7 @@ import contextlib
 
 import grpc
 import pytest
+from prometheus_client import generate_latest
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.common.errors import StatusCode
@@ -56,6 +57,12 @@ async def at_work(standin, path="/api/generate"):
     async with asyncio.timeout(5):
         while not any(each["outcome"] == "active" for each in await standin.requests(path)):
             await asyncio.sleep(0.01)
+
+
+def metrics_of(balancer, backend_id):
+    """Returns what the metrics page says of a backend."""
+    shown = generate_latest(balancer.runtime.metrics.registry).decode()
+    return [line for line in shown.splitlines() if f'backend="{backend_id}"' in line]
 
 
 @pytest.fixture
@@ -254,6 +261,22 @@ async def test_what_has_begun_when_the_grace_is_over_ends_as_interrupted(pair):
         error = await error_of(generation.rest())
     assert error.error_reason == "STREAM_INTERRUPTED"
     assert (await balancer.stats()).fleet.in_flight_count == 0
+
+
+async def test_nothing_is_shown_any_more_of_a_backend_that_has_gone(pair):
+    balancer, admin, first, _ = pair
+    generation = await begin(balancer, story(1000))
+    assert metrics_of(balancer, first.backend_id)
+    await admin.RemoveBackend(pb.RemoveBackendRequest(backend_id=first.backend_id, grace={}))
+    assert (await error_of(generation.rest())).error_reason == "STREAM_INTERRUPTED"
+    async with asyncio.timeout(5):
+        while metrics_of(balancer, first.backend_id):
+            await asyncio.sleep(0.05)
+    # Nor when whatever watches the fleet has looked at it again.
+    await asyncio.sleep(1.2)
+    assert not metrics_of(balancer, first.backend_id)
+    await admin.AddBackend(pb.AddBackendRequest(endpoint=first.url))
+    assert metrics_of(balancer, first.backend_id)
 
 
 async def test_a_backend_that_goes_while_it_loads_a_model_takes_nothing_with_it(run_balancer):

@@ -151,6 +151,30 @@ async def test_a_tenant_that_floods_the_queue_does_not_keep_another_from_its_sha
     assert {order.index("quiet 0"), order.index("quiet 1")} <= {1, 2, 3, 4}
 
 
+async def test_a_slot_is_left_to_a_tenant_that_has_less_than_its_share(
+    run_balancer, run_callers, server, works
+):
+    balancer = await run_balancer(f"{server.url}?slots=2")
+    callers = run_callers(balancer)
+    for number in range(4):
+        await callers.ask(f"flood {number}", tenant="flooding")
+    flood, _ = await works.get(), await works.get()
+    await callers.ask("quiet 0", tenant="quiet")
+    flood.end(eval_count=500)
+    quiet = await works.get()
+    assert quiet.body["prompt"] == "quiet 0"
+    # Long enough to be known.
+    await asyncio.sleep(0.5)
+    quiet.end()
+    await callers.result("quiet 0")
+    # Long enough for the queue to be looked at some times.
+    await asyncio.sleep(0.5)
+    assert works.empty()
+    assert waiting(await balancer.stats())[INTERACTIVE] == 2
+    await callers.ask("quiet 1", tenant="quiet")
+    assert (await works.get()).body["prompt"] == "quiet 1"
+
+
 async def test_tokens_count_for_a_tenant_although_it_leaves_before_the_end(
     run_balancer, run_callers, server, works
 ):

@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
 from services.balancer.adapters.reservations import RedisReservations, open_reservations
-from services.balancer.core.shares import owned_slot_count
+from services.balancer.core.shares import Resource, slot_owners
 from services.balancer.share_slots import SharedReservations
 from services.balancer.share_store import SharingPolicy
 from services.common.clock import SystemClock
@@ -210,8 +210,8 @@ async def test_what_a_silent_replica_owns_is_lent_to_nobody_while_it_may_be_usin
 ) -> None:
     ids = ("a", "dead")
     models = [f"model-{number}" for number in range(20)]
-    foreign = next(each for each in models if owned_slot_count(BACKEND, each, 1, "dead", ids))
-    own = next(each for each in models if owned_slot_count(BACKEND, each, 1, "a", ids))
+    owners = {slot_owners(Resource(BACKEND, each), 1, ids)[0]: each for each in models}
+    foreign, own = owners["dead"], owners["a"]
     store = RedisReservations(redis_server.url, replica_id="dead", policy=QUICK)
     async with replica(redis_server, "a") as one:
         await until(lambda: not one.divided)
@@ -265,7 +265,9 @@ async def test_each_keeps_to_its_share_while_the_store_is_frozen_and_nothing_wai
         await asyncio.sleep(0)
         assert one.divided
         assert one.replica_count == 2
-        assert len(tokens[other]) == owned_slot_count(BACKEND, MODEL, slots, "1", ("0", "1"))
+        assert len(tokens[other]) == slot_owners(Resource(BACKEND, MODEL), slots, ("0", "1")).count(
+            "1"
+        )
         started = time.monotonic()
         assert await one.take(BACKEND, MODEL, slots) is None
         assert time.monotonic() - started < 0.02

@@ -124,7 +124,7 @@ def test_a_request_of_a_higher_class_is_never_refused_while_batch_of_others_is_i
 def test_one_tenant_alone_may_fill_its_class():
     waiting = []
     assert sum(offer(waiting, each)[0] for each in many(20, "a", INTERACTIVE)) == 6
-    assert verdict(waiting, demand(99)) == Full(limit=QueueLimit.CLASS, place_count=6)
+    assert verdict(waiting, demand(99)) == Full(limit=QueueLimit.CLASS)
 
 
 def test_a_tenant_that_has_filled_a_class_makes_room_for_another_up_to_half():
@@ -133,7 +133,7 @@ def test_a_tenant_that_has_filled_a_class_makes_room_for_another_up_to_half():
     assert [accepted for accepted, _ in outcomes] == [True, True, True, False, False]
     assert [shed.id for _, shed in outcomes[:3]] == [5, 4, 3]
     answer = verdict(waiting, demand(20, "flood"))
-    assert answer == Full(limit=QueueLimit.TENANT, place_count=3)
+    assert answer == Full(limit=QueueLimit.TENANT)
 
 
 def test_a_third_tenant_gets_places_from_the_two_that_hold_all():

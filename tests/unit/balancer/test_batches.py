@@ -104,38 +104,76 @@ def test_shares_of_tokens_add_up(token_count, owned):
     assert min(shares) >= 0
 
 
-def test_a_backend_is_wrong_whose_vectors_are_unlike_those_of_most():
-    dimensions = Dimensions()
-    dimensions.note("m", None, "liar", 2)
-    assert not dimensions.is_wrong("m", None, "liar")
-    dimensions.note("m", None, "b", 384)
+def replies(cut_to=None, **said):
+    """What replies of one model have had, by backend."""
+    learned = Dimensions()
+    for backend_id, dimensions in said.items():
+        for dimension in dimensions:
+            learned.note("m", cut_to, backend_id, dimension)
+    return learned
+
+
+def test_vectors_are_wrong_that_are_unlike_those_of_most_backends():
+    learned = replies(liar=[2] * 3)
+    assert not learned.is_wrong("m", None, 2, 0)
+    learned.note("m", None, "b", 384)
     # One says this, one says that.
-    assert not dimensions.is_wrong("m", None, "liar")
-    assert not dimensions.is_wrong("m", None, "b")
-    dimensions.note("m", None, "c", 384)
-    assert dimensions.is_wrong("m", None, "liar")
-    assert not dimensions.is_wrong("m", None, "b")
-    dimensions.note("m", 64, "liar", 64)
-    assert not dimensions.is_wrong("m", 64, "liar")
-    dimensions.note("m", None, "liar", 384)
-    assert not dimensions.is_wrong("m", None, "liar")
+    assert not learned.is_wrong("m", None, 2, 0)
+    assert not learned.is_wrong("m", None, 384, 0)
+    learned.note("m", None, "c", 384)
+    assert learned.is_wrong("m", None, 2, 0)
+    assert not learned.is_wrong("m", None, 384, 0)
+    # Other models, and vectors cut to a length, are another matter.
+    assert not learned.is_wrong("n", None, 2, 0)
+    learned.note("m", 64, "liar", 64)
+    assert not learned.is_wrong("m", 64, 64, 0)
+
+
+@given(st.lists(st.booleans(), max_size=200), st.integers(1, 3))
+def test_backends_that_lie_less_often_than_not_never_get_their_way(lies, liar_count):
+    learned = replies(honest=[384])
+    for number, lie in enumerate(lies):
+        liar = f"liar{number % liar_count}"
+        learned.note("m", None, liar, 384)
+        learned.note("m", None, liar, 2 if lie else 384)
+        assert not learned.is_wrong("m", None, 384, 0)
+        assert learned.is_wrong("m", None, 2, 0)
+
+
+def test_a_backend_that_has_only_just_come_is_not_believed_against_many_replies():
+    learned = replies(honest=[384] * 8, liar=[2])
+    assert not learned.is_wrong("m", None, 2, 0)
+    learned = replies(honest=[384] * 9, liar=[2])
+    assert learned.is_wrong("m", None, 2, 0)
+    assert learned.is_wrong("m", None, 2, 2)
+
+
+def test_where_as_many_stand_for_each_length_the_description_decides():
+    learned = replies(a=[2], b=[384])
+    assert learned.is_wrong("m", None, 2, 384)
+    assert not learned.is_wrong("m", None, 384, 384)
+    assert learned.is_wrong("m", None, 384, 2)
+    # A description against which nobody has spoken is no more than that.
+    assert not replies(a=[2]).is_wrong("m", None, 2, 384)
+    assert replies(a=[384], b=[64], cut_to=64).is_wrong("m", 64, 384, 384)
+
+
+def test_what_no_longer_holds_is_forgotten():
+    learned = replies(a=[*[384] * 1000, *[768] * 26])
+    assert learned.is_wrong("m", None, 384, 0)
 
 
 def test_between_two_lengths_most_backends_decide_then_the_description_then_the_number():
-    dimensions = Dimensions()
-    assert dimensions.rightful("m", None, {2: 5, 384: 5}, 384) == 384
-    assert dimensions.rightful("m", 64, {64: 1, 384: 5}, 384) == 64
-    assert dimensions.rightful("m", None, {2: 6, 384: 5}, 0) == 2
-    for backend_id, dimension in (("a", 2), ("b", 384), ("c", 384)):
-        dimensions.note("m", None, backend_id, dimension)
-    assert dimensions.rightful("m", None, {2: 6, 384: 5}, 2) == 384
+    assert Dimensions().rightful("m", None, {2: 5, 384: 5}, 384) == 384
+    assert Dimensions().rightful("m", 64, {64: 1, 384: 5}, 384) == 64
+    assert Dimensions().rightful("m", None, {2: 6, 384: 5}, 0) == 2
+    learned = replies(a=[2], b=[384], c=[384])
+    assert learned.rightful("m", None, {2: 6, 384: 5}, 2) == 384
 
 
 def test_only_so_many_models_are_remembered():
-    dimensions = Dimensions()
+    learned = Dimensions()
     for number in range(1001):
-        dimensions.note(f"m{number}", None, "a", 2)
-    dimensions.note("m0", None, "b", 3)
-    assert not dimensions.is_wrong("m0", None, "b")
-    with pytest.raises(KeyError):
-        dimensions.is_wrong("m1", None, "a")
+        learned.note(f"m{number}", None, "a", 2)
+    assert learned.rightful("m0", None, {2: 1, 3: 2}, 0) == 3
+    assert learned.rightful("m1", None, {2: 1, 3: 2}, 0) == 2

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from services.balancer.backend import ModelState
-from services.balancer.claim_loads import claimed
+from services.balancer.claim_loads import claimed, claimed_cure, claimed_slot
 from services.balancer.core.models import InstalledModel
 from services.balancer.core.shares import SoleReplica
 from tests.kit.standin import eventually
@@ -39,6 +41,9 @@ class Account(SoleReplica):
 
     def release(self, token):
         self.held[token.partition("/")[0]].remove("me")
+
+    def held_by_others(self, backend_id, model):
+        return self.held.get(model, []).count("other")
 
     def mine(self):
         return {name: held.count("me") for name, held in self.held.items() if "me" in held}
@@ -97,3 +102,53 @@ async def test_everything_is_given_back_where_the_load_is_cancelled():
     task.cancel()
     await asyncio.wait([task])
     await eventually(lambda: account.mine() == {})
+
+
+# Requests of the balancer's own.
+
+
+async def test_a_request_of_the_balancers_own_holds_a_slot_like_any_other():
+    account = Account(new=1)
+    async with claimed_slot(account, BACKEND, NEW) as free:
+        assert free
+        assert account.mine() == {"new:latest": 1}
+    assert account.mine() == {}
+
+
+async def test_a_request_of_the_balancers_own_is_told_that_others_have_all_slots():
+    account = Account(new=2)
+    async with claimed_slot(account, BACKEND, NEW) as free:
+        assert not free
+
+
+async def test_a_cure_holds_the_right_to_load_and_a_slot_and_then_every_slot_there_is():
+    account = Account(old=1)
+    async with claimed_cure(account, BACKEND, OLD) as claim:
+        assert account.mine() == {"load": 1, "old:latest": 1}
+        await claim.take_rest()
+        assert account.mine() == {"load": 1, "old:latest": 2}
+    assert account.mine() == {"old:latest": 2}
+    await eventually(lambda: account.mine() == {})
+
+
+@pytest.mark.parametrize("obstacle", ["load", "old:latest"])
+async def test_a_cure_is_left_to_whoever_loads_there_or_has_all_slots(obstacle):
+    account = Account()
+    account.held[obstacle] = ["other"] * OLD.slot_count
+    async with claimed_cure(account, BACKEND, OLD) as claim:
+        assert claim is None
+    await eventually(lambda: account.mine() == {})
+
+
+async def test_a_cure_needs_no_slot_where_only_this_replica_has_any():
+    account = Account()
+    account.held["old:latest"] = ["me"] * OLD.slot_count
+    async with claimed_cure(account, BACKEND, OLD) as claim:
+        assert claim is not None
+        assert account.mine() == {"load": 1, "old:latest": OLD.slot_count}
+
+
+async def test_who_cannot_ask_the_others_cures_what_is_his():
+    account = Account(divided=True, old=3)
+    async with claimed_cure(account, BACKEND, OLD) as claim:
+        assert claim is not None

@@ -116,6 +116,17 @@ def test_a_newcomer_goes_before_the_backlog_of_a_tenant_that_has_had_as_much():
     assert ids(order)[:2] == [99, 0]
 
 
+def test_who_was_served_a_moment_ago_is_owed_what_it_is_behind():
+    shares = FairShares()
+    shares.charge("flood", output_token_count=5000, now=0.0)
+    shares.serve(demand(1, "light"), 1.0)
+    own = shares.counter("light", 10.9)
+    shares.activate("light", {"flood"}, 10.9)
+    assert shares.counter("light", 10.9) == own
+    shares.activate("light", {"flood"}, 11.1)
+    assert shares.counter("light", 11.1) == shares.counter("flood", 11.1)
+
+
 def test_a_queue_for_one_model_leaves_half_of_the_places_to_others():
     loading = [demand(number, "a", model_key="loading") for number in range(200)]
     ready = [demand(number, "a", BATCH, model_key="ready") for number in range(200, 220)]

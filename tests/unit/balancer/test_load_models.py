@@ -283,9 +283,7 @@ async def test_a_new_version_of_the_same_weights_is_loaded_once():
 
     async def disturb(call):
         await asyncio.sleep(0)
-        server.memory[A] = type(server.memory[A])(
-            name=A, vram_bytes=0, digest="a" * 64, context_token_count=4096
-        )
+        server.memory[A] = type(server.memory[A])(name=A, digest="a" * 64, context_token_count=4096)
 
     server.disturb = disturb
     await fleet.load(A)
@@ -509,10 +507,12 @@ def act(rng, fleet, pending, occupied):
         case 6 if occupied:
             fleet.fleet.vacate(occupied.pop(rng.randrange(len(occupied))))
         case 7:
-            digest = rng.choice("ab") * 64
+            # Of some versions of the models, two are the same.
+            digest = rng.choice(["", "a" * 64, "b" * 64])
             models = [each for each in server.installed.values() if rng.random() < 0.9]
             server.installed = {
-                each.name: a_chat_model(each.name, digest=digest) for each in models
+                each.name: a_chat_model(each.name, **({"digest": digest} if digest else {}))
+                for each in models
             } or server.installed
             backend.take_installed(tuple(server.installed.values()), 1)
         case 8:
@@ -540,6 +540,6 @@ async def abandon_or_list(rng, fleet, index):
 def check_loading(fleet):
     """A model is being loaded or unloaded only while somebody is at it."""
     for backend in fleet.fleet.backends.values():
-        for key, state in (backend.models or {}).items():
-            if state.residency is Residency.LOADING:
-                assert backend.loading_key == key
+        loading = [each for each in backend.states() if each.residency is Residency.LOADING]
+        # It may have lost the name meanwhile under which its load began.
+        assert len(loading) <= (backend.loading_key is not None)

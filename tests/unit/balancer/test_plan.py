@@ -63,6 +63,56 @@ def test_a_second_slot_takes_a_second_request_and_no_third():
     assert outcomes == [Outcome.DISPATCHED, Outcome.DISPATCHED, Outcome.HELD]
 
 
+def test_two_names_of_the_same_weights_share_the_slots_and_count_once_for_room():
+    shared = a_model()
+    queue = [a_demand(1, model_key="chat"), a_demand(2, model_key="alias")]
+    two_names = a_backend("one", {"alias": shared, "chat": shared}, room=SINGLE)
+    assert chosen(a_fleet(two_names), *queue) == [
+        ("one", Outcome.DISPATCHED),
+        ("one", Outcome.HELD),
+    ]
+    # What is in memory is one model, whatever it is called: another one fits beside it.
+    models = {"alias": shared, "chat": shared, "other": cold()}
+    backend = a_backend("one", models, room=Room(model_limit=2))
+    made = place(a_fleet(backend), a_demand(3, model_key="other"), a_demand(4))
+    (order,) = made.loads
+    assert (order.model_key, order.evicted_keys) == ("other", ())
+
+
+def test_a_model_is_wanted_under_any_of_its_names():
+    shared = a_model(loaded_at=NOW - 1)
+    models = {"alias": shared, "chat": shared, "other": cold()}
+    snapshot = a_fleet(a_backend("one", models, room=SINGLE))
+    made = place(snapshot, a_demand(1, model_key="other"), a_demand(2, model_key="chat"))
+    assert made.loads == ()
+    assert [each.outcome for each in made.placements][1] is Outcome.DISPATCHED
+
+
+def test_the_best_slot_is_left_to_a_request_that_is_expected_and_given_to_it_when_it_comes():
+    snapshot = a_fleet(a_backend("fast"), a_backend("slow", {"chat": a_model(0.5)}))
+    expected = a_demand(-1, tenant="quiet", expected=True)
+    queue = [expected, a_demand(1), a_demand(2)]
+    made = plan(snapshot, queue, ties(snapshot), quick=False)
+    assert [(each.backend_id, each.outcome) for each in made.placements] == [
+        ("slow", Outcome.DISPATCHED),
+        ("fast", Outcome.HELD),
+    ]
+    assert [each.position for each in made.placements] == [1, 2]
+    quick = plan(snapshot, queue, ties(snapshot), quick=True)
+    assert [each.backend_id for each in quick.placements] == ["slow"]
+    assessed = assess(snapshot, queue[:1], queue[1], ties(snapshot))
+    assert assessed.placement.backend_id == "slow"
+    come = a_demand(3, tenant="quiet")
+    assert chosen(snapshot, come, expected, a_demand(1))[0] == ("fast", Outcome.DISPATCHED)
+
+
+def test_nothing_is_loaded_for_a_request_that_is_only_expected():
+    snapshot = a_fleet(a_backend("one", {"chat": cold()}))
+    made = plan(snapshot, [a_demand(-1, expected=True)], ties(snapshot), quick=False)
+    assert made.loads == ()
+    assert made.placements == ()
+
+
 def test_a_slot_whose_request_should_have_ended_is_not_free():
     snapshot = a_fleet(a_backend("one", {"chat": a_model(busy_until=(NOW - 30,))}))
     assert chosen(snapshot, a_demand()) == [("one", Outcome.HELD)]

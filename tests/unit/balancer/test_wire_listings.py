@@ -46,7 +46,6 @@ def test_a_loaded_model_tells_its_memory_window_and_end():
     )
     assert model == LoadedModel(
         name="m:latest",
-        vram_bytes=200,
         digest="d" * 64,
         size_bytes=300,
         context_token_count=4096,
@@ -73,7 +72,7 @@ def test_the_end_is_read_as_go_writes_it(text, seconds):
 
 
 def test_what_an_old_server_does_not_tell_of_a_loaded_model_is_not_known():
-    assert loaded() == LoadedModel(name="m:latest", vram_bytes=0)
+    assert loaded() == LoadedModel(name="m:latest")
 
 
 def test_a_description_reads_the_metadata_of_its_architecture():

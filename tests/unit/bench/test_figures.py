@@ -1,6 +1,7 @@
 """The arithmetic that goals are judged by."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from tests.bench.balancer.figures import (
     summarise,
 )
 from tests.bench.balancer.scenarios.overhead import growth_ratio
-from tests.bench.balancer.scenarios.port import at_least, at_most
+from tests.bench.balancer.scenarios.port import at_least, at_most, ratio_verdict
 
 
 def an_outcome(**changes) -> Outcome:
@@ -123,3 +124,18 @@ def test_goals_are_met_by_the_mean_and_certain_by_the_interval():
 def test_memory_that_is_taken_at_the_start_is_no_growth():
     assert growth_ratio([50, *[100] * 99]) == 0.0
     assert growth_ratio(list(range(100, 200))) > 0.4
+
+
+def test_a_ratio_is_judged_by_the_seeds_that_both_have_run():
+    def run(contender, seed, value):
+        return SimpleNamespace(contender=contender, seed=seed, value=value)
+
+    runs = [run("ours", 1, 2.0), run("ours", 2, 3.0), run("theirs", 2, 6.0), run("theirs", 3, 1.0)]
+    verdict = ratio_verdict("", runs, "ours", "theirs", lambda each: each.value, 0.6)
+    assert verdict.measured.mean == 0.5
+    assert ratio_verdict("", runs, "ours", None, lambda each: each.value, 0.6).met is None
+
+
+def test_a_goal_whose_limit_was_not_measured_is_neither_met_nor_missed():
+    assert at_most("not above a peer that did not run", [0.0], math.nan).met is None
+    assert at_most("not above a peer", [0.0], 0.1).met

@@ -11,7 +11,7 @@ from tests.bench.simulator.engine import make_hosts, simulate
 from tests.bench.simulator.hosts import INTERFERENCE_FACTOR, UNLOAD_SECONDS
 from tests.bench.simulator.planned import Planned
 from tests.bench.simulator.rules import CentralFifo, LeastConnections, RoundRobin
-from tests.bench.simulator.scenarios import RULES, SCENARIOS, run
+from tests.bench.simulator.scenarios import FLOODING, QUIET, RULES, SCENARIOS, run
 
 
 def chat(index, at_seconds=0.0, model=CHAT_A, prompt_tokens=2500, output_tokens=120):
@@ -124,6 +124,19 @@ def test_on_equal_hosts_the_planner_is_not_worse_than_one_queue():
         for rule in ("planner", "central-fifo")
     )
     assert p99(planned) < 1.05 * p99(peer)
+
+
+def test_a_tenant_that_floods_the_fleet_costs_a_quiet_one_little():
+    quiet = run(SCENARIOS["quiet"], "planner", load_ratio=0.3, seconds=240, seed=1)
+    flooded = run(SCENARIOS["tenants"], "planner", load_ratio=0.3, seconds=240, seed=1)
+    own = flooded.of_tenant(QUIET)
+    assert len(own.jobs) == len(quiet.jobs)
+    assert not any(job.refused for job in own.jobs)
+    assert any(job.refused for job in flooded.of_tenant(FLOODING).jobs)
+    # Somebody else's answer is in the way now and then, but not every time.
+    alone, beside = (sorted(each.first_seconds(60.0)) for each in (quiet, own))
+    assert percentile(beside, 0.5) < percentile(alone, 0.5) + 0.5
+    assert percentile(beside, 0.95) < percentile(alone, 0.95) + 2.0
 
 
 def test_two_models_with_one_place_are_not_loaded_anew_for_every_request():

@@ -34,6 +34,32 @@ def test_what_is_not_declared_cannot_be_measured():
         Metrics((), version="1").count("jobs_total", "ok")
 
 
+def test_what_exists_no_more_is_shown_no_more():
+    catalogue = (
+        *CATALOGUE,
+        Metric("calls_total", MetricKind.COUNTER, "Calls.", {"host": "hosts", "outcome": "all"}),
+        Metric("call_seconds", MetricKind.HISTOGRAM, "Time.", {"host": "hosts"}),
+    )
+    metrics = Metrics(catalogue, version="1")
+    metrics.set_gauge("queue_depth", 5)
+    metrics.count("jobs_total", "a")
+    for host in ("a", "b"):
+        metrics.count("calls_total", host, "ok")
+        metrics.count("calls_total", host, "a")
+        metrics.observe("call_seconds", 1.0, host)
+    metrics.remove_series("host", "a")
+    shown = page(metrics)
+    assert 'host="a"' not in shown
+    # Neither other values nor other labels with that value.
+    assert 'calls_total{host="b",outcome="a"} 1.0' in shown
+    assert 'call_seconds_count{host="b"} 1.0' in shown
+    assert 'jobs_total{outcome="a"} 1.0' in shown
+    assert "queue_depth 5.0" in shown
+    metrics.count("calls_total", "a", "ok", amount=2)
+    assert 'calls_total{host="a",outcome="ok"} 2.0' in page(metrics)
+    metrics.remove_series("host", "never seen")
+
+
 def test_no_series_tell_when_they_were_created():
     metrics = Metrics(CATALOGUE, version="1")
     metrics.count("jobs_total", "ok")

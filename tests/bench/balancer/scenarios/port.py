@@ -65,9 +65,9 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met by the mean; None where it was not measured."""
+        """Whether the goal is met by the mean; None where it, or its limit, was not measured."""
         mean = self.measured.mean
-        if math.isnan(mean):
+        if math.isnan(mean) or math.isnan(self.limit):
             return None
         return mean <= self.limit if self.upper else mean >= self.limit
 
@@ -158,9 +158,11 @@ def ratio_verdict(
     figure: Callable[[Run], float],
     limit: float,
 ) -> Verdict:
-    """Judges that a figure of ours is at most a share of theirs, seed by seed."""
-    own = figures_of(runs, ours, figure)
-    other = figures_of(runs, theirs, figure) if theirs else []
+    """Judges that a figure of ours is at most a share of theirs, by the seeds that both ran."""
+    seeds = [{run.seed for run in runs if run.contender == each} for each in (ours, theirs)]
+    both = [run for run in runs if run.seed in seeds[0] & seeds[1]] if theirs else []
+    own = figures_of(both, ours, figure)
+    other = figures_of(both, theirs, figure) if theirs else []
     measured = paired_ratio(own, other) if own and other else estimate([])
     note = f"{ours} {estimate(own)} against {theirs} {estimate(other)}" if theirs else "no peer ran"
     return Verdict(goal=goal, measured=measured, limit=limit, upper=True, note=note)

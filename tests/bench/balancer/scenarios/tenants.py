@@ -44,7 +44,7 @@ class Tenants:
             findings.verdicts += _judge(contender.name, alone, flooded)
             for what, runs in (("alone", alone), ("flooded", flooded)):
                 findings.lines[f"quiet tenant's p99 to first text, {what}, {contender.name}"] = (
-                    estimate([first for first, _ in _quiet_p99(contender.name, runs)])
+                    estimate([first for first, _ in _quiet_p99(contender.name, runs).values()])
                 )
         return findings
 
@@ -72,22 +72,23 @@ def _plan(seed: int, length: Span, *, flooded: bool) -> Plan:
     )
 
 
-def _quiet_p99(contender: str, runs: Sequence[Run]) -> list[tuple[float, float]]:
+def _quiet_p99(contender: str, runs: Sequence[Run]) -> dict[int, tuple[float, float]]:
     """Returns the quiet tenant's p99 to the first text and to the end, by seed."""
-    summaries = [
-        summarise(each for each in run.outcomes if each.tenant == _QUIET)
+    summaries = {
+        run.seed: summarise(each for each in run.outcomes if each.tenant == _QUIET)
         for run in sorted(runs, key=lambda run: run.seed)
         if run.contender == contender
-    ]
-    return [(each.first_p99, each.total_p99) for each in summaries]
+    }
+    return {seed: (each.first_p99, each.total_p99) for seed, each in summaries.items()}
 
 
 def _judge(contender: str, alone: Sequence[Run], flooded: Sequence[Run]) -> list[Verdict]:
-    pairs = list(zip(_quiet_p99(contender, flooded), _quiet_p99(contender, alone), strict=True))
+    with_flood, without = _quiet_p99(contender, flooded), _quiet_p99(contender, alone)
+    seeds = sorted(with_flood.keys() & without.keys())
     return [
         at_most(
             f"{contender}: the quiet tenant's p99 {what} <= 1.3 x its p99 alone",
-            [with_flood[place] / without[place] for with_flood, without in pairs],
+            [with_flood[seed][place] / without[seed][place] for seed in seeds],
             1.3,
         )
         for place, what in enumerate(("time to first text", "time to the end"))

@@ -1,0 +1,167 @@
+"""Requests of the balancer's own, canaries and cures: they take slots like any other."""
+
+import asyncio
+from collections import Counter
+from random import Random
+
+from services.balancer.check_health import HealthMonitor
+from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.shares import SoleReplica
+from services.balancer.core.snapshot import Residency
+from services.balancer.core.stalls import StallLimits
+from services.balancer.core.standing import Signal, needs_canary
+from services.balancer.cure_stalls import StallCurer
+from tests.kit.balancer import FleetUnderTest, MemoryServer, a_chat_model
+from tests.kit.virtual_time import run_virtually
+
+CHAT = "chat:latest"
+
+
+class Account(SoleReplica):
+    """What replicas hold together; others may hold some of it from the start."""
+
+    shared = True
+
+    def __init__(self, *others):
+        self.others = Counter(others)
+        self.mine = Counter()
+
+    def held_by_others(self, backend_id, model):
+        return self.others[model]
+
+    async def take(self, backend_id, model, slots):
+        await asyncio.sleep(0.01)
+        if self.others[model] + self.mine[model] >= slots:
+            return None
+        self.mine[model] += 1
+        return model
+
+    async def take_load(self, backend_id, model):
+        return await self.take(backend_id, "load", 1)
+
+    def release(self, token):
+        self.mine[token] -= 1
+
+
+class Parts:
+    """One backend with a chat model in memory, and who looks after it."""
+
+    def __init__(self, account):
+        self.server = MemoryServer(a_chat_model(CHAT))
+        self.server.hold(CHAT)
+        self.account = account
+        self.kit = kit = FleetUnderTest(self.server, reservations=account)
+        self.probes = []
+        self.server.disturb = self._disturb
+        self.answers = True
+        self.monitor = HealthMonitor(
+            kit.fleet,
+            kit.servers,
+            account,
+            clock=kit.clock,
+            rng=Random(1),
+            metrics=kit.metrics,
+            interval_seconds=30.0,
+            limit_seconds=2.0,
+            canary_limit_seconds=10.0,
+            listing_seconds=1.5,
+        )
+        self.curer = StallCurer(
+            kit.fleet,
+            kit.servers,
+            account,
+            clock=kit.clock,
+            metrics=kit.metrics,
+            limits=StallLimits(),
+            keep_alive="1800s",
+        )
+
+    async def _disturb(self, call):
+        if call in ("probe", "unload", "load"):
+            self.probes.append((call, +self.account.mine, self.busy_count))
+            assert all(each <= self.kit.clock.monotonic() + 0.5 for each in self.busy_until)
+            await asyncio.sleep(1.0)
+        if call == "probe" and not self.answers:
+            raise AttemptFailed(FailureKind.TIMEOUT, "no token")
+
+    @property
+    def busy_until(self):
+        (view,) = self.kit.fleet.snapshot().backends
+        return view.models[CHAT].busy_until
+
+    @property
+    def busy_count(self):
+        return len(self.busy_until)
+
+    async def doubt(self):
+        """Has the backend be in doubt, and watched."""
+        await self.kit.check()
+        backend = self.kit.backend()
+        self.kit.fleet.signal(backend, Signal.REQUEST_TIMED_OUT, "silence")
+        assert needs_canary(backend.standing, self.kit.clock.monotonic())
+        self.monitor.attend(backend)
+        await asyncio.sleep(3.0)
+        self.monitor.dismiss(backend.id)
+        return backend
+
+    async def cure(self):
+        await self.kit.check()
+        self.curer.suspect(self.kit.backend(), self.kit.state(CHAT))
+        await asyncio.sleep(30.0)
+
+
+def with_parts(account, test):
+    async def main():
+        await test(Parts(account))
+
+    run_virtually(main())
+
+
+def test_a_canary_holds_a_slot_which_is_given_to_nobody_else_meanwhile():
+    async def test(parts):
+        backend = await parts.doubt()
+        assert parts.probes == [("probe", {CHAT: 1}, 1)]
+        assert +parts.account.mine == {}
+        assert parts.busy_count == 0
+        assert not backend.standing.doubted
+
+    with_parts(Account(), test)
+
+
+def test_there_is_no_canary_where_another_replica_has_the_slot():
+    async def test(parts):
+        backend = await parts.doubt()
+        assert parts.probes == []
+        assert not backend.standing.doubted
+
+    with_parts(Account(CHAT), test)
+
+
+def test_a_cure_takes_the_slots_and_the_right_to_load_and_gives_them_back():
+    async def test(parts):
+        parts.answers = False
+        await parts.cure()
+        assert [call for call, _, _ in parts.probes] == [
+            "probe",
+            "unload",
+            "unload",
+            "load",
+            "load",
+        ]
+        assert all(held == {CHAT: 1, "load": 1} for _, held, _ in parts.probes)
+        assert +parts.account.mine == {}
+        assert parts.kit.residency(CHAT) is Residency.WARM
+
+    with_parts(Account(), test)
+
+
+def test_a_cure_is_left_to_the_replica_that_has_the_slot():
+    async def test(parts):
+        parts.answers = False
+        await parts.cure()
+        assert parts.probes == []
+        assert +parts.account.mine == {}
+        assert parts.kit.residency(CHAT) is Residency.WARM
+        assert parts.kit.backend().loading_key is None
+
+    with_parts(Account(CHAT), test)
