@@ -15,14 +15,15 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
-        docs-check unit contract integration e2e bench bench-balancer clean
+        docs-check unit contract integration e2e bench bench-balancer bench-cache bench-cache-quality \
+        clean
 
 ##@ Use
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z0-9_-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z0-9_-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Start everything, ingest Python's documentation, ask five questions, stop
 	@$(BIN)/python -m deploy.local.demo
@@ -69,6 +70,12 @@ bench: $(VENV)/.dev ## Measure speed and memory of the whole suite
 
 bench-balancer: $(VENV)/.dev ## Measure the balancer beside nginx, HAProxy and LiteLLM (hours; OPTIONS="--quick" for minutes)
 	@$(BIN)/python -m tests.bench.balancer $(OPTIONS)
+
+bench-cache: $(VENV)/.dev ## Measure the cache on real Redis (OPTIONS="--quick" for a minute)
+	@$(BIN)/python -m tests.bench.cache $(OPTIONS)
+
+bench-cache-quality: $(VENV)/.dev ## Measure which questions share answers, on BANKING77 and CLINC150
+	@$(BIN)/python -m tests.bench.cache.quality $(OPTIONS)
 
 ##@ Generate
 

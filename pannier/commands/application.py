@@ -8,6 +8,7 @@ import pannier
 from pannier.commands import (
     ask,
     backends,
+    cache,
     corpus,
     explain,
     ingest,
@@ -42,6 +43,7 @@ application.command("stats")(stats.stats)
 application.command("explain")(explain.explain)
 application.add_typer(backends.application, name="backends")
 application.add_typer(models.application, name="models")
+application.add_typer(cache.application, name="cache")
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 - called with the option's value

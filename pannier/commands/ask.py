@@ -33,6 +33,7 @@ _QUOTE_CHARACTERS = 80
 _ORIGINS = {
     rag_service_pb2.ANSWER_ORIGIN_GENERATED: "generated",
     rag_service_pb2.ANSWER_ORIGIN_CACHED: "cached",
+    rag_service_pb2.ANSWER_ORIGIN_CACHED_SIMILAR: "cached, from a similar question",
     rag_service_pb2.ANSWER_ORIGIN_EXTRACTIVE: "extractive (no model answered)",
     rag_service_pb2.ANSWER_ORIGIN_NO_MATCH: "nothing in the collection matches",
 }

@@ -1,42 +1,19 @@
 """What the balancer has counted, as lines and tables."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
+from pannier.balancer.v1 import balancer_service_pb2_grpc
+from pannier.commands.durations import duration
 from pannier.commands.fields import show_duration, show_enum, show_until
 from pannier.commands.formatting import format_ratio
-from pannier.commands.output import Output
+from pannier.commands.stats_view import Grid, StatsView
 
-__all__ = ["Grid", "balancer_grids", "balancer_lines", "balancer_notices", "show_balancer_stats"]
-
-
-class Grid(NamedTuple):
-    """A table.
-
-    Attributes:
-        columns: Headings; those that begin with `>` are of numbers.
-        rows: Cells.
-    """
-
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+__all__ = ["BALANCER_VIEW"]
 
 
-def show_balancer_stats(output: Output, stats: pb.GetStatsResponse) -> None:
-    """Shows all of it."""
-    for line in balancer_lines(stats.fleet):
-        output.line(line)
-    for notice in balancer_notices(stats.fleet):
-        output.notice(notice)
-    for index, grid in enumerate(balancer_grids(stats)):
-        if index:
-            output.line()
-        output.table(*grid)
-
-
-def balancer_lines(fleet: pb.FleetStats) -> tuple[str, ...]:
-    """Writes the totals."""
+def _lines(stats: pb.GetStatsResponse) -> tuple[str, ...]:
+    fleet = stats.fleet
     replicas = f" · {fleet.replica_count} replicas" if fleet.replica_count > 1 else ""
     return (
         f"{fleet.healthy_backend_count} of {fleet.backend_count} backends healthy · "
@@ -50,8 +27,8 @@ def balancer_lines(fleet: pb.FleetStats) -> tuple[str, ...]:
     )
 
 
-def balancer_notices(fleet: pb.FleetStats) -> Iterator[str]:
-    """Writes what a user should know beside the figures."""
+def _notices(stats: pb.GetStatsResponse) -> Iterator[str]:
+    fleet = stats.fleet
     if fleet.round_robin_fallback:
         yield "No backend is healthy: requests go round in turn."
     if fleet.slots_divided:
@@ -61,9 +38,10 @@ def balancer_notices(fleet: pb.FleetStats) -> Iterator[str]:
         )
 
 
-def balancer_grids(stats: pb.GetStatsResponse) -> Iterator[Grid]:
-    """Makes the tables: queues, backends, models in memory; those that have rows."""
-    yield from (grid for grid in (_queues(stats), _backends(stats), _models(stats)) if grid.rows)
+def _grids(stats: pb.GetStatsResponse) -> Iterator[Grid]:
+    yield _queues(stats)
+    yield _backends(stats)
+    yield _models(stats)
 
 
 def _queues(stats: pb.GetStatsResponse) -> Grid:
@@ -140,3 +118,17 @@ def _models(stats: pb.GetStatsResponse) -> Grid:
 def _number(value: float) -> str:
     """Writes a figure of which 0 says that it is not known."""
     return f"{value:.0f}" if value else "-"
+
+
+BALANCER_VIEW = StatsView(
+    service="balancer",
+    make_stub=balancer_service_pb2_grpc.BalancerServiceStub,
+    request=pb.GetStatsRequest(),
+    make_watch_request=lambda seconds: pb.WatchStatsRequest(interval=duration(seconds)),
+    lines=_lines,
+    notices=_notices,
+    grids=_grids,
+    activity=lambda stats: stats.fleet.request_count,
+    activity_name="requests",
+)
+"""What the balancer has counted."""

@@ -1,35 +1,28 @@
-"""`pannier stats balancer --watch`: what the balancer does, as it does it."""
+"""`pannier stats ... --watch`: what a service does, as it does it."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from pannier.balancer.v1 import balancer_service_pb2 as pb
-from pannier.commands.balancer_stats import (
-    balancer_grids,
-    balancer_lines,
-    balancer_notices,
-    show_balancer_stats,
-)
-from pannier.commands.connection import EXIT_FAILED
-from pannier.commands.durations import duration
-from pannier.commands.fleet import open_balancer
+from pannier.commands.connection import EXIT_FAILED, connect
 from pannier.commands.formatting import clean
 from pannier.commands.output import Output
 from pannier.commands.plain import to_plain
+from pannier.commands.stats_view import StatsView
 
-__all__ = ["Rate", "live_view", "watch_balancer"]
+__all__ = ["Rate", "watch_stats"]
 
 # Without a deadline of ours the service's default would end the reports after two minutes.
 _WATCH_SECONDS = 30 * 86400.0
 
-Show = Callable[[pb.GetStatsResponse], None]
+Show = Callable[[Any], None]
 
 
 class Rate:
@@ -54,8 +47,9 @@ class Rate:
         return (count - last[1]) / (at - last[0])
 
 
-async def watch_balancer(
+async def watch_stats(
     output: Output,
+    view: StatsView,
     *,
     tenant: str,
     address: str,
@@ -63,12 +57,13 @@ async def watch_balancer(
     patience_seconds: float,
     as_json: bool,
 ) -> int:
-    """Shows reports until the balancer ends them or the task is cancelled.
+    """Shows reports until the service ends them or the task is cancelled.
 
     Args:
         output: Where they go: a live table on a terminal, else one after the other.
+        view: Which service, and how its reports are shown; it can be watched.
         tenant: Who asks.
-        address: Where the balancer is; empty to find it.
+        address: Where the service is; empty to find it.
         interval_seconds: Time between two reports, [0.1, 60].
         patience_seconds: How much longer than the interval to wait for a report.
         as_json: Write each as JSON on a line of its own.
@@ -78,22 +73,26 @@ async def watch_balancer(
 
     Raises:
         RemoteError: The call failed.
-        Unreachable: The balancer did not answer.
+        Unreachable: The service did not answer.
+        ValueError: The service cannot be watched.
     """
-    request = pb.WatchStatsRequest(interval=duration(interval_seconds))
+    if view.make_watch_request is None:
+        raise ValueError(f"{view.service} cannot be watched")
+    request = view.make_watch_request(interval_seconds)
     limit_seconds = interval_seconds + patience_seconds
-    async with open_balancer(address, tenant) as balancer:
-        reports = balancer.WatchStats(request, timeout=_WATCH_SECONDS)
-        with _shown(output, as_json=as_json) as show:
+    async with connect(view.service, address=address, tenant=tenant) as connection:
+        stub = view.make_stub(connection.channel)
+        reports = stub.WatchStats(request, timeout=_WATCH_SECONDS)
+        with _shown(output, view, as_json=as_json) as show:
             while True:
                 try:
                     async with asyncio.timeout(limit_seconds):
                         report = await reports.read()
                 except TimeoutError:
-                    problem = f"The balancer has sent no report for {limit_seconds:g} s."
+                    problem = f"The {view.service} has sent no report for {limit_seconds:g} s."
                     break
                 if report is grpc.aio.EOF:
-                    problem = "The balancer has ended its reports."
+                    problem = f"The {view.service} has ended its reports."
                     break
                 show(report.stats)
     output.problem(problem)
@@ -101,38 +100,39 @@ async def watch_balancer(
 
 
 @contextmanager
-def _shown(output: Output, *, as_json: bool) -> Iterator[Show]:
+def _shown(output: Output, view: StatsView, *, as_json: bool) -> Iterator[Show]:
     """Yields what shows a report."""
     if as_json:
         yield lambda stats: output.json_line(to_plain(stats))
     elif not output.console.is_terminal:
-        yield lambda stats: _show_one_of_many(output, stats)
+        yield lambda stats: _show_one_of_many(output, view, stats)
     else:
         rate = Rate()
         with Live(console=output.console, auto_refresh=False) as live:
             yield lambda stats: live.update(
-                live_view(output, stats, rate.update(time.monotonic(), stats.fleet.request_count)),
+                _live_view(
+                    output, view, stats, rate.update(time.monotonic(), view.activity(stats))
+                ),
                 refresh=True,
             )
 
 
-def _show_one_of_many(output: Output, stats: pb.GetStatsResponse) -> None:
-    show_balancer_stats(output, stats)
+def _show_one_of_many(output: Output, view: StatsView, stats: Any) -> None:
+    view.show(output, stats)
     output.line()
 
 
-def live_view(
-    output: Output, stats: pb.GetStatsResponse, requests_per_second: float | None
-) -> Group:
+def _live_view(output: Output, view: StatsView, stats: Any, per_second: float | None) -> Group:
     """Composes a report for a terminal.
 
     Args:
         output: The terminal.
+        view: How reports are shown.
         stats: The report.
-        requests_per_second: Since the report before; None for the first.
+        per_second: How busy the service has been since the report before; None for the first.
     """
-    lines: list[RenderableType] = [Text(clean(each)) for each in balancer_lines(stats.fleet)]
-    if requests_per_second is not None:
-        lines.append(Text(f"{requests_per_second:.1f} requests/s"))
-    lines += [Text(clean(each), style="yellow") for each in balancer_notices(stats.fleet)]
-    return Group(*lines, *(output.grid(*each) for each in balancer_grids(stats)))
+    lines: list[RenderableType] = [Text(clean(each)) for each in view.lines(stats)]
+    if per_second is not None:
+        lines.append(Text(f"{per_second:.1f} {view.activity_name}/s"))
+    lines += [Text(clean(each), style="yellow") for each in view.notices(stats)]
+    return Group(*lines, *(output.grid(*each) for each in view.tables(stats)))

@@ -1,40 +1,35 @@
-"""Protobuf to what the core works with, and back."""
+"""Protobuf to what the core works with, and back: what several kinds of calls have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.cache.v1 import cache_service_pb2 as pb
-from pannier.common.v1 import generation_pb2, vector_pb2
+from pannier.cache.v1 import control_pb2
+from pannier.common.v1 import vector_pb2
 from services.cache.canonical import canonical_fields
-from services.cache.core.layers import LAYER_RULES, Layer
-from services.cache.core.local_level import LocalLevel
-from services.cache.core.model import Hit, Level
-from services.cache.core.tallies import LayerTally, Savings
-from services.cache.shared_level import StoreCondition
+from services.cache.core import tags
+from services.cache.core.model import Control, Hit, Keeping, Level, Scope
 
 __all__ = [
     "chunks_fields",
+    "control",
     "duration",
     "embedding_fields",
     "embedding_lookup",
-    "inference_fields",
-    "is_reusable",
-    "layer_stats",
+    "keeping",
     "lookup_outcome",
-    "savings",
-    "store_stats",
+    "scope",
+    "seconds",
+    "tag",
     "timestamp",
+    "timestamp_from_ms",
+    "whole_ms",
 ]
 
 _COMPONENT_BYTES = 4
 
-_LAYERS = {
-    Layer.EMBEDDING: pb.LAYER_EMBEDDING,
-    Layer.INFERENCE: pb.LAYER_INFERENCE,
-    Layer.CHUNK: pb.LAYER_CHUNK,
-}
 _HIT_OUTCOMES = {
     Level.LOCAL: pb.LOOKUP_OUTCOME_HIT_LOCAL,
     Level.SHARED: pb.LOOKUP_OUTCOME_HIT_SHARED,
@@ -47,26 +42,46 @@ def embedding_fields(space: pb.EmbeddingSpace, texts: Sequence[str]) -> list[dic
     return [{"space": fields, "text": text} for text in texts]
 
 
-def inference_fields(key: pb.InferenceKey) -> dict[str, object]:
-    """Returns what decides an answer."""
-    return canonical_fields(key)
-
-
 def chunks_fields(key: pb.ChunksKey) -> dict[str, object]:
     """Returns what decides the chunks of a content."""
     return canonical_fields(key)
 
 
-def is_reusable(request: pb.StoreInferenceRequest) -> bool:
-    """Returns whether an answer would do for the next caller.
+def scope(tenant_id: str, *, namespace: str, model_digest: str = "") -> Scope:
+    """Returns what a value belongs to; digests are the same in either case."""
+    return Scope(tenant_id, namespace, model_digest.lower())
 
-    One that reached a limit does so only where the caller set that limit: otherwise a default cut
-    it short, and defaults are no part of the key. Reasons unknown to this release do not.
-    """
-    reason = request.inference.finish_reason
-    if reason == generation_pb2.FINISH_REASON_LENGTH:
-        return request.key.sampling.HasField("max_output_token_count")
-    return reason == generation_pb2.FINISH_REASON_STOP
+
+def control(message: control_pb2.LookupControl) -> Control:
+    """Returns which values a caller accepts; times are cut to milliseconds, as stored times are."""
+    return Control(
+        bypass=message.bypass,
+        max_age_seconds=seconds(message.max_age) if message.HasField("max_age") else None,
+        min_created_ms=(
+            whole_ms(message.min_create_time) if message.HasField("min_create_time") else None
+        ),
+    )
+
+
+def keeping(message: control_pb2.StoreControl) -> Keeping:
+    """Returns how values are to be kept."""
+    noted = [each for given in message.tags for each in _noted_tags(given)]
+    return Keeping(
+        ttl_seconds=seconds(message.ttl) if message.HasField("ttl") else None,
+        tags=tuple(dict.fromkeys(noted)),
+        basis_ms=whole_ms(message.basis_time) if message.HasField("basis_time") else None,
+    )
+
+
+def tag(message: control_pb2.Tag) -> str:
+    """Returns a tag as values and invalidations name it."""
+    match message.WhichOneof("kind"):
+        case "document":
+            return tags.document_tag(message.document.collection, message.document.document_id)
+        case "collection":
+            return tags.collection_tag(message.collection)
+        case _:
+            return tags.custom_tag(message.custom)
 
 
 def lookup_outcome(hit: Hit | None) -> "pb.LookupOutcome.ValueType":
@@ -84,59 +99,6 @@ def embedding_lookup(hit: Hit | None) -> pb.EmbeddingLookup:
     return pb.EmbeddingLookup(outcome=lookup_outcome(hit), vector=vector)
 
 
-def savings(inference: pb.Inference) -> Savings:
-    """Returns what a hit on this answer saves."""
-    return Savings(
-        inference.usage.prompt_token_count,
-        inference.usage.completion_token_count,
-        inference.generation_time.ToNanoseconds() / 1e9,
-    )
-
-
-def layer_stats(layer: Layer, tally: LayerTally, local: LocalLevel) -> pb.LayerStats:
-    """Reports on one layer."""
-    stats = pb.LayerStats(
-        layer=_LAYERS[layer],
-        lookup_count=tally.lookup_count,
-        local_hit_count=tally.local_hit_count,
-        shared_hit_count=tally.shared_hit_count,
-        miss_count=tally.miss_count,
-        degraded_miss_count=tally.degraded_miss_count,
-        hit_ratio=tally.hit_ratio,
-        stored_count=tally.stored_count,
-        dropped_store_count=tally.dropped_store_count,
-        local_entry_count=local.entry_count,
-        local_size_bytes=local.size_bytes,
-        local_limit_bytes=local.limit_bytes,
-        local_eviction_count=local.eviction_count,
-        ttl=duration(LAYER_RULES[layer].ttl_seconds),
-        rejected_value_count=tally.rejected_value_count,
-        saved_usage=generation_pb2.TokenUsage(
-            prompt_token_count=tally.saved_prompt_token_count,
-            completion_token_count=tally.saved_completion_token_count,
-        ),
-        saved_time=duration(tally.saved_seconds),
-    )
-    p50, p99 = tally.duration_quantile(0.5), tally.duration_quantile(0.99)
-    if p50 is not None and p99 is not None:
-        stats.lookup_time_p50.CopyFrom(duration(p50))
-        stats.lookup_time_p99.CopyFrom(duration(p99))
-    return stats
-
-
-def store_stats(condition: StoreCondition) -> pb.StoreStats:
-    """Reports on the shared store."""
-    stats = pb.StoreStats(
-        state=pb.STORE_STATE_AVAILABLE if condition.available else pb.STORE_STATE_UNAVAILABLE,
-        failure_count=condition.failure_count,
-        outage_count=condition.outage_count,
-        last_failure=condition.last_failure,
-    )
-    if condition.changed_at is not None:
-        stats.state_change_time.CopyFrom(timestamp(condition.changed_at))
-    return stats
-
-
 def duration(seconds: float) -> Duration:
     """Converts seconds."""
     message = Duration()
@@ -144,8 +106,32 @@ def duration(seconds: float) -> Duration:
     return message
 
 
+def seconds(message: Duration) -> float:
+    """Converts a duration."""
+    return message.seconds + message.nanos / 1e9
+
+
 def timestamp(seconds: float) -> Timestamp:
     """Converts seconds since the Unix epoch."""
     message = Timestamp()
     message.FromMicroseconds(round(seconds * 1e6))
     return message
+
+
+def timestamp_from_ms(milliseconds: int) -> Timestamp:
+    """Converts milliseconds since the Unix epoch, exactly."""
+    message = Timestamp()
+    message.FromMilliseconds(milliseconds)
+    return message
+
+
+def whole_ms(message: Timestamp) -> int:
+    """Converts a point in time to milliseconds since the Unix epoch, cutting off what is left."""
+    return message.seconds * 1000 + message.nanos // 1_000_000
+
+
+def _noted_tags(message: control_pb2.Tag) -> Iterator[str]:
+    yield tag(message)
+    if message.WhichOneof("kind") == "document":
+        # What depends on a document depends on its collection.
+        yield tags.collection_tag(message.document.collection)

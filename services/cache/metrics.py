@@ -1,36 +1,69 @@
 """What the cache service measures."""
 
-from services.common.metrics import Metric, MetricKind
+from services.common.metrics import LATENCY_BUCKETS_SECONDS, Metric, MetricKind
 
-__all__ = ["BACKEND", "CATALOGUE", "MODES"]
+__all__ = ["BACKEND", "CATALOGUE", "GUARDS", "INVALIDATIONS", "MODES", "OTHER", "VERDICTS"]
 
 BACKEND = "redis"
 
 MODES = ("direct", "rag", "deep", "agent", "unknown")
 """Modes that lookups are counted under; whatever else a caller names counts as unknown."""
 
-_LAYER = "embedding, inference, chunk"
+OTHER = "other"
+"""Stands for label values that are not known here."""
+
+GUARDS = (
+    "numbers", "units", "dates", "negation", "polarity", "entities", "direction", "quantifiers",
+    "comparatives", "question_type", "content_words",
+)  # fmt: skip
+"""What tells similar questions apart, as the protocol names them."""
+
+VERDICTS = ("right", "wrong", "undecided")
+"""What a verification of a semantic match can come to."""
+
+INVALIDATIONS = (
+    "everything", "namespace", "model_digest", "document", "collection", "custom",
+    "grown_collection",
+)  # fmt: skip
+"""What can be invalidated."""
+
+_LAYER = "embedding, inference, chunk, semantic"
+_MODE = ", ".join(MODES)
 # From a local hit up to twice the longest time the shared store is waited for.
 _LOOKUP_BUCKETS_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.12, 0.25, 0.5, 1.0,
 )  # fmt: skip
-# The three times to live, 24 h, 7 d and 30 d, are edges.
+# The times to live, 1 h, 24 h, 7 d and 30 d, are edges.
 _AGE_BUCKETS_SECONDS = (
     1, 10, 60, 300, 900, 3_600, 14_400, 43_200, 86_400, 259_200, 604_800, 1_209_600, 2_592_000,
 )  # fmt: skip
+# 0.95 and 0.97 are the thresholds for known and for unknown embedders.
+_SIMILARITY_BUCKETS = (
+    0.5, 0.6, 0.7, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0,
+)  # fmt: skip
 
-CATALOGUE = (
+_LOOKUPS = (
     Metric(
         "cache_lookups_total",
         MetricKind.COUNTER,
         "Items looked up; an error is a miss while the shared store was away.",
-        {"layer": _LAYER, "mode": ", ".join(MODES), "result": "hit, miss, error"},
+        {"layer": _LAYER, "mode": _MODE, "result": "hit, miss, error"},
+    ),
+    Metric(
+        "cache_bypasses_total",
+        MetricKind.COUNTER,
+        "Items not looked up, as their callers wished or since their answers are never shared.",
+        {"layer": _LAYER, "mode": _MODE},
     ),
     Metric(
         "cache_hits_total",
         MetricKind.COUNTER,
-        "Items found, by where.",
-        {"layer": _LAYER, "level": "local, shared"},
+        "Items found, by how. Those that were coalesced or confirmed have counted as misses "
+        "before; negative ones are failures remembered.",
+        {
+            "layer": _LAYER,
+            "level": "local, shared, coalesced, negative, exact, similar, confirmed",
+        },
     ),
     Metric(
         "cache_lookup_duration_seconds",
@@ -53,16 +86,40 @@ CATALOGUE = (
         {"layer": _LAYER},
     ),
     Metric(
+        "cache_invalidated_values_total",
+        MetricKind.COUNTER,
+        "Values found that an invalidation had made unreadable, and were taken for misses.",
+        {"layer": _LAYER},
+    ),
+)
+
+_CONTENTS = (
+    Metric(
         "cache_writes_total",
         MetricKind.COUNTER,
         "Items handed over to be kept.",
-        {"layer": _LAYER, "outcome": "stored, dropped, refused, too_large, not_reusable"},
+        {
+            "layer": _LAYER,
+            "outcome": "stored, dropped, refused, too_large, not_reusable, invalidated",
+        },
+    ),
+    Metric(
+        "cache_dropped_writes_total",
+        MetricKind.COUNTER,
+        "Values not written since the shared store was away or slow.",
+        {"layer": _LAYER},
     ),
     Metric(
         "cache_evictions_total",
         MetricKind.COUNTER,
         "Items that left the local level.",
         {"layer": _LAYER, "reason": "capacity, expired"},
+    ),
+    Metric(
+        "cache_invalidations_total",
+        MetricKind.COUNTER,
+        "Times that entries were made unreadable, by what they had in common.",
+        {"reason": ", ".join((*INVALIDATIONS, OTHER))},
     ),
     Metric("cache_entries", MetricKind.GAUGE, "Items in the local level.", {"layer": _LAYER}),
     Metric("cache_memory_bytes", MetricKind.GAUGE, "Bytes in the local level.", {"layer": _LAYER}),
@@ -72,10 +129,19 @@ CATALOGUE = (
         "Most bytes the local level may hold.",
         {"layer": _LAYER},
     ),
+)
+
+_SAVINGS = (
     Metric(
         "cache_saved_tokens_total",
         MetricKind.COUNTER,
         "Tokens of model calls that hits have saved.",
+        {"kind": "prompt, completion"},
+    ),
+    Metric(
+        "cache_coalesced_tokens_total",
+        MetricKind.COUNTER,
+        "Tokens that callers have saved who got an answer that another one computed.",
         {"kind": "prompt, completion"},
     ),
     Metric(
@@ -84,6 +150,80 @@ CATALOGUE = (
         "Generation time that hits have saved.",
         {},
     ),
+    Metric(
+        "cache_saved_cost_total",
+        MetricKind.COUNTER,
+        "What the tokens that hits have saved would have cost.",
+        {"currency": "one per process; none where no price is set"},
+    ),
+)
+
+_FLIGHTS = (
+    Metric(
+        "cache_lease_total",
+        MetricKind.COUNTER,
+        "What became of leases, and of callers who wanted the same answer.",
+        {
+            "event": "leased, refresh_leased, filled, released, rejected, expired, coalesced, "
+            "wait_ended, negative"
+        },
+    ),
+    Metric(
+        "cache_singleflight_waits_total",
+        MetricKind.COUNTER,
+        "Callers who began to wait for an answer that another one computed.",
+        {"layer": "inference"},
+    ),
+    Metric(
+        "cache_lease_wait_seconds",
+        MetricKind.HISTOGRAM,
+        "How long callers waited for an answer that another one computed.",
+        {},
+        LATENCY_BUCKETS_SECONDS,
+    ),
+    Metric("cache_waiting_callers", MetricKind.GAUGE, "Callers waiting now.", {}),
+    Metric("cache_held_leases", MetricKind.GAUGE, "Leases held now through this replica.", {}),
+)
+
+_SEMANTIC = (
+    Metric(
+        "cache_semantic_similarity_ratio",
+        MetricKind.HISTOGRAM,
+        "Similarity of the most similar question to each that was looked up.",
+        {},
+        _SIMILARITY_BUCKETS,
+    ),
+    Metric(
+        "cache_guard_rejections_total",
+        MetricKind.COUNTER,
+        "Similar questions that were refused, by what told them apart.",
+        {"guard": ", ".join((*GUARDS, OTHER))},
+    ),
+    Metric(
+        "cache_verifications_total",
+        MetricKind.COUNTER,
+        "Semantic matches that were verified.",
+        {"verdict": ", ".join(VERDICTS)},
+    ),
+    Metric(
+        "cache_false_hit_upper_bound",
+        MetricKind.GAUGE,
+        "Upper bound of the share of wrong semantic matches, at 95 %; 1 before the first "
+        "verification.",
+        {},
+    ),
+    Metric("cache_semantic_entries", MetricKind.GAUGE, "Questions in the index.", {}),
+    Metric("cache_semantic_partitions", MetricKind.GAUGE, "Partitions in the index.", {}),
+    Metric("cache_semantic_memory_bytes", MetricKind.GAUGE, "Bytes of the index.", {}),
+    Metric(
+        "cache_feed_lag_seconds",
+        MetricKind.GAUGE,
+        "How long after another replica's change this one has learned of it, the last time.",
+        {},
+    ),
+)
+
+_STORE = (
     Metric(
         "cache_backend_up",
         MetricKind.GAUGE,
@@ -97,10 +237,18 @@ CATALOGUE = (
         {"backend": BACKEND},
     ),
     Metric(
+        "cache_redis_breaker_state",
+        MetricKind.GAUGE,
+        "How far the shared store is used: 1 for the phase that it is in, 0 for the others.",
+        {"phase": "normal, slow, open, recovering"},
+    ),
+    Metric(
         "cache_degraded",
         MetricKind.GAUGE,
         "Whether lookups do without the shared store.",
         {},
     ),
 )
+
+CATALOGUE = (*_LOOKUPS, *_CONTENTS, *_SAVINGS, *_FLIGHTS, *_SEMANTIC, *_STORE)
 """All metrics of the service, apart from those that every service has."""

@@ -1,18 +1,40 @@
-"""Counts what happens, for GetStats and for Prometheus alike."""
+"""Counts what happens, for GetStats and for Prometheus alike.
+
+Everything here is synchronous and takes microseconds.
+"""
 
 from collections.abc import Mapping, Sequence
 
+from services.cache.core.breaker import Phase
+from services.cache.core.flight_tally import FlightEvent, FlightTally
+from services.cache.core.intervals import wilson
 from services.cache.core.layers import Layer
 from services.cache.core.local_level import LocalLevel
 from services.cache.core.model import Level, Lookup, Result, WriteOutcome
-from services.cache.core.tallies import LayerTally, Savings
-from services.cache.metrics import BACKEND, MODES
+from services.cache.core.savings import NOTHING, Prices, Savings
+from services.cache.core.semantic_tally import SemanticTally
+from services.cache.core.spans import HitKind
+from services.cache.core.tallies import LayerTally
+from services.cache.core.traffic import TenantTraffic, Traffic
+from services.cache.metrics import BACKEND, GUARDS, INVALIDATIONS, MODES, OTHER
+from services.cache.series import create_series
+from services.common.clock import Clock
 from services.common.metrics import Metrics
 
-__all__ = ["Recorder"]
+__all__ = ["FlightEvent", "Recorder"]
 
 _UNKNOWN_MODE = "unknown"
-_NO_COUNTS = (0, 0)
+_NO_CURRENCY = "none"
+_NOTHING_REPORTED = (0, 0, 0, 0)
+_LEVELS = tuple(Level)
+_NO_PRICES = Prices()
+
+_SEMANTIC_HITS = {"exact": HitKind.EXACT, "similar": HitKind.SIMILAR}
+_BYPASSED = "bypassed"
+_FLIGHT_HITS = {
+    FlightEvent.COALESCED: HitKind.COALESCED,
+    FlightEvent.NEGATIVE: HitKind.NEGATIVE,
+}
 
 
 class Recorder:
@@ -21,17 +43,51 @@ class Recorder:
     Args:
         metrics: Receives the service's catalogue.
         local: The local level of each layer.
+        clock: Says in which window of time an event counts.
+        prices: What tokens cost.
+
+    Attributes:
+        tallies: Counts of each layer.
+        flights: Counts of single-flight.
+        semantic: What is known of semantic matches.
+        modes: Lookups by mode.
+        tenants: Lookups by tenant.
+        verification: What verification has cost.
     """
 
-    def __init__(self, metrics: Metrics, local: Mapping[Layer, LocalLevel]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        local: Mapping[Layer, LocalLevel],
+        clock: Clock,
+        *,
+        prices: Prices = _NO_PRICES,
+    ) -> None:
         self._metrics = metrics
         self._local = local
-        self._reported = dict.fromkeys(Layer, _NO_COUNTS)
-        self.tallies: Mapping[Layer, LayerTally] = {layer: LayerTally() for layer in Layer}
-        self._create_series()
+        self._clock = clock
+        self.prices = prices
+        self._currency = prices.known_currency or _NO_CURRENCY
+        self._reported = dict.fromkeys(Layer, _NOTHING_REPORTED)
+        started_at = clock.monotonic()
+        self.tallies: Mapping[Layer, LayerTally] = {
+            layer: LayerTally(started_at) for layer in Layer
+        }
+        self.flights = FlightTally()
+        self.semantic = SemanticTally()
+        self.modes: Mapping[str, Traffic] = {mode: Traffic() for mode in MODES}
+        self.tenants = TenantTraffic()
+        self.verification = NOTHING
+        create_series(metrics, local, currency=self._currency)
 
     def looked_up(
-        self, layer: Layer, lookup: Lookup, *, mode: str, duration_seconds: float
+        self,
+        layer: Layer,
+        lookup: Lookup,
+        *,
+        mode: str,
+        tenant_id: str,
+        duration_seconds: float,
     ) -> None:
         """Counts a lookup call.
 
@@ -39,42 +95,199 @@ class Recorder:
             layer: Layer asked.
             lookup: What it came to.
             mode: What the caller calls the kind of its request.
-            duration_seconds: How long it took.
+            tenant_id: Who asked.
+            duration_seconds: How long it took, without any wait for another caller's answer.
         """
-        self.tallies[layer].add_lookup(lookup, duration_seconds)
-        known_mode = mode if mode in MODES else _UNKNOWN_MODE
+        self.tallies[layer].add_lookup(lookup, duration_seconds, self._clock.monotonic())
         missing_count = lookup.hits.count(None)
         hits = [hit for hit in lookup.hits if hit is not None]
+        known_mode = self._count_traffic(layer, mode, tenant_id, len(lookup.hits), len(hits))
         if hits:
             self._count("cache_lookups_total", len(hits), layer, known_mode, Result.HIT.value)
         if missing_count:
             absence = Result.ERROR if lookup.degraded else Result.MISS
             self._count("cache_lookups_total", missing_count, layer, known_mode, absence.value)
+        levels = [hit.level for hit in hits]
+        for level in _LEVELS:
+            if count := levels.count(level):
+                self._count("cache_hits_total", count, layer, level.value)
         for hit in hits:
-            self._count("cache_hits_total", 1, layer, hit.level.value)
             self._metrics.observe("cache_hit_age_seconds", hit.age_seconds, layer.value)
         if lookup.rejected_count:
             self._count("cache_rejected_values_total", lookup.rejected_count, layer)
+        if lookup.invalidated_count:
+            self._count("cache_invalidated_values_total", lookup.invalidated_count, layer)
         self._metrics.observe(
             "cache_lookup_duration_seconds", duration_seconds, layer.value, lookup.result.value
         )
         self._report_local(layer)
 
+    def rejected(self, layer: Layer, count: int) -> None:
+        """Counts values found that failed their check, outside of `looked_up`."""
+        self.tallies[layer].add_rejected(count, self._clock.monotonic())
+        self._count("cache_rejected_values_total", count, layer)
+
+    def bypassed(self, layer: Layer, count: int, *, mode: str, tenant_id: str) -> None:  # noqa: ARG002 - who bypasses the cache is no part of its traffic
+        """Counts items not looked for."""
+        self.tallies[layer].add_bypasses(count, self._clock.monotonic())
+        self._count("cache_bypasses_total", count, layer, _known_mode(mode))
+
     def wrote(self, layer: Layer, outcomes: Sequence[WriteOutcome]) -> None:
         """Counts values handed over."""
-        self.tallies[layer].add_writes(outcomes)
+        self.tallies[layer].add_writes(outcomes, self._clock.monotonic())
         for outcome in set(outcomes):
             self._count("cache_writes_total", outcomes.count(outcome), layer, outcome.value)
         self._report_local(layer)
 
-    def saved(self, layer: Layer, savings: Savings) -> None:
-        """Counts what a hit has saved."""
-        self.tallies[layer].add_savings(savings)
-        self._metrics.count("cache_saved_tokens_total", "prompt", amount=savings.prompt_token_count)
-        self._metrics.count(
-            "cache_saved_tokens_total", "completion", amount=savings.completion_token_count
-        )
+    def saved(
+        self, layer: Layer, savings: Savings, *, tenant_id: str, coalesced: bool = False
+    ) -> None:
+        """Counts what a hit has saved, or a caller who waited for another one's answer."""
+        now = self._clock.monotonic()
+        self.tallies[layer].add_savings(savings, now, coalesced=coalesced)
+        name = "cache_coalesced_tokens_total" if coalesced else "cache_saved_tokens_total"
+        self._metrics.count(name, "prompt", amount=savings.prompt_token_count)
+        self._metrics.count(name, "completion", amount=savings.completion_token_count)
+        if coalesced:
+            return
+        self.tenants.of(tenant_id).saved += savings
         self._metrics.count("cache_saved_seconds_total", amount=savings.seconds)
+        cost = self.prices.cost(savings)
+        self._metrics.count("cache_saved_cost_total", self._currency, amount=cost)
+
+    def generated(self, layer: Layer, savings: Savings) -> None:
+        """Counts what a value that was stored has cost."""
+        self.tallies[layer].add_generated(savings, self._clock.monotonic())
+
+    def flight(self, event: FlightEvent, *, mode: str = "", tenant_id: str = "") -> None:
+        """Counts an event of single-flight.
+
+        Args:
+            event: What happened.
+            mode: For COALESCED: what the lookup was counted under.
+            tenant_id: For COALESCED: who has got the answer.
+        """
+        self.flights.events[event] += 1
+        self._metrics.count("cache_lease_total", event.value)
+        kind = _FLIGHT_HITS.get(event)
+        if kind is not None:
+            self.tallies[Layer.INFERENCE].add_hit(kind, self._clock.monotonic())
+            self._count("cache_hits_total", 1, Layer.INFERENCE, kind.value)
+        if kind is HitKind.COALESCED:
+            self._count_traffic(Layer.INFERENCE, mode, tenant_id, 0, 1)
+
+    def waited(self, seconds: float) -> None:
+        """Counts how long a caller has waited for another one's answer."""
+        self.flights.add_wait(seconds)
+        self._metrics.observe("cache_lease_wait_seconds", seconds)
+
+    def waiting(self, delta: int) -> None:
+        """Notes that callers begin to wait, or end."""
+        self.flights.waiting_count += delta
+        self._metrics.set_gauge("cache_waiting_callers", self.flights.waiting_count)
+        if delta > 0:
+            self._count("cache_singleflight_waits_total", delta, Layer.INFERENCE)
+
+    def held(self, delta: int) -> None:
+        """Notes that leases begin to be held through this replica, or end."""
+        self.flights.held_count += delta
+        self._metrics.set_gauge("cache_held_leases", self.flights.held_count)
+
+    def semantic_looked_up(
+        self,
+        outcome: str,
+        *,
+        similarity: float | None,
+        mode: str,
+        tenant_id: str,
+        duration_seconds: float,
+        age_seconds: float | None = None,
+        degraded: bool = False,
+    ) -> None:
+        """Counts a lookup of a question.
+
+        Args:
+            outcome: "exact", "similar", "candidate", "miss" or "bypassed".
+            similarity: Of the most similar question; None where none was compared.
+            mode: What the caller calls the kind of its request.
+            tenant_id: Who asked.
+            duration_seconds: How long it took.
+            age_seconds: On a hit, time since the answer was stored.
+            degraded: Whether the shared store could not be asked.
+        """
+        if outcome == _BYPASSED:
+            self.bypassed(Layer.SEMANTIC, 1, mode=mode, tenant_id=tenant_id)
+            return
+        kind = _SEMANTIC_HITS.get(outcome)
+        self.tallies[Layer.SEMANTIC].add_semantic_lookup(
+            kind,
+            duration_seconds,
+            self._clock.monotonic(),
+            age_seconds=age_seconds,
+            degraded=degraded,
+        )
+        known_mode = self._count_traffic(Layer.SEMANTIC, mode, tenant_id, 1, int(kind is not None))
+        absence = Result.ERROR if degraded else Result.MISS
+        result = (absence if kind is None else Result.HIT).value
+        self._count("cache_lookups_total", 1, Layer.SEMANTIC, known_mode, result)
+        self._metrics.observe(
+            "cache_lookup_duration_seconds", duration_seconds, Layer.SEMANTIC.value, result
+        )
+        if similarity is not None:
+            self._metrics.observe("cache_semantic_similarity_ratio", similarity)
+        if kind is not None:
+            self._count("cache_hits_total", 1, Layer.SEMANTIC, kind.value)
+            if age_seconds is not None:
+                self._metrics.observe("cache_hit_age_seconds", age_seconds, Layer.SEMANTIC.value)
+        self._report_local(Layer.SEMANTIC)
+
+    def semantic_confirmed(self, mode: str, tenant_id: str) -> None:
+        """Counts a candidate whose answer was given: a hit that was counted as a miss before."""
+        self.tallies[Layer.SEMANTIC].add_hit(HitKind.CONFIRMED, self._clock.monotonic())
+        self._count_traffic(Layer.SEMANTIC, mode, tenant_id, 0, 1)
+        self._count("cache_hits_total", 1, Layer.SEMANTIC, HitKind.CONFIRMED.value)
+
+    def guard_refused(self, guard: str) -> None:
+        """Counts a similar question that a guard refused."""
+        self.semantic.rejections[guard] += 1
+        known = guard if guard in GUARDS else OTHER
+        self._metrics.count("cache_guard_rejections_total", known)
+
+    def verified(self, verdict: str, *, spent: Savings = NOTHING) -> None:
+        """Counts a verification of a match.
+
+        Args:
+            verdict: "right", "wrong" or "undecided".
+            spent: What it has cost to find out.
+        """
+        self.verification += spent
+        self._metrics.count("cache_verifications_total", verdict)
+
+    def false_hit_bounds(self, *, verified_count: int, wrong_count: int) -> None:
+        """Notes how many matches were verified, and how many of them were wrong.
+
+        Args:
+            verified_count: Matches with a verdict, all that this replica knows of.
+            wrong_count: Those of them that were wrong.
+        """
+        self.semantic.verified_count = verified_count
+        self.semantic.wrong_count = wrong_count
+        _, upper = wilson(wrong_count, verified_count)
+        self._metrics.set_gauge("cache_false_hit_upper_bound", upper)
+
+    def feed_lag(self, seconds: float) -> None:
+        """Notes how long after another replica's change this one has learned of it."""
+        self.semantic.feed_lag_seconds = seconds
+        self._metrics.set_gauge("cache_feed_lag_seconds", seconds)
+
+    def semantic_size(self, entries: int, partitions: int, size_bytes: int) -> None:
+        """Notes how much the index of questions holds."""
+        self.semantic.entry_count = entries
+        self.semantic.partition_count = partitions
+        self.semantic.size_bytes = size_bytes
+        self._metrics.set_gauge("cache_semantic_entries", entries)
+        self._metrics.set_gauge("cache_semantic_partitions", partitions)
+        self._metrics.set_gauge("cache_semantic_memory_bytes", size_bytes)
 
     def store_failed(self) -> None:
         """Counts a failed call to the shared store."""
@@ -85,40 +298,47 @@ class Recorder:
         self._metrics.set_gauge("cache_backend_up", int(available), BACKEND)
         self._metrics.set_gauge("cache_degraded", int(not available))
 
+    def store_phase(self, phase: Phase) -> None:
+        """Shows how far the shared store is used."""
+        for each in Phase:
+            self._metrics.set_gauge("cache_redis_breaker_state", int(each is phase), each.value)
+
+    def dropped_writes(self, layer: Layer, count: int) -> None:
+        """Counts values not written since the shared store was away or slow."""
+        self._count("cache_dropped_writes_total", count, layer)
+
+    def invalidated(self, kind: str) -> None:
+        """Counts that entries were made unreadable, by the name of the selector."""
+        known = kind if kind in INVALIDATIONS else OTHER
+        self._metrics.count("cache_invalidations_total", known)
+
     def _count(self, name: str, amount: int, layer: Layer, *labels: str) -> None:
         self._metrics.count(name, layer.value, *labels, amount=amount)
 
+    def _count_traffic(
+        self, layer: Layer, mode: str, tenant_id: str, lookup_count: int, hit_count: int
+    ) -> str:
+        known_mode = _known_mode(mode)
+        self.modes[known_mode].add(layer, lookup_count, hit_count)
+        self.tenants.of(tenant_id).traffic.add(layer, lookup_count, hit_count)
+        return known_mode
+
     def _report_local(self, layer: Layer) -> None:
         local = self._local[layer]
-        counts = (local.eviction_count, local.expiry_count)
-        evicted, expired = (
-            now - before for now, before in zip(counts, self._reported[layer], strict=True)
-        )
-        self._reported[layer] = counts
+        contents = (local.eviction_count, local.expiry_count, local.entry_count, local.size_bytes)
+        before = self._reported[layer]
+        if contents == before:
+            return
+        self._reported[layer] = contents
+        evicted, expired = contents[0] - before[0], contents[1] - before[1]
         if evicted:
+            self.tallies[layer].add_evictions(evicted, self._clock.monotonic())
             self._count("cache_evictions_total", evicted, layer, "capacity")
         if expired:
             self._count("cache_evictions_total", expired, layer, "expired")
         self._metrics.set_gauge("cache_entries", local.entry_count, layer.value)
         self._metrics.set_gauge("cache_memory_bytes", local.size_bytes, layer.value)
 
-    def _create_series(self) -> None:
-        """Makes every counter exist from the start: no rate can be taken of what appears at 1."""
-        for layer in Layer:
-            for result in Result:
-                for mode in MODES if layer is Layer.INFERENCE else (_UNKNOWN_MODE,):
-                    self._count("cache_lookups_total", 0, layer, mode, result.value)
-            for level in Level:
-                self._count("cache_hits_total", 0, layer, level.value)
-            for outcome in WriteOutcome:
-                self._count("cache_writes_total", 0, layer, outcome.value)
-            for reason in ("capacity", "expired"):
-                self._count("cache_evictions_total", 0, layer, reason)
-            self._count("cache_rejected_values_total", 0, layer)
-            self._metrics.set_gauge(
-                "cache_memory_limit_bytes", self._local[layer].limit_bytes, layer.value
-            )
-            self._report_local(layer)
-        for kind in ("prompt", "completion"):
-            self._metrics.count("cache_saved_tokens_total", kind, amount=0)
-        self._metrics.count("cache_backend_failures_total", BACKEND, amount=0)
+
+def _known_mode(mode: str) -> str:
+    return mode if mode in MODES else _UNKNOWN_MODE

@@ -58,7 +58,11 @@ def open_channel(
     return grpc.aio.insecure_channel(
         address,
         options=options,
-        interceptors=[_UnaryUnary(interceptor), _UnaryStream(interceptor)],
+        interceptors=[
+            _UnaryUnary(interceptor),
+            _UnaryStream(interceptor),
+            _StreamUnary(interceptor),
+        ],
     )
 
 
@@ -163,3 +167,16 @@ class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
         self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
         return await self._outgoing.send(continuation, client_call_details, request)
+
+
+class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    def __init__(self, outgoing: _Outgoing) -> None:
+        self._outgoing = outgoing
+
+    async def intercept_stream_unary(
+        self,
+        continuation: Any,
+        client_call_details: grpc.aio.ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        return await self._outgoing.send(continuation, client_call_details, request_iterator)

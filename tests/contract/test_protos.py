@@ -19,8 +19,15 @@ SERVICES = {
         "BalancerAdminService": "services.balancer.admin_servicer",
     },
     "pannier.cache.v1.cache_service": {"CacheService": "services.cache.servicer"},
+    "pannier.cache.v1.cache_admin_service": {"CacheAdminService": "services.cache.admin_servicer"},
     "pannier.rag.v1.rag_service": {"RagService": "services.rag.servicer"},
     "pannier.rag.v1.corpus_service": {"CorpusService": "services.rag.corpus_servicer"},
+}
+
+# Once is not the same as twice: they give or end a lease, or count.
+NOT_IDEMPOTENT = {
+    *("LookupInference", "StreamInference", "FillInference", "ReleaseLease"),
+    "ReportOutcome",
 }
 
 METHODS = [
@@ -55,13 +62,16 @@ def test_every_declared_rpc_is_implemented(proto, service, module, method):
 
 
 @pytest.mark.parametrize(("proto", "service", "module", "method"), METHODS)
-def test_only_what_deletes_is_without_an_idempotency_level(proto, service, module, method):
+def test_only_what_deletes_leases_or_counts_is_without_an_idempotency_level(
+    proto, service, module, method
+):
     descriptor = (
         importlib.import_module(f"{proto}_pb2")
         .DESCRIPTOR.services_by_name[service]
         .methods_by_name[method]
     )
-    assert bool(descriptor.GetOptions().idempotency_level) != method.startswith("Delete")
+    once_only = method.startswith("Delete") or method in NOT_IDEMPOTENT
+    assert bool(descriptor.GetOptions().idempotency_level) != once_only
 
 
 @pytest.mark.parametrize("proto", PROTOS, ids=lambda path: path.stem)

@@ -87,7 +87,7 @@ class _NoCache:
     async def lookup_chunks(self, content_digest, fingerprint):
         raise PeerUnavailable("cache", "away")
 
-    async def store_chunks(self, content_digest, fingerprint, spans):
+    async def store_chunks(self, content_digest, fingerprint, spans, dependencies):
         raise PeerUnavailable("cache", "away")
 
 

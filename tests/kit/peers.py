@@ -20,15 +20,11 @@ from pannier.balancer.v1.balancer_service_pb2_grpc import (
     BalancerServiceServicer,
     add_BalancerServiceServicer_to_server,
 )
-from pannier.cache.v1 import cache_service_pb2 as cache
-from pannier.cache.v1.cache_service_pb2_grpc import (
-    CacheServiceServicer,
-    add_CacheServiceServicer_to_server,
-)
+from pannier.cache.v1.cache_service_pb2_grpc import add_CacheServiceServicer_to_server
 from pannier.common.v1 import generation_pb2, vector_pb2
 from services.common.errors import ServiceError
 from services.common.identity import TENANT_HEADER
-from services.common.status import STATUS_DETAILS_KEY, grpc_code, to_status
+from tests.kit.cache_peer import FakeCache, abort
 
 __all__ = ["FakeBalancer", "FakeCache", "serving"]
 
@@ -55,6 +51,7 @@ class FakeBalancer(BalancerServiceServicer):
         embed_fault: Raised by Embed where set.
         answer: Text of an answer, sent word by word.
         break_after: Words after which an answer breaks off with `break_error`; None never.
+        finish_reason: Why an answer ends.
         chats: Requests to Chat.
         embedded: Texts embedded, with how often.
         hold: Chat waits for it after its first word.
@@ -74,6 +71,7 @@ class FakeBalancer(BalancerServiceServicer):
         self.answer = "The first source says it [1]. Nothing else is known."
         self.break_after: int | None = None
         self.break_error: ServiceError | None = None
+        self.finish_reason = generation_pb2.FINISH_REASON_STOP
         self.chats: list[balancer.ChatRequest] = []
         self.embedded: Counter[str] = Counter()
         self.tenants: Counter[str] = Counter()
@@ -97,7 +95,7 @@ class FakeBalancer(BalancerServiceServicer):
         self._note(context)
         if self.hold_embedding is not None:
             await self.hold_embedding.wait()
-        await _abort(context, self.fault or self.embed_fault)
+        await abort(context, self.fault or self.embed_fault)
         self.embedded.update(request.texts)
         return balancer.EmbedResponse(
             vectors=[
@@ -115,13 +113,13 @@ class FakeBalancer(BalancerServiceServicer):
 
     async def Chat(self, request, context):
         self._note(context)
-        await _abort(context, self.fault)
+        await abort(context, self.fault)
         self.chats.append(request)
         words = re.findall(r"\S+\s*", self.answer)
         try:
             for number, word in enumerate(words):
                 if number == self.break_after:
-                    await _abort(context, self.break_error)
+                    await abort(context, self.break_error)
                 if number == 0:
                     started = balancer.GenerationStarted(
                         model="talker:latest", model_digest=CHAT_DIGEST, backend_id="fake:1"
@@ -131,7 +129,7 @@ class FakeBalancer(BalancerServiceServicer):
                 if self.hold is not None:
                     await self.hold.wait()
             completed = balancer.GenerationCompleted(
-                finish_reason=generation_pb2.FINISH_REASON_STOP,
+                finish_reason=self.finish_reason,
                 usage=generation_pb2.TokenUsage(
                     prompt_token_count=100, completion_token_count=len(words)
                 ),
@@ -144,82 +142,17 @@ class FakeBalancer(BalancerServiceServicer):
         self.tenants[dict(context.invocation_metadata()).get(TENANT_HEADER, "")] += 1
 
 
-class FakeCache(CacheServiceServicer):
-    """A cache that keeps everything, by tenant and key.
+class _Health(health.aio.HealthServicer):
+    """Says that a peer serves, unless the peer is frozen."""
 
-    Attributes:
-        fault: Raised by every call where set.
-        degraded: Whether its store is said to be away.
-        hold: Every call waits for it.
-    """
+    def __init__(self, peer):
+        super().__init__()
+        self._peer = peer
 
-    def __init__(self) -> None:
-        self.fault: ServiceError | None = None
-        self.degraded = False
-        self.hold: asyncio.Event | None = None
-        self.entries: dict[bytes, object] = {}
-        self.calls: Counter[str] = Counter()
-
-    async def LookupEmbeddings(self, request, context):
-        await self._enter("LookupEmbeddings", context)
-        response = cache.LookupEmbeddingsResponse(degraded=self.degraded)
-        for text in request.texts:
-            vector = self.entries.get(_key(context, request.space, text.encode()))
-            response.lookups.add(outcome=_outcome(vector), vector=vector)
-        return response
-
-    async def StoreEmbeddings(self, request, context):
-        await self._enter("StoreEmbeddings", context)
-        for entry in request.entries:
-            self.entries[_key(context, request.space, entry.text.encode())] = entry.vector
-        return cache.StoreEmbeddingsResponse(stored_count=len(request.entries))
-
-    async def LookupInference(self, request, context):
-        await self._enter("LookupInference", context)
-        found = self.entries.get(_key(context, request.key))
-        return cache.LookupInferenceResponse(
-            outcome=_outcome(found), inference=found, degraded=self.degraded
-        )
-
-    async def StoreInference(self, request, context):
-        await self._enter("StoreInference", context)
-        self.entries[_key(context, request.key)] = request.inference
-        return cache.StoreInferenceResponse(stored=True)
-
-    async def LookupChunks(self, request, context):
-        await self._enter("LookupChunks", context)
-        found = self.entries.get(_key(context, request.key))
-        return cache.LookupChunksResponse(
-            outcome=_outcome(found), chunks=found, degraded=self.degraded
-        )
-
-    async def StoreChunks(self, request, context):
-        await self._enter("StoreChunks", context)
-        self.entries[_key(context, request.key)] = request.chunks
-        return cache.StoreChunksResponse(stored=True)
-
-    async def _enter(self, name, context):
-        self.calls[name] += 1
-        if self.hold is not None:
-            await self.hold.wait()
-        await _abort(context, self.fault)
-
-
-def _outcome(found):
-    return cache.LOOKUP_OUTCOME_MISS if found is None else cache.LOOKUP_OUTCOME_HIT_SHARED
-
-
-def _key(context, message, suffix=b""):
-    tenant = dict(context.invocation_metadata()).get(TENANT_HEADER, "")
-    return tenant.encode() + b"\0" + message.SerializeToString(deterministic=True) + b"\0" + suffix
-
-
-async def _abort(context, error):
-    if error is None:
-        return
-    status = to_status(error, domain="fake.pannier", request_id="0")
-    details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
-    await context.abort(grpc_code(error.status_code), status.message, details)
+    async def Check(self, request, context):
+        if isinstance(self._peer, FakeCache) and self._peer.hold is not None:
+            await self._peer.hold.wait()
+        return await super().Check(request, context)
 
 
 @asynccontextmanager
@@ -230,7 +163,7 @@ async def serving(servicer: FakeBalancer | FakeCache) -> AsyncIterator[str]:
         add_BalancerServiceServicer_to_server(servicer, server)
     else:
         add_CacheServiceServicer_to_server(servicer, server)
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = _Health(servicer)
     await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -12,10 +12,12 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 __all__ = [
     "RedisServer",
@@ -61,27 +63,37 @@ class RedisServer:
 
     Args:
         databases: How many logical databases it has.
+        port: Where it listens; None for a free port.
+        options: Further options, as its configuration file names them.
+        sentinel: Whether it is a Sentinel.
     """
 
-    def __init__(self, *, databases: int = 16) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        *,
+        databases: int = 16,
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
+        sentinel: bool = False,
+    ) -> None:
+        self.port = free_port() if port is None else port
         self.url = f"redis://127.0.0.1:{self.port}"
+        self.options = dict(options or {})
         self._databases = databases
+        self._sentinel = sentinel
         self._folder = Path(tempfile.mkdtemp(prefix="pannier-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts the server and waits until it answers; in a loop, call it from a thread."""
         assert self._process is None, "already started"
+        configuration = self._folder / "redis.conf"
+        configuration.write_text(self._configuration())
         self._process = subprocess.Popen(
             [
                 find_redis_server(),
-                *("--port", str(self.port)),
-                *("--bind", "127.0.0.1"),
-                *("--databases", str(self._databases)),
-                *("--dir", str(self._folder)),
-                *("--save", ""),
-                *("--appendonly", "no"),
+                str(configuration),
+                *(["--sentinel"] if self._sentinel else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -95,7 +107,25 @@ class RedisServer:
 
     def flush(self) -> None:
         """Empties all databases."""
-        assert self._ask(b"FLUSHALL") == b"+OK\r\n"
+        self.command("FLUSHALL")
+
+    def command(self, *words: str | bytes | int) -> Any:
+        """Sends a command and returns the reply; raises where the server refuses."""
+        password = self.options.get("requirepass")
+        with redis.Redis(
+            port=self.port, password=password, protocol=2, decode_responses=True
+        ) as one:
+            connection = one.connection_pool.get_connection()
+            try:
+                connection.send_command(*words)
+                return connection.read_response()
+            finally:
+                one.connection_pool.release(connection)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has been started and not ended since."""
+        return self._process is not None
 
     def freeze(self) -> None:
         """Stops the process from running; its connections stay open."""
@@ -128,14 +158,22 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            return self._ask(b"PING") == b"+PONG\r\n"
+            with socket.create_connection(("127.0.0.1", self.port), _TIMEOUT_SECONDS) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH", b"-LOADING"))
         except OSError:
             return False
 
-    def _ask(self, command: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.port), _TIMEOUT_SECONDS) as connection:
-            connection.sendall(command + b"\r\n")
-            return connection.recv(64)
+    def _configuration(self) -> str:
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self._folder),
+        }
+        if not self._sentinel:
+            options |= {"databases": str(self._databases), "save": '""', "appendonly": "no"}
+        options |= self.options
+        return "".join(f"{name} {value}\n" for name, value in options.items())
 
 
 @pytest.fixture(scope="session")

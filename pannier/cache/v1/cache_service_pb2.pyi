@@ -7,9 +7,11 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pannier.cache.v1 import control_pb2 as _control_pb2
 from pannier.common.v1 import generation_pb2 as _generation_pb2
 from pannier.common.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
@@ -22,34 +24,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _Layer:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _LayerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Layer.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    LAYER_UNSPECIFIED: _Layer.ValueType  # 0
-    """Not set."""
-    LAYER_EMBEDDING: _Layer.ValueType  # 1
-    """Vectors of texts, kept for 7 days."""
-    LAYER_INFERENCE: _Layer.ValueType  # 2
-    """Answers of models, kept for 24 hours."""
-    LAYER_CHUNK: _Layer.ValueType  # 3
-    """Chunks of documents, kept for 30 days."""
-
-class Layer(_Layer, metaclass=_LayerEnumTypeWrapper):
-    """The layers of the cache. New values may be added."""
-
-LAYER_UNSPECIFIED: Layer.ValueType  # 0
-"""Not set."""
-LAYER_EMBEDDING: Layer.ValueType  # 1
-"""Vectors of texts, kept for 7 days."""
-LAYER_INFERENCE: Layer.ValueType  # 2
-"""Answers of models, kept for 24 hours."""
-LAYER_CHUNK: Layer.ValueType  # 3
-"""Chunks of documents, kept for 30 days."""
-Global___Layer: _TypeAlias = Layer  # noqa: Y015
 
 class _LookupOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -65,6 +39,14 @@ class _LookupOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LookupO
     """Found in the shared store."""
     LOOKUP_OUTCOME_MISS: _LookupOutcome.ValueType  # 3
     """Not found."""
+    LOOKUP_OUTCOME_HIT_COALESCED: _LookupOutcome.ValueType  # 4
+    """Computed by another caller while this one waited."""
+    LOOKUP_OUTCOME_HIT_NEGATIVE: _LookupOutcome.ValueType  # 5
+    """Known to fail for now; `failure` says why."""
+    LOOKUP_OUTCOME_MISS_WAITED: _LookupOutcome.ValueType  # 6
+    """Not found, after waiting in vain for another caller's answer."""
+    LOOKUP_OUTCOME_BYPASSED: _LookupOutcome.ValueType  # 7
+    """Not looked for, as the caller wished."""
 
 class LookupOutcome(_LookupOutcome, metaclass=_LookupOutcomeEnumTypeWrapper):
     """What came of a lookup. New values may be added."""
@@ -77,31 +59,141 @@ LOOKUP_OUTCOME_HIT_SHARED: LookupOutcome.ValueType  # 2
 """Found in the shared store."""
 LOOKUP_OUTCOME_MISS: LookupOutcome.ValueType  # 3
 """Not found."""
+LOOKUP_OUTCOME_HIT_COALESCED: LookupOutcome.ValueType  # 4
+"""Computed by another caller while this one waited."""
+LOOKUP_OUTCOME_HIT_NEGATIVE: LookupOutcome.ValueType  # 5
+"""Known to fail for now; `failure` says why."""
+LOOKUP_OUTCOME_MISS_WAITED: LookupOutcome.ValueType  # 6
+"""Not found, after waiting in vain for another caller's answer."""
+LOOKUP_OUTCOME_BYPASSED: LookupOutcome.ValueType  # 7
+"""Not looked for, as the caller wished."""
 Global___LookupOutcome: _TypeAlias = LookupOutcome  # noqa: Y015
 
-class _StoreState:
+class _FailureKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _StoreStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StoreState.ValueType], _builtins.type):
+class _FailureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    STORE_STATE_UNSPECIFIED: _StoreState.ValueType  # 0
-    """Not known."""
-    STORE_STATE_AVAILABLE: _StoreState.ValueType  # 1
-    """In use."""
-    STORE_STATE_UNAVAILABLE: _StoreState.ValueType  # 2
-    """Out of use after failures; tried again from time to time."""
+    FAILURE_KIND_UNSPECIFIED: _FailureKind.ValueType  # 0
+    """Not known; remembered only where it happens often."""
+    FAILURE_KIND_TRANSIENT: _FailureKind.ValueType  # 1
+    """Something that may not happen the next time; after three within 30 s the answer is held for impossible for 10 s."""
+    FAILURE_KIND_MODEL_NOT_FOUND: _FailureKind.ValueType  # 2
+    """The model does not exist; remembered for 30 s."""
+    FAILURE_KIND_REJECTED: _FailureKind.ValueType  # 3
+    """The model refuses this very input; remembered for 5 minutes."""
 
-class StoreState(_StoreState, metaclass=_StoreStateEnumTypeWrapper):
-    """Whether the shared store takes calls. New values may be added."""
+class FailureKind(_FailureKind, metaclass=_FailureKindEnumTypeWrapper):
+    """Kinds of failures of a computation. New values may be added."""
 
-STORE_STATE_UNSPECIFIED: StoreState.ValueType  # 0
-"""Not known."""
-STORE_STATE_AVAILABLE: StoreState.ValueType  # 1
-"""In use."""
-STORE_STATE_UNAVAILABLE: StoreState.ValueType  # 2
-"""Out of use after failures; tried again from time to time."""
-Global___StoreState: _TypeAlias = StoreState  # noqa: Y015
+FAILURE_KIND_UNSPECIFIED: FailureKind.ValueType  # 0
+"""Not known; remembered only where it happens often."""
+FAILURE_KIND_TRANSIENT: FailureKind.ValueType  # 1
+"""Something that may not happen the next time; after three within 30 s the answer is held for impossible for 10 s."""
+FAILURE_KIND_MODEL_NOT_FOUND: FailureKind.ValueType  # 2
+"""The model does not exist; remembered for 30 s."""
+FAILURE_KIND_REJECTED: FailureKind.ValueType  # 3
+"""The model refuses this very input; remembered for 5 minutes."""
+Global___FailureKind: _TypeAlias = FailureKind  # noqa: Y015
+
+@_typing.final
+class FlightOptions(_message.Message):
+    """Takes part in computing an answer once for all who ask for it at the same time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAIT_LIMIT_FIELD_NUMBER: _builtins.int
+    LEASE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wait_limit(self) -> _duration_pb2.Duration:
+        """OPTIONAL. How long to wait for another caller's answer, [0 s, 300 s]; never longer than the deadline allows. Default 30 s."""
+
+    @_builtins.property
+    def lease_time(self) -> _duration_pb2.Duration:
+        """OPTIONAL. How long a lease lasts unless it is extended, [1 s, 120 s]. Default: twice the 95th percentile of what the
+        model's answers took, from 10 s to 120 s.
+        """
+
+    def __init__(
+        self,
+        *,
+        wait_limit: _duration_pb2.Duration | None = ...,
+        lease_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease_time", b"lease_time", "wait_limit", b"wait_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_time", b"lease_time", "wait_limit", b"wait_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlightOptions: _TypeAlias = FlightOptions  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    """The right to compute and to store a value; of several at once, one caller has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    GRANT_TIME_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """OUTPUT ONLY. Proves the right. Tokens of later leases on the same value are greater."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long it lasts unless it is extended."""
+
+    @_builtins.property
+    def grant_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. When it was given, by the store's clock."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        grant_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "grant_time", b"grant_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "grant_time", b"grant_time", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
+
+@_typing.final
+class Failure(_message.Message):
+    """Why a computation came to nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    kind: Global___FailureKind.ValueType
+    """REQUIRED. What kind of failure it was."""
+    message: _builtins.str
+    """OPTIONAL. What to tell those who ask next, at most 500 characters."""
+    @_builtins.property
+    def remaining(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long the failure is still remembered."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___FailureKind.ValueType = ...,
+        message: _builtins.str = ...,
+        remaining: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "remaining", b"remaining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
 @_typing.final
 class EmbeddingSpace(_message.Message):
@@ -110,18 +202,36 @@ class EmbeddingSpace(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    NO_TRUNCATION_FIELD_NUMBER: _builtins.int
+    TASK_PREFIX_FIELD_NUMBER: _builtins.int
     model_digest: _builtins.str
     """REQUIRED. Digest of the embedding model, 64 hexadecimal digits."""
+    namespace: _builtins.str
+    """OPTIONAL. Name of a compartment of the tenant, at most 64 characters of a-z, 0-9, '.', '_' and '-'."""
+    dimension: _builtins.int
+    """OPTIONAL. Number of components asked of models that can shorten their vectors; absent for all."""
+    no_truncation: _builtins.bool
+    """OPTIONAL. Whether texts beyond the model's context were refused instead of cut."""
+    task_prefix: _builtins.str
+    """OPTIONAL. What was put before each text for the model's sake, for example "search_query: "."""
     def __init__(
         self,
         *,
         model_digest: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        dimension: _builtins.int | None = ...,
+        no_truncation: _builtins.bool = ...,
+        task_prefix: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimension", b"_dimension", "dimension", b"dimension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_digest", b"model_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimension", b"_dimension", "dimension", b"dimension", "model_digest", b"model_digest", "namespace", b"namespace", "no_truncation", b"no_truncation", "task_prefix", b"task_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__dimension: _TypeAlias = _typing.Literal["dimension"]  # noqa: Y015
+    _WhichOneofArgType__dimension: _TypeAlias = _typing.Literal["_dimension", b"_dimension"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimension) -> _WhichOneofReturnType__dimension | None: ...
 
 Global___EmbeddingSpace: _TypeAlias = EmbeddingSpace  # noqa: Y015
 
@@ -133,6 +243,7 @@ class LookupEmbeddingsRequest(_message.Message):
 
     SPACE_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def space(self) -> Global___EmbeddingSpace:
         """REQUIRED. The space the vectors must belong to."""
@@ -141,15 +252,20 @@ class LookupEmbeddingsRequest(_message.Message):
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """REQUIRED. The texts exactly as they would be embedded, [1, 512]."""
 
+    @_builtins.property
+    def control(self) -> _control_pb2.LookupControl:
+        """OPTIONAL. Which vectors to accept."""
+
     def __init__(
         self,
         *,
         space: Global___EmbeddingSpace | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        control: _control_pb2.LookupControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "space", b"space", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,6 +335,7 @@ class StoreEmbeddingsRequest(_message.Message):
 
     SPACE_FIELD_NUMBER: _builtins.int
     ENTRIES_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def space(self) -> Global___EmbeddingSpace:
         """REQUIRED. The space the vectors belong to."""
@@ -227,15 +344,20 @@ class StoreEmbeddingsRequest(_message.Message):
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbeddingEntry]:
         """REQUIRED. Texts with their vectors, [1, 512]."""
 
+    @_builtins.property
+    def control(self) -> _control_pb2.StoreControl:
+        """OPTIONAL. How to keep them."""
+
     def __init__(
         self,
         *,
         space: Global___EmbeddingSpace | None = ...,
         entries: _abc.Iterable[Global___EmbeddingEntry] | None = ...,
+        control: _control_pb2.StoreControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "entries", b"entries", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,8 +427,19 @@ class InferenceKey(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     CONVERSATION_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROB_COUNT_FIELD_NUMBER: _builtins.int
+    EXTRA_FIELD_NUMBER: _builtins.int
     model_digest: _builtins.str
     """REQUIRED. Digest of the model, 64 hexadecimal digits."""
+    namespace: _builtins.str
+    """OPTIONAL. Name of a compartment of the tenant, at most 64 characters of a-z, 0-9, '.', '_' and '-'."""
+    thinking: _generation_pb2.ThinkingLevel.ValueType
+    """OPTIONAL. Whether the model is to think first."""
+    top_logprob_count: _builtins.int
+    """OPTIONAL. Number of alternatives reported with each token; absent for no report."""
     @_builtins.property
     def prompt(self) -> Global___Prompt:
         """A bare prompt."""
@@ -319,6 +452,14 @@ class InferenceKey(_message.Message):
     def sampling(self) -> _generation_pb2.SamplingOptions:
         """OPTIONAL. How tokens are chosen."""
 
+    @_builtins.property
+    def format(self) -> _generation_pb2.OutputFormat:
+        """OPTIONAL. What form the answer must have."""
+
+    @_builtins.property
+    def extra(self) -> _struct_pb2.Struct:
+        """OPTIONAL. Whatever else changes the answer and has no field here."""
+
     def __init__(
         self,
         *,
@@ -326,13 +467,23 @@ class InferenceKey(_message.Message):
         prompt: Global___Prompt | None = ...,
         conversation: Global___Conversation | None = ...,
         sampling: _generation_pb2.SamplingOptions | None = ...,
+        namespace: _builtins.str = ...,
+        format: _generation_pb2.OutputFormat | None = ...,
+        thinking: _generation_pb2.ThinkingLevel.ValueType = ...,
+        top_logprob_count: _builtins.int | None = ...,
+        extra: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "input", b"input", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count", "conversation", b"conversation", "extra", b"extra", "format", b"format", "input", b"input", "prompt", b"prompt", "sampling", b"sampling", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "input", b"input", "model_digest", b"model_digest", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count", "conversation", b"conversation", "extra", b"extra", "format", b"format", "input", b"input", "model_digest", b"model_digest", "namespace", b"namespace", "prompt", b"prompt", "sampling", b"sampling", "thinking", b"thinking", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__top_logprob_count: _TypeAlias = _typing.Literal["top_logprob_count"]  # noqa: Y015
+    _WhichOneofArgType__top_logprob_count: _TypeAlias = _typing.Literal["_top_logprob_count", b"_top_logprob_count"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["prompt", "conversation"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_logprob_count) -> _WhichOneofReturnType__top_logprob_count | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
 Global___InferenceKey: _TypeAlias = InferenceKey  # noqa: Y015
@@ -345,19 +496,33 @@ class Prompt(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
+    SUFFIX_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """REQUIRED. The prompt."""
     system: _builtins.str
     """OPTIONAL. The system prompt."""
+    suffix: _builtins.str
+    """OPTIONAL. Text after the place to fill in."""
+    raw: _builtins.bool
+    """OPTIONAL. Whether the model's template is left out."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """OPTIONAL. Pictures that belong to the prompt."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         system: _builtins.str = ...,
+        suffix: _builtins.str = ...,
+        raw: _builtins.bool = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["system", b"system", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "raw", b"raw", "suffix", b"suffix", "system", b"system", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,18 +535,24 @@ class Conversation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ChatMessage]:
         """REQUIRED. The messages, oldest first."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ToolDefinition]:
+        """OPTIONAL. Tools that the model may ask for."""
 
     def __init__(
         self,
         *,
         messages: _abc.Iterable[_generation_pb2.ChatMessage] | None = ...,
+        tools: _abc.Iterable[_generation_pb2.ToolDefinition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,21 +566,33 @@ class LookupInferenceRequest(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    FLIGHT_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """OPTIONAL. Label the lookup is counted under: "direct", "rag", "deep" or "agent"."""
     @_builtins.property
     def key(self) -> Global___InferenceKey:
         """REQUIRED. What the answer must be an answer to."""
 
+    @_builtins.property
+    def control(self) -> _control_pb2.LookupControl:
+        """OPTIONAL. Which answers to accept."""
+
+    @_builtins.property
+    def flight(self) -> Global___FlightOptions:
+        """OPTIONAL. Take part in computing the answer once; absent for a plain lookup."""
+
     def __init__(
         self,
         *,
         key: Global___InferenceKey | None = ...,
         mode: _builtins.str = ...,
+        control: _control_pb2.LookupControl | None = ...,
+        flight: Global___FlightOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key", "mode", b"mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,6 +608,10 @@ class LookupInferenceResponse(_message.Message):
     INFERENCE_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     outcome: Global___LookupOutcome.ValueType
     """OUTPUT ONLY. Whether there was an answer, and from where."""
     degraded: _builtins.bool
@@ -437,6 +624,24 @@ class LookupInferenceResponse(_message.Message):
     def age(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. Time since the answer was stored, on a hit."""
 
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """OUTPUT ONLY. On a miss, the right to compute the answer. On a hit, the wish that the caller computes it anew, since it
+        will expire soon; the answer given is good all the same.
+        """
+
+    @_builtins.property
+    def remaining(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long the answer will still be kept, on a hit."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. Time of this lookup by the store's clock, for `StoreControl.basis_time`."""
+
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """OUTPUT ONLY. Why there will be no answer for now, on a negative hit."""
+
     def __init__(
         self,
         *,
@@ -444,14 +649,240 @@ class LookupInferenceResponse(_message.Message):
         inference: Global___Inference | None = ...,
         age: _duration_pb2.Duration | None = ...,
         degraded: _builtins.bool = ...,
+        lease: Global___Lease | None = ...,
+        remaining: _duration_pb2.Duration | None = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
+        failure: Global___Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "inference", b"inference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "failure", b"failure", "inference", b"inference", "lease", b"lease", "read_time", b"read_time", "remaining", b"remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "degraded", b"degraded", "inference", b"inference", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "degraded", b"degraded", "failure", b"failure", "inference", b"inference", "lease", b"lease", "outcome", b"outcome", "read_time", b"read_time", "remaining", b"remaining"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LookupInferenceResponse: _TypeAlias = LookupInferenceResponse  # noqa: Y015
+
+@_typing.final
+class StreamInferenceRequest(_message.Message):
+    """Asks for the answer to a prompt as it comes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    FLIGHT_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """OPTIONAL. Label the lookup is counted under: "direct", "rag", "deep" or "agent"."""
+    @_builtins.property
+    def key(self) -> Global___InferenceKey:
+        """REQUIRED. What the answer must be an answer to."""
+
+    @_builtins.property
+    def control(self) -> _control_pb2.LookupControl:
+        """OPTIONAL. Which answers to accept."""
+
+    @_builtins.property
+    def flight(self) -> Global___FlightOptions:
+        """OPTIONAL. Take part in computing the answer once; absent for a plain lookup."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___InferenceKey | None = ...,
+        mode: _builtins.str = ...,
+        control: _control_pb2.LookupControl | None = ...,
+        flight: Global___FlightOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamInferenceRequest: _TypeAlias = StreamInferenceRequest  # noqa: Y015
+
+@_typing.final
+class StreamInferenceResponse(_message.Message):
+    """One event of an answer from the cache."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    TEXT_DELTA_FIELD_NUMBER: _builtins.int
+    THINKING_DELTA_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    INTERRUPTED_FIELD_NUMBER: _builtins.int
+    text_delta: _builtins.str
+    """Text to append to what came before."""
+    thinking_delta: _builtins.str
+    """Thought to append to what was thought before."""
+    @_builtins.property
+    def started(self) -> Global___LookupInferenceResponse:
+        """What the lookup came to, without the answer itself. Sent once, first."""
+
+    @_builtins.property
+    def completed(self) -> Global___Inference:
+        """The whole answer. Sent once, last."""
+
+    @_builtins.property
+    def interrupted(self) -> Global___FillInterrupted:
+        """The one who computed the answer has failed; what was sent is void. Sent once, last."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___LookupInferenceResponse | None = ...,
+        text_delta: _builtins.str = ...,
+        thinking_delta: _builtins.str = ...,
+        completed: Global___Inference | None = ...,
+        interrupted: Global___FillInterrupted | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "interrupted", b"interrupted", "started", b"started", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "interrupted", b"interrupted", "started", b"started", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "text_delta", "thinking_delta", "completed", "interrupted"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___StreamInferenceResponse: _TypeAlias = StreamInferenceResponse  # noqa: Y015
+
+@_typing.final
+class FillInterrupted(_message.Message):
+    """Says that an answer broke off while it was being filled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """OUTPUT ONLY. Why."""
+
+    @_builtins.property
+    def lease(self) -> Global___Lease:
+        """OUTPUT ONLY. The right to compute the answer, where this caller is the one to do it."""
+
+    def __init__(
+        self,
+        *,
+        failure: Global___Failure | None = ...,
+        lease: Global___Lease | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FillInterrupted: _TypeAlias = FillInterrupted  # noqa: Y015
+
+@_typing.final
+class FillInferenceRequest(_message.Message):
+    """One message of a fill."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    TEXT_DELTA_FIELD_NUMBER: _builtins.int
+    THINKING_DELTA_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    ABORT_FIELD_NUMBER: _builtins.int
+    text_delta: _builtins.str
+    """Text to append to what came before, not empty."""
+    thinking_delta: _builtins.str
+    """Thought to append to what was thought before, not empty."""
+    @_builtins.property
+    def open(self) -> Global___FillOpening:
+        """Begins the fill. Sent once, first."""
+
+    @_builtins.property
+    def commit(self) -> Global___Inference:
+        """Ends the fill: the answer is complete. Its `text` and `thinking` are left out; they are what was streamed."""
+
+    @_builtins.property
+    def abort(self) -> Global___Failure:
+        """Ends the fill: there is no answer."""
+
+    def __init__(
+        self,
+        *,
+        open: Global___FillOpening | None = ...,
+        text_delta: _builtins.str = ...,
+        thinking_delta: _builtins.str = ...,
+        commit: Global___Inference | None = ...,
+        abort: Global___Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "commit", b"commit", "event", b"event", "open", b"open", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "commit", b"commit", "event", b"event", "open", b"open", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["open", "text_delta", "thinking_delta", "commit", "abort"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___FillInferenceRequest: _TypeAlias = FillInferenceRequest  # noqa: Y015
+
+@_typing.final
+class FillOpening(_message.Message):
+    """Begins a fill."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    lease_token: _builtins.str
+    """REQUIRED. Token of the lease."""
+    @_builtins.property
+    def key(self) -> Global___InferenceKey:
+        """REQUIRED. What the answer is an answer to."""
+
+    @_builtins.property
+    def control(self) -> _control_pb2.StoreControl:
+        """OPTIONAL. How to keep the answer."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___InferenceKey | None = ...,
+        lease_token: _builtins.str = ...,
+        control: _control_pb2.StoreControl | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "key", b"key", "lease_token", b"lease_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FillOpening: _TypeAlias = FillOpening  # noqa: Y015
+
+@_typing.final
+class FillInferenceResponse(_message.Message):
+    """What became of a fill."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    stored: _builtins.bool
+    """OUTPUT ONLY. Whether the shared store has taken the answer."""
+    degraded: _builtins.bool
+    """OUTPUT ONLY. Whether the shared store could not be asked; the answer is then kept locally only."""
+    def __init__(
+        self,
+        *,
+        stored: _builtins.bool = ...,
+        degraded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FillInferenceResponse: _TypeAlias = FillInferenceResponse  # noqa: Y015
 
 @_typing.final
 class Inference(_message.Message):
@@ -463,10 +894,15 @@ class Inference(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     GENERATION_TIME_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """REQUIRED. The answer's text, not empty."""
+    """REQUIRED unless there are tool calls. The answer's text."""
     finish_reason: _generation_pb2.FinishReason.ValueType
     """REQUIRED. Why the generation ended."""
+    thinking: _builtins.str
+    """OPTIONAL. What the model thought before it answered."""
     @_builtins.property
     def usage(self) -> _generation_pb2.TokenUsage:
         """OPTIONAL. What the answer cost; it is what a hit saves."""
@@ -475,6 +911,14 @@ class Inference(_message.Message):
     def generation_time(self) -> _duration_pb2.Duration:
         """OPTIONAL. How long the generation took."""
 
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.ToolCall]:
+        """OPTIONAL. Tools the model asked for."""
+
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[_generation_pb2.TokenLogprob]:
+        """OPTIONAL. How likely each token was, where the key asks for it."""
+
     def __init__(
         self,
         *,
@@ -482,10 +926,13 @@ class Inference(_message.Message):
         finish_reason: _generation_pb2.FinishReason.ValueType = ...,
         usage: _generation_pb2.TokenUsage | None = ...,
         generation_time: _duration_pb2.Duration | None = ...,
+        thinking: _builtins.str = ...,
+        tool_calls: _abc.Iterable[_generation_pb2.ToolCall] | None = ...,
+        logprobs: _abc.Iterable[_generation_pb2.TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generation_time", b"generation_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "generation_time", b"generation_time", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "generation_time", b"generation_time", "logprobs", b"logprobs", "text", b"text", "thinking", b"thinking", "tool_calls", b"tool_calls", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,6 +946,10 @@ class StoreInferenceRequest(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     INFERENCE_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    lease_token: _builtins.str
+    """OPTIONAL. Token of the lease under which it was computed; the lease ends with this call."""
     @_builtins.property
     def key(self) -> Global___InferenceKey:
         """REQUIRED. What the answer is an answer to; the digest is that of the model that served."""
@@ -507,15 +958,21 @@ class StoreInferenceRequest(_message.Message):
     def inference(self) -> Global___Inference:
         """REQUIRED. The complete answer. Cut or failed answers must not be stored."""
 
+    @_builtins.property
+    def control(self) -> _control_pb2.StoreControl:
+        """OPTIONAL. How to keep it."""
+
     def __init__(
         self,
         *,
         key: Global___InferenceKey | None = ...,
         inference: Global___Inference | None = ...,
+        control: _control_pb2.StoreControl | None = ...,
+        lease_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inference", b"inference", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "inference", b"inference", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inference", b"inference", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "inference", b"inference", "key", b"key", "lease_token", b"lease_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,6 +1005,130 @@ class StoreInferenceResponse(_message.Message):
 Global___StoreInferenceResponse: _TypeAlias = StoreInferenceResponse  # noqa: Y015
 
 @_typing.final
+class ExtendLeaseRequest(_message.Message):
+    """Asks for more time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    LEASE_TIME_FIELD_NUMBER: _builtins.int
+    lease_token: _builtins.str
+    """REQUIRED. Token of the lease."""
+    @_builtins.property
+    def key(self) -> Global___InferenceKey:
+        """REQUIRED. What is being computed."""
+
+    @_builtins.property
+    def lease_time(self) -> _duration_pb2.Duration:
+        """OPTIONAL. How long the lease is to last from now, [1 s, 120 s]. Default: as long as it was given for by default."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___InferenceKey | None = ...,
+        lease_token: _builtins.str = ...,
+        lease_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease_time", b"lease_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease_time", b"lease_time", "lease_token", b"lease_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendLeaseRequest: _TypeAlias = ExtendLeaseRequest  # noqa: Y015
+
+@_typing.final
+class ExtendLeaseResponse(_message.Message):
+    """The lease goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DURATION_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    degraded: _builtins.bool
+    """OUTPUT ONLY. Whether the shared store could not be asked; the lease then holds on this replica only."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long it lasts from now."""
+
+    def __init__(
+        self,
+        *,
+        duration: _duration_pb2.Duration | None = ...,
+        degraded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "duration", b"duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendLeaseResponse: _TypeAlias = ExtendLeaseResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseLeaseRequest(_message.Message):
+    """Gives a lease back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    LEASE_TOKEN_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    lease_token: _builtins.str
+    """REQUIRED. Token of the lease."""
+    @_builtins.property
+    def key(self) -> Global___InferenceKey:
+        """REQUIRED. What was to be computed."""
+
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """OPTIONAL. Why there is no answer; absent where the caller merely does not need it any more."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___InferenceKey | None = ...,
+        lease_token: _builtins.str = ...,
+        failure: Global___Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "key", b"key", "lease_token", b"lease_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLeaseRequest: _TypeAlias = ReleaseLeaseRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseLeaseResponse(_message.Message):
+    """The lease is given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMEMBERED_FOR_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    degraded: _builtins.bool
+    """OUTPUT ONLY. Whether the shared store could not be asked."""
+    @_builtins.property
+    def remembered_for(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long the failure is remembered and given to those who ask; zero where it is not."""
+
+    def __init__(
+        self,
+        *,
+        remembered_for: _duration_pb2.Duration | None = ...,
+        degraded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["remembered_for", b"remembered_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "remembered_for", b"remembered_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseLeaseResponse: _TypeAlias = ReleaseLeaseResponse  # noqa: Y015
+
+@_typing.final
 class ChunksKey(_message.Message):
     """Says which content was cut, and how."""
 
@@ -555,19 +1136,23 @@ class ChunksKey(_message.Message):
 
     CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
     CHUNKER_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
     content_digest: _builtins.str
     """REQUIRED. BLAKE2b-256 of the document's bytes, 64 hexadecimal digits."""
     chunker_fingerprint: _builtins.str
     """REQUIRED. Name, version and parameters of parser and chunker, [1, 200] characters."""
+    namespace: _builtins.str
+    """OPTIONAL. Name of a compartment of the tenant, at most 64 characters of a-z, 0-9, '.', '_' and '-'."""
     def __init__(
         self,
         *,
         content_digest: _builtins.str = ...,
         chunker_fingerprint: _builtins.str = ...,
+        namespace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunker_fingerprint", b"chunker_fingerprint", "content_digest", b"content_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunker_fingerprint", b"chunker_fingerprint", "content_digest", b"content_digest", "namespace", b"namespace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -580,18 +1165,24 @@ class LookupChunksRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> Global___ChunksKey:
         """REQUIRED. Content and chunker."""
+
+    @_builtins.property
+    def control(self) -> _control_pb2.LookupControl:
+        """OPTIONAL. Which chunks to accept."""
 
     def __init__(
         self,
         *,
         key: Global___ChunksKey | None = ...,
+        control: _control_pb2.LookupControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,6 +1288,7 @@ class StoreChunksRequest(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
+    CONTROL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def key(self) -> Global___ChunksKey:
         """REQUIRED. Content and chunker."""
@@ -705,15 +1297,20 @@ class StoreChunksRequest(_message.Message):
     def chunks(self) -> Global___ChunkSet:
         """REQUIRED. The chunks; none for a content without any."""
 
+    @_builtins.property
+    def control(self) -> _control_pb2.StoreControl:
+        """OPTIONAL. How to keep them."""
+
     def __init__(
         self,
         *,
         key: Global___ChunksKey | None = ...,
         chunks: Global___ChunkSet | None = ...,
+        control: _control_pb2.StoreControl | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "control", b"control", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "control", b"control", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,204 +1341,3 @@ class StoreChunksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoreChunksResponse: _TypeAlias = StoreChunksResponse  # noqa: Y015
-
-@_typing.final
-class GetStatsRequest(_message.Message):
-    """Asks for statistics."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
-
-@_typing.final
-class GetStatsResponse(_message.Message):
-    """Statistics since the process started."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    START_TIME_FIELD_NUMBER: _builtins.int
-    LAYERS_FIELD_NUMBER: _builtins.int
-    STORE_FIELD_NUMBER: _builtins.int
-    DEGRADED_FIELD_NUMBER: _builtins.int
-    degraded: _builtins.bool
-    """OUTPUT ONLY. Whether the shared store is away now."""
-    @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp:
-        """OUTPUT ONLY. When counting began."""
-
-    @_builtins.property
-    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerStats]:
-        """OUTPUT ONLY. One entry per layer."""
-
-    @_builtins.property
-    def store(self) -> Global___StoreStats:
-        """OUTPUT ONLY. The shared store."""
-
-    def __init__(
-        self,
-        *,
-        start_time: _timestamp_pb2.Timestamp | None = ...,
-        layers: _abc.Iterable[Global___LayerStats] | None = ...,
-        store: Global___StoreStats | None = ...,
-        degraded: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "store", b"store"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "layers", b"layers", "start_time", b"start_time", "store", b"store"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
-
-@_typing.final
-class LayerStats(_message.Message):
-    """What is known of one layer."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LAYER_FIELD_NUMBER: _builtins.int
-    LOOKUP_COUNT_FIELD_NUMBER: _builtins.int
-    LOCAL_HIT_COUNT_FIELD_NUMBER: _builtins.int
-    SHARED_HIT_COUNT_FIELD_NUMBER: _builtins.int
-    MISS_COUNT_FIELD_NUMBER: _builtins.int
-    DEGRADED_MISS_COUNT_FIELD_NUMBER: _builtins.int
-    HIT_RATIO_FIELD_NUMBER: _builtins.int
-    STORED_COUNT_FIELD_NUMBER: _builtins.int
-    DROPPED_STORE_COUNT_FIELD_NUMBER: _builtins.int
-    LOCAL_ENTRY_COUNT_FIELD_NUMBER: _builtins.int
-    LOCAL_SIZE_BYTES_FIELD_NUMBER: _builtins.int
-    LOCAL_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
-    LOCAL_EVICTION_COUNT_FIELD_NUMBER: _builtins.int
-    TTL_FIELD_NUMBER: _builtins.int
-    LOOKUP_TIME_P50_FIELD_NUMBER: _builtins.int
-    LOOKUP_TIME_P99_FIELD_NUMBER: _builtins.int
-    REJECTED_VALUE_COUNT_FIELD_NUMBER: _builtins.int
-    SAVED_USAGE_FIELD_NUMBER: _builtins.int
-    SAVED_TIME_FIELD_NUMBER: _builtins.int
-    layer: Global___Layer.ValueType
-    """OUTPUT ONLY. The layer."""
-    lookup_count: _builtins.int
-    """OUTPUT ONLY. Lookups, one per item asked for."""
-    local_hit_count: _builtins.int
-    """OUTPUT ONLY. Lookups answered from the local level."""
-    shared_hit_count: _builtins.int
-    """OUTPUT ONLY. Lookups answered from the shared store."""
-    miss_count: _builtins.int
-    """OUTPUT ONLY. Lookups that found nothing; those made while the shared store was away included."""
-    degraded_miss_count: _builtins.int
-    """OUTPUT ONLY. Misses made while the shared store was away."""
-    hit_ratio: _builtins.float
-    """OUTPUT ONLY. Hits over lookups, [0, 1]; 0 before the first lookup."""
-    stored_count: _builtins.int
-    """OUTPUT ONLY. Items the shared store has taken."""
-    dropped_store_count: _builtins.int
-    """OUTPUT ONLY. Items that the shared store could not take."""
-    local_entry_count: _builtins.int
-    """OUTPUT ONLY. Items in the local level."""
-    local_size_bytes: _builtins.int
-    """OUTPUT ONLY. Bytes in the local level."""
-    local_limit_bytes: _builtins.int
-    """OUTPUT ONLY. Most bytes the local level may hold."""
-    local_eviction_count: _builtins.int
-    """OUTPUT ONLY. Items pushed out of the local level by newer ones."""
-    rejected_value_count: _builtins.int
-    """OUTPUT ONLY. Values that failed their signature or their format and were treated as misses."""
-    @_builtins.property
-    def ttl(self) -> _duration_pb2.Duration:
-        """OUTPUT ONLY. How long items are kept."""
-
-    @_builtins.property
-    def lookup_time_p50(self) -> _duration_pb2.Duration:
-        """OUTPUT ONLY. Median time of a lookup call; absent before the first."""
-
-    @_builtins.property
-    def lookup_time_p99(self) -> _duration_pb2.Duration:
-        """OUTPUT ONLY. 99th percentile of the time of a lookup call; absent before the first."""
-
-    @_builtins.property
-    def saved_usage(self) -> _generation_pb2.TokenUsage:
-        """OUTPUT ONLY. Tokens of model calls that hits have saved."""
-
-    @_builtins.property
-    def saved_time(self) -> _duration_pb2.Duration:
-        """OUTPUT ONLY. Generation time that hits have saved."""
-
-    def __init__(
-        self,
-        *,
-        layer: Global___Layer.ValueType = ...,
-        lookup_count: _builtins.int = ...,
-        local_hit_count: _builtins.int = ...,
-        shared_hit_count: _builtins.int = ...,
-        miss_count: _builtins.int = ...,
-        degraded_miss_count: _builtins.int = ...,
-        hit_ratio: _builtins.float = ...,
-        stored_count: _builtins.int = ...,
-        dropped_store_count: _builtins.int = ...,
-        local_entry_count: _builtins.int = ...,
-        local_size_bytes: _builtins.int = ...,
-        local_limit_bytes: _builtins.int = ...,
-        local_eviction_count: _builtins.int = ...,
-        ttl: _duration_pb2.Duration | None = ...,
-        lookup_time_p50: _duration_pb2.Duration | None = ...,
-        lookup_time_p99: _duration_pb2.Duration | None = ...,
-        rejected_value_count: _builtins.int = ...,
-        saved_usage: _generation_pb2.TokenUsage | None = ...,
-        saved_time: _duration_pb2.Duration | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lookup_time_p50", b"lookup_time_p50", "lookup_time_p99", b"lookup_time_p99", "saved_time", b"saved_time", "saved_usage", b"saved_usage", "ttl", b"ttl"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded_miss_count", b"degraded_miss_count", "dropped_store_count", b"dropped_store_count", "hit_ratio", b"hit_ratio", "layer", b"layer", "local_entry_count", b"local_entry_count", "local_eviction_count", b"local_eviction_count", "local_hit_count", b"local_hit_count", "local_limit_bytes", b"local_limit_bytes", "local_size_bytes", b"local_size_bytes", "lookup_count", b"lookup_count", "lookup_time_p50", b"lookup_time_p50", "lookup_time_p99", b"lookup_time_p99", "miss_count", b"miss_count", "rejected_value_count", b"rejected_value_count", "saved_time", b"saved_time", "saved_usage", b"saved_usage", "shared_hit_count", b"shared_hit_count", "stored_count", b"stored_count", "ttl", b"ttl"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LayerStats: _TypeAlias = LayerStats  # noqa: Y015
-
-@_typing.final
-class StoreStats(_message.Message):
-    """What is known of the shared store."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    STATE_FIELD_NUMBER: _builtins.int
-    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
-    OUTAGE_COUNT_FIELD_NUMBER: _builtins.int
-    STATE_CHANGE_TIME_FIELD_NUMBER: _builtins.int
-    LAST_FAILURE_FIELD_NUMBER: _builtins.int
-    state: Global___StoreState.ValueType
-    """OUTPUT ONLY. Whether the store takes calls."""
-    failure_count: _builtins.int
-    """OUTPUT ONLY. Failed calls to the store."""
-    outage_count: _builtins.int
-    """OUTPUT ONLY. Times the store was taken out of use."""
-    last_failure: _builtins.str
-    """OUTPUT ONLY. What the last failure said; empty where there was none."""
-    @_builtins.property
-    def state_change_time(self) -> _timestamp_pb2.Timestamp:
-        """OUTPUT ONLY. When the state last changed; absent while it never did."""
-
-    def __init__(
-        self,
-        *,
-        state: Global___StoreState.ValueType = ...,
-        failure_count: _builtins.int = ...,
-        outage_count: _builtins.int = ...,
-        state_change_time: _timestamp_pb2.Timestamp | None = ...,
-        last_failure: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["state_change_time", b"state_change_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_count", b"failure_count", "last_failure", b"last_failure", "outage_count", b"outage_count", "state", b"state", "state_change_time", b"state_change_time"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___StoreStats: _TypeAlias = StoreStats  # noqa: Y015

@@ -4,6 +4,9 @@ import grpc
 import warnings
 
 from pannier.cache.v1 import cache_service_pb2 as pannier_dot_cache_dot_v1_dot_cache__service__pb2
+from pannier.cache.v1 import invalidation_pb2 as pannier_dot_cache_dot_v1_dot_invalidation__pb2
+from pannier.cache.v1 import semantic_pb2 as pannier_dot_cache_dot_v1_dot_semantic__pb2
+from pannier.cache.v1 import statistics_pb2 as pannier_dot_cache_dot_v1_dot_statistics__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -53,10 +56,30 @@ class CacheServiceStub(object):
                 request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.LookupInferenceRequest.SerializeToString,
                 response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.LookupInferenceResponse.FromString,
                 _registered_method=True)
+        self.StreamInference = channel.unary_stream(
+                '/pannier.cache.v1.CacheService/StreamInference',
+                request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StreamInferenceRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StreamInferenceResponse.FromString,
+                _registered_method=True)
+        self.FillInference = channel.stream_unary(
+                '/pannier.cache.v1.CacheService/FillInference',
+                request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.FillInferenceRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.FillInferenceResponse.FromString,
+                _registered_method=True)
         self.StoreInference = channel.unary_unary(
                 '/pannier.cache.v1.CacheService/StoreInference',
                 request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreInferenceRequest.SerializeToString,
                 response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreInferenceResponse.FromString,
+                _registered_method=True)
+        self.ExtendLease = channel.unary_unary(
+                '/pannier.cache.v1.CacheService/ExtendLease',
+                request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ExtendLeaseRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ExtendLeaseResponse.FromString,
+                _registered_method=True)
+        self.ReleaseLease = channel.unary_unary(
+                '/pannier.cache.v1.CacheService/ReleaseLease',
+                request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ReleaseLeaseRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ReleaseLeaseResponse.FromString,
                 _registered_method=True)
         self.LookupChunks = channel.unary_unary(
                 '/pannier.cache.v1.CacheService/LookupChunks',
@@ -68,10 +91,35 @@ class CacheServiceStub(object):
                 request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreChunksRequest.SerializeToString,
                 response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreChunksResponse.FromString,
                 _registered_method=True)
+        self.LookupSemantic = channel.unary_unary(
+                '/pannier.cache.v1.CacheService/LookupSemantic',
+                request_serializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.LookupSemanticRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.LookupSemanticResponse.FromString,
+                _registered_method=True)
+        self.StoreSemantic = channel.unary_unary(
+                '/pannier.cache.v1.CacheService/StoreSemantic',
+                request_serializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.StoreSemanticRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.StoreSemanticResponse.FromString,
+                _registered_method=True)
+        self.ReportOutcome = channel.unary_unary(
+                '/pannier.cache.v1.CacheService/ReportOutcome',
+                request_serializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.ReportOutcomeRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.ReportOutcomeResponse.FromString,
+                _registered_method=True)
+        self.Invalidate = channel.unary_unary(
+                '/pannier.cache.v1.CacheService/Invalidate',
+                request_serializer=pannier_dot_cache_dot_v1_dot_invalidation__pb2.InvalidateRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_invalidation__pb2.InvalidateResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/pannier.cache.v1.CacheService/GetStats',
-                request_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.GetStatsRequest.SerializeToString,
-                response_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.GetStatsResponse.FromString,
+                request_serializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.GetStatsRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.GetStatsResponse.FromString,
+                _registered_method=True)
+        self.WatchStats = channel.unary_stream(
+                '/pannier.cache.v1.CacheService/WatchStats',
+                request_serializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.WatchStatsRequest.SerializeToString,
+                response_deserializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.WatchStatsResponse.FromString,
                 _registered_method=True)
 
 
@@ -97,14 +145,48 @@ class CacheServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LookupInference(self, request, context):
-        """Looks up the answer of a model to a complete prompt. Fails only with INVALID_FIELD.
+        """Looks up the answer of a model to a complete prompt; with `flight` set, one of the callers that miss is given a
+        lease to compute it while the others wait. Fails only with INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamInference(self, request, context):
+        """Like LookupInference, and sends the text as it is there: a stored answer at once, one that another caller is just
+        filling as it comes. Streams exactly one `started`; on a hit then deltas and exactly one `completed` or
+        `interrupted`; on a miss nothing more. Fails only with INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FillInference(self, request_iterator, context):
+        """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
+        Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
+        stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StoreInference(self, request, context):
-        """Keeps the complete answer of a model for 24 hours. Fails only with INVALID_FIELD.
+        """Keeps the complete answer of a model for 24 hours. Fails with INVALID_FIELD, and with LEASE_LOST where a lease is
+        named that is not held any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExtendLease(self, request, context):
+        """Prolongs a lease. Fails with INVALID_FIELD, LEASE_LOST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseLease(self, request, context):
+        """Gives a lease back without an answer, so that another caller may compute it. Fails with INVALID_FIELD, LEASE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,8 +206,45 @@ class CacheServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LookupSemantic(self, request, context):
+        """Looks up the finished answer to a question that means the same. Fails only with INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StoreSemantic(self, request, context):
+        """Keeps a finished answer for questions that mean the same. Fails only with INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportOutcome(self, request, context):
+        """Says whether a semantic match was right; the service's error bound and its thresholds follow from that.
+        Fails with INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Invalidate(self, request, context):
+        """Makes entries of the calling tenant unreadable, those being computed right now included; a dry run unless told
+        otherwise. Fails with INVALID_FIELD, TENANT_MISMATCH, STORE_UNAVAILABLE: what it acknowledges holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """Reports hits, misses, sizes and times per layer. Answered from memory in under 5 ms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchStats(self, request, context):
+        """Sends what GetStats reports, at once and then at intervals, until the caller ends the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,10 +268,30 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.LookupInferenceRequest.FromString,
                     response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.LookupInferenceResponse.SerializeToString,
             ),
+            'StreamInference': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamInference,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StreamInferenceRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StreamInferenceResponse.SerializeToString,
+            ),
+            'FillInference': grpc.stream_unary_rpc_method_handler(
+                    servicer.FillInference,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.FillInferenceRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.FillInferenceResponse.SerializeToString,
+            ),
             'StoreInference': grpc.unary_unary_rpc_method_handler(
                     servicer.StoreInference,
                     request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreInferenceRequest.FromString,
                     response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreInferenceResponse.SerializeToString,
+            ),
+            'ExtendLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendLease,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ExtendLeaseRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ExtendLeaseResponse.SerializeToString,
+            ),
+            'ReleaseLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseLease,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ReleaseLeaseRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.ReleaseLeaseResponse.SerializeToString,
             ),
             'LookupChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.LookupChunks,
@@ -164,10 +303,35 @@ def add_CacheServiceServicer_to_server(servicer, server):
                     request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreChunksRequest.FromString,
                     response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreChunksResponse.SerializeToString,
             ),
+            'LookupSemantic': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookupSemantic,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.LookupSemanticRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.LookupSemanticResponse.SerializeToString,
+            ),
+            'StoreSemantic': grpc.unary_unary_rpc_method_handler(
+                    servicer.StoreSemantic,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.StoreSemanticRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.StoreSemanticResponse.SerializeToString,
+            ),
+            'ReportOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcome,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.ReportOutcomeRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_semantic__pb2.ReportOutcomeResponse.SerializeToString,
+            ),
+            'Invalidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invalidate,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_invalidation__pb2.InvalidateRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_invalidation__pb2.InvalidateResponse.SerializeToString,
+            ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
-                    request_deserializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.GetStatsRequest.FromString,
-                    response_serializer=pannier_dot_cache_dot_v1_dot_cache__service__pb2.GetStatsResponse.SerializeToString,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.GetStatsRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'WatchStats': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchStats,
+                    request_deserializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.WatchStatsRequest.FromString,
+                    response_serializer=pannier_dot_cache_dot_v1_dot_statistics__pb2.WatchStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +430,60 @@ class CacheService(object):
             _registered_method=True)
 
     @staticmethod
+    def StreamInference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/StreamInference',
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.StreamInferenceRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.StreamInferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FillInference(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/pannier.cache.v1.CacheService/FillInference',
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.FillInferenceRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.FillInferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StoreInference(request,
             target,
             options=(),
@@ -282,6 +500,60 @@ class CacheService(object):
             '/pannier.cache.v1.CacheService/StoreInference',
             pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreInferenceRequest.SerializeToString,
             pannier_dot_cache_dot_v1_dot_cache__service__pb2.StoreInferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExtendLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/ExtendLease',
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.ExtendLeaseRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.ExtendLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/ReleaseLease',
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.ReleaseLeaseRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_cache__service__pb2.ReleaseLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -347,6 +619,114 @@ class CacheService(object):
             _registered_method=True)
 
     @staticmethod
+    def LookupSemantic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/LookupSemantic',
+            pannier_dot_cache_dot_v1_dot_semantic__pb2.LookupSemanticRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_semantic__pb2.LookupSemanticResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StoreSemantic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/StoreSemantic',
+            pannier_dot_cache_dot_v1_dot_semantic__pb2.StoreSemanticRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_semantic__pb2.StoreSemanticResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/ReportOutcome',
+            pannier_dot_cache_dot_v1_dot_semantic__pb2.ReportOutcomeRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_semantic__pb2.ReportOutcomeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Invalidate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/Invalidate',
+            pannier_dot_cache_dot_v1_dot_invalidation__pb2.InvalidateRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_invalidation__pb2.InvalidateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetStats(request,
             target,
             options=(),
@@ -361,8 +741,35 @@ class CacheService(object):
             request,
             target,
             '/pannier.cache.v1.CacheService/GetStats',
-            pannier_dot_cache_dot_v1_dot_cache__service__pb2.GetStatsRequest.SerializeToString,
-            pannier_dot_cache_dot_v1_dot_cache__service__pb2.GetStatsResponse.FromString,
+            pannier_dot_cache_dot_v1_dot_statistics__pb2.GetStatsRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_statistics__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pannier.cache.v1.CacheService/WatchStats',
+            pannier_dot_cache_dot_v1_dot_statistics__pb2.WatchStatsRequest.SerializeToString,
+            pannier_dot_cache_dot_v1_dot_statistics__pb2.WatchStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,9 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from pannier.cache.v1 import cache_service_pb2 as _cache_service_pb2
+from pannier.cache.v1 import invalidation_pb2 as _invalidation_pb2
+from pannier.cache.v1 import semantic_pb2 as _semantic_pb2
+from pannier.cache.v1 import statistics_pb2 as _statistics_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -42,15 +45,47 @@ class CacheServiceStub:
     StoreEmbeddings: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.StoreEmbeddingsRequest, _cache_service_pb2.StoreEmbeddingsResponse]
     """Keeps the vectors of texts for 7 days. Fails only with INVALID_FIELD."""
     LookupInference: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.LookupInferenceRequest, _cache_service_pb2.LookupInferenceResponse]
-    """Looks up the answer of a model to a complete prompt. Fails only with INVALID_FIELD."""
+    """Looks up the answer of a model to a complete prompt; with `flight` set, one of the callers that miss is given a
+    lease to compute it while the others wait. Fails only with INVALID_FIELD.
+    """
+    StreamInference: _grpc.UnaryStreamMultiCallable[_cache_service_pb2.StreamInferenceRequest, _cache_service_pb2.StreamInferenceResponse]
+    """Like LookupInference, and sends the text as it is there: a stored answer at once, one that another caller is just
+    filling as it comes. Streams exactly one `started`; on a hit then deltas and exactly one `completed` or
+    `interrupted`; on a miss nothing more. Fails only with INVALID_FIELD.
+    """
+    FillInference: _grpc.StreamUnaryMultiCallable[_cache_service_pb2.FillInferenceRequest, _cache_service_pb2.FillInferenceResponse]
+    """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
+    Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
+    stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
+    """
     StoreInference: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.StoreInferenceRequest, _cache_service_pb2.StoreInferenceResponse]
-    """Keeps the complete answer of a model for 24 hours. Fails only with INVALID_FIELD."""
+    """Keeps the complete answer of a model for 24 hours. Fails with INVALID_FIELD, and with LEASE_LOST where a lease is
+    named that is not held any more.
+    """
+    ExtendLease: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.ExtendLeaseRequest, _cache_service_pb2.ExtendLeaseResponse]
+    """Prolongs a lease. Fails with INVALID_FIELD, LEASE_LOST."""
+    ReleaseLease: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.ReleaseLeaseRequest, _cache_service_pb2.ReleaseLeaseResponse]
+    """Gives a lease back without an answer, so that another caller may compute it. Fails with INVALID_FIELD, LEASE_LOST."""
     LookupChunks: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.LookupChunksRequest, _cache_service_pb2.LookupChunksResponse]
     """Looks up how a document's content was cut into chunks. Fails only with INVALID_FIELD."""
     StoreChunks: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.StoreChunksRequest, _cache_service_pb2.StoreChunksResponse]
     """Keeps the chunks of a document's content for 30 days. Fails only with INVALID_FIELD."""
-    GetStats: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.GetStatsRequest, _cache_service_pb2.GetStatsResponse]
+    LookupSemantic: _grpc.UnaryUnaryMultiCallable[_semantic_pb2.LookupSemanticRequest, _semantic_pb2.LookupSemanticResponse]
+    """Looks up the finished answer to a question that means the same. Fails only with INVALID_FIELD."""
+    StoreSemantic: _grpc.UnaryUnaryMultiCallable[_semantic_pb2.StoreSemanticRequest, _semantic_pb2.StoreSemanticResponse]
+    """Keeps a finished answer for questions that mean the same. Fails only with INVALID_FIELD."""
+    ReportOutcome: _grpc.UnaryUnaryMultiCallable[_semantic_pb2.ReportOutcomeRequest, _semantic_pb2.ReportOutcomeResponse]
+    """Says whether a semantic match was right; the service's error bound and its thresholds follow from that.
+    Fails with INVALID_FIELD.
+    """
+    Invalidate: _grpc.UnaryUnaryMultiCallable[_invalidation_pb2.InvalidateRequest, _invalidation_pb2.InvalidateResponse]
+    """Makes entries of the calling tenant unreadable, those being computed right now included; a dry run unless told
+    otherwise. Fails with INVALID_FIELD, TENANT_MISMATCH, STORE_UNAVAILABLE: what it acknowledges holds.
+    """
+    GetStats: _grpc.UnaryUnaryMultiCallable[_statistics_pb2.GetStatsRequest, _statistics_pb2.GetStatsResponse]
     """Reports hits, misses, sizes and times per layer. Answered from memory in under 5 ms."""
+    WatchStats: _grpc.UnaryStreamMultiCallable[_statistics_pb2.WatchStatsRequest, _statistics_pb2.WatchStatsResponse]
+    """Sends what GetStats reports, at once and then at intervals, until the caller ends the call."""
 
 @_typing.type_check_only
 class CacheServiceAsyncStub(CacheServiceStub):
@@ -66,15 +101,47 @@ class CacheServiceAsyncStub(CacheServiceStub):
     StoreEmbeddings: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.StoreEmbeddingsRequest, _cache_service_pb2.StoreEmbeddingsResponse]  # type: ignore[assignment]
     """Keeps the vectors of texts for 7 days. Fails only with INVALID_FIELD."""
     LookupInference: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.LookupInferenceRequest, _cache_service_pb2.LookupInferenceResponse]  # type: ignore[assignment]
-    """Looks up the answer of a model to a complete prompt. Fails only with INVALID_FIELD."""
+    """Looks up the answer of a model to a complete prompt; with `flight` set, one of the callers that miss is given a
+    lease to compute it while the others wait. Fails only with INVALID_FIELD.
+    """
+    StreamInference: _aio.UnaryStreamMultiCallable[_cache_service_pb2.StreamInferenceRequest, _cache_service_pb2.StreamInferenceResponse]  # type: ignore[assignment]
+    """Like LookupInference, and sends the text as it is there: a stored answer at once, one that another caller is just
+    filling as it comes. Streams exactly one `started`; on a hit then deltas and exactly one `completed` or
+    `interrupted`; on a miss nothing more. Fails only with INVALID_FIELD.
+    """
+    FillInference: _aio.StreamUnaryMultiCallable[_cache_service_pb2.FillInferenceRequest, _cache_service_pb2.FillInferenceResponse]  # type: ignore[assignment]
+    """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
+    Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
+    stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
+    """
     StoreInference: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.StoreInferenceRequest, _cache_service_pb2.StoreInferenceResponse]  # type: ignore[assignment]
-    """Keeps the complete answer of a model for 24 hours. Fails only with INVALID_FIELD."""
+    """Keeps the complete answer of a model for 24 hours. Fails with INVALID_FIELD, and with LEASE_LOST where a lease is
+    named that is not held any more.
+    """
+    ExtendLease: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.ExtendLeaseRequest, _cache_service_pb2.ExtendLeaseResponse]  # type: ignore[assignment]
+    """Prolongs a lease. Fails with INVALID_FIELD, LEASE_LOST."""
+    ReleaseLease: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.ReleaseLeaseRequest, _cache_service_pb2.ReleaseLeaseResponse]  # type: ignore[assignment]
+    """Gives a lease back without an answer, so that another caller may compute it. Fails with INVALID_FIELD, LEASE_LOST."""
     LookupChunks: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.LookupChunksRequest, _cache_service_pb2.LookupChunksResponse]  # type: ignore[assignment]
     """Looks up how a document's content was cut into chunks. Fails only with INVALID_FIELD."""
     StoreChunks: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.StoreChunksRequest, _cache_service_pb2.StoreChunksResponse]  # type: ignore[assignment]
     """Keeps the chunks of a document's content for 30 days. Fails only with INVALID_FIELD."""
-    GetStats: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.GetStatsRequest, _cache_service_pb2.GetStatsResponse]  # type: ignore[assignment]
+    LookupSemantic: _aio.UnaryUnaryMultiCallable[_semantic_pb2.LookupSemanticRequest, _semantic_pb2.LookupSemanticResponse]  # type: ignore[assignment]
+    """Looks up the finished answer to a question that means the same. Fails only with INVALID_FIELD."""
+    StoreSemantic: _aio.UnaryUnaryMultiCallable[_semantic_pb2.StoreSemanticRequest, _semantic_pb2.StoreSemanticResponse]  # type: ignore[assignment]
+    """Keeps a finished answer for questions that mean the same. Fails only with INVALID_FIELD."""
+    ReportOutcome: _aio.UnaryUnaryMultiCallable[_semantic_pb2.ReportOutcomeRequest, _semantic_pb2.ReportOutcomeResponse]  # type: ignore[assignment]
+    """Says whether a semantic match was right; the service's error bound and its thresholds follow from that.
+    Fails with INVALID_FIELD.
+    """
+    Invalidate: _aio.UnaryUnaryMultiCallable[_invalidation_pb2.InvalidateRequest, _invalidation_pb2.InvalidateResponse]  # type: ignore[assignment]
+    """Makes entries of the calling tenant unreadable, those being computed right now included; a dry run unless told
+    otherwise. Fails with INVALID_FIELD, TENANT_MISMATCH, STORE_UNAVAILABLE: what it acknowledges holds.
+    """
+    GetStats: _aio.UnaryUnaryMultiCallable[_statistics_pb2.GetStatsRequest, _statistics_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Reports hits, misses, sizes and times per layer. Answered from memory in under 5 ms."""
+    WatchStats: _aio.UnaryStreamMultiCallable[_statistics_pb2.WatchStatsRequest, _statistics_pb2.WatchStatsResponse]  # type: ignore[assignment]
+    """Sends what GetStats reports, at once and then at intervals, until the caller ends the call."""
 
 class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps what was expensive to compute: embeddings, answers and chunks. Every entry belongs to the calling tenant.
@@ -105,7 +172,31 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cache_service_pb2.LookupInferenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cache_service_pb2.LookupInferenceResponse, _abc.Awaitable[_cache_service_pb2.LookupInferenceResponse]]:
-        """Looks up the answer of a model to a complete prompt. Fails only with INVALID_FIELD."""
+        """Looks up the answer of a model to a complete prompt; with `flight` set, one of the callers that miss is given a
+        lease to compute it while the others wait. Fails only with INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamInference(
+        self,
+        request: _cache_service_pb2.StreamInferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cache_service_pb2.StreamInferenceResponse], _abc.AsyncIterator[_cache_service_pb2.StreamInferenceResponse]]:
+        """Like LookupInference, and sends the text as it is there: a stored answer at once, one that another caller is just
+        filling as it comes. Streams exactly one `started`; on a hit then deltas and exactly one `completed` or
+        `interrupted`; on a miss nothing more. Fails only with INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def FillInference(
+        self,
+        request_iterator: _MaybeAsyncIterator[_cache_service_pb2.FillInferenceRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_service_pb2.FillInferenceResponse, _abc.Awaitable[_cache_service_pb2.FillInferenceResponse]]:
+        """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
+        Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
+        stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
+        """
 
     @_abc_1.abstractmethod
     def StoreInference(
@@ -113,7 +204,25 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cache_service_pb2.StoreInferenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cache_service_pb2.StoreInferenceResponse, _abc.Awaitable[_cache_service_pb2.StoreInferenceResponse]]:
-        """Keeps the complete answer of a model for 24 hours. Fails only with INVALID_FIELD."""
+        """Keeps the complete answer of a model for 24 hours. Fails with INVALID_FIELD, and with LEASE_LOST where a lease is
+        named that is not held any more.
+        """
+
+    @_abc_1.abstractmethod
+    def ExtendLease(
+        self,
+        request: _cache_service_pb2.ExtendLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_service_pb2.ExtendLeaseResponse, _abc.Awaitable[_cache_service_pb2.ExtendLeaseResponse]]:
+        """Prolongs a lease. Fails with INVALID_FIELD, LEASE_LOST."""
+
+    @_abc_1.abstractmethod
+    def ReleaseLease(
+        self,
+        request: _cache_service_pb2.ReleaseLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cache_service_pb2.ReleaseLeaseResponse, _abc.Awaitable[_cache_service_pb2.ReleaseLeaseResponse]]:
+        """Gives a lease back without an answer, so that another caller may compute it. Fails with INVALID_FIELD, LEASE_LOST."""
 
     @_abc_1.abstractmethod
     def LookupChunks(
@@ -132,11 +241,55 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         """Keeps the chunks of a document's content for 30 days. Fails only with INVALID_FIELD."""
 
     @_abc_1.abstractmethod
+    def LookupSemantic(
+        self,
+        request: _semantic_pb2.LookupSemanticRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_semantic_pb2.LookupSemanticResponse, _abc.Awaitable[_semantic_pb2.LookupSemanticResponse]]:
+        """Looks up the finished answer to a question that means the same. Fails only with INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def StoreSemantic(
+        self,
+        request: _semantic_pb2.StoreSemanticRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_semantic_pb2.StoreSemanticResponse, _abc.Awaitable[_semantic_pb2.StoreSemanticResponse]]:
+        """Keeps a finished answer for questions that mean the same. Fails only with INVALID_FIELD."""
+
+    @_abc_1.abstractmethod
+    def ReportOutcome(
+        self,
+        request: _semantic_pb2.ReportOutcomeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_semantic_pb2.ReportOutcomeResponse, _abc.Awaitable[_semantic_pb2.ReportOutcomeResponse]]:
+        """Says whether a semantic match was right; the service's error bound and its thresholds follow from that.
+        Fails with INVALID_FIELD.
+        """
+
+    @_abc_1.abstractmethod
+    def Invalidate(
+        self,
+        request: _invalidation_pb2.InvalidateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_invalidation_pb2.InvalidateResponse, _abc.Awaitable[_invalidation_pb2.InvalidateResponse]]:
+        """Makes entries of the calling tenant unreadable, those being computed right now included; a dry run unless told
+        otherwise. Fails with INVALID_FIELD, TENANT_MISMATCH, STORE_UNAVAILABLE: what it acknowledges holds.
+        """
+
+    @_abc_1.abstractmethod
     def GetStats(
         self,
-        request: _cache_service_pb2.GetStatsRequest,
+        request: _statistics_pb2.GetStatsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_cache_service_pb2.GetStatsResponse, _abc.Awaitable[_cache_service_pb2.GetStatsResponse]]:
+    ) -> _typing.Union[_statistics_pb2.GetStatsResponse, _abc.Awaitable[_statistics_pb2.GetStatsResponse]]:
         """Reports hits, misses, sizes and times per layer. Answered from memory in under 5 ms."""
+
+    @_abc_1.abstractmethod
+    def WatchStats(
+        self,
+        request: _statistics_pb2.WatchStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_statistics_pb2.WatchStatsResponse], _abc.AsyncIterator[_statistics_pb2.WatchStatsResponse]]:
+        """Sends what GetStats reports, at once and then at intervals, until the caller ends the call."""
 
 def add_CacheServiceServicer_to_server(servicer: CacheServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -163,6 +163,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The decision is not known, or is too old. NOT_FOUND.
     Example: {"reason": "DECISION_NOT_FOUND", "domain": "balancer.pannier", "metadata": {"decision_id": "a1-17"}}
     """
+    ERROR_REASON_LEASE_LOST: _ErrorReason.ValueType  # 32
+    """The lease is not held any more, or never was: it ended, or another caller has it now. FAILED_PRECONDITION.
+    Example: {"reason": "LEASE_LOST", "domain": "cache.pannier", "metadata": {"field": "lease_token"}}
+    """
+    ERROR_REASON_TENANT_MISMATCH: _ErrorReason.ValueType  # 33
+    """The tenant named in the request is not the calling one. PERMISSION_DENIED.
+    Example: {"reason": "TENANT_MISMATCH", "domain": "cache.pannier", "metadata": {"tenant_id": "acme"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names every reason a pannier service gives for a failed call.
@@ -312,5 +320,13 @@ Example: {"reason": "MODEL_PULL_FAILED", "domain": "balancer.pannier",
 ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 31
 """The decision is not known, or is too old. NOT_FOUND.
 Example: {"reason": "DECISION_NOT_FOUND", "domain": "balancer.pannier", "metadata": {"decision_id": "a1-17"}}
+"""
+ERROR_REASON_LEASE_LOST: ErrorReason.ValueType  # 32
+"""The lease is not held any more, or never was: it ended, or another caller has it now. FAILED_PRECONDITION.
+Example: {"reason": "LEASE_LOST", "domain": "cache.pannier", "metadata": {"field": "lease_token"}}
+"""
+ERROR_REASON_TENANT_MISMATCH: ErrorReason.ValueType  # 33
+"""The tenant named in the request is not the calling one. PERMISSION_DENIED.
+Example: {"reason": "TENANT_MISMATCH", "domain": "cache.pannier", "metadata": {"tenant_id": "acme"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

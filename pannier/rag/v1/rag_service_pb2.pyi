@@ -109,11 +109,13 @@ class _AnswerOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerOr
     ANSWER_ORIGIN_GENERATED: _AnswerOrigin.ValueType  # 1
     """A model generated it now."""
     ANSWER_ORIGIN_CACHED: _AnswerOrigin.ValueType  # 2
-    """A model generated it earlier for the same prompt."""
+    """A model generated it earlier for the same question or the same prompt, or just now for another call with that prompt."""
     ANSWER_ORIGIN_EXTRACTIVE: _AnswerOrigin.ValueType  # 3
     """It consists of sentences of the sources."""
     ANSWER_ORIGIN_NO_MATCH: _AnswerOrigin.ValueType  # 4
     """Nothing in the collection matches the question."""
+    ANSWER_ORIGIN_CACHED_SIMILAR: _AnswerOrigin.ValueType  # 5
+    """A model generated it earlier for a question that means the same; `cached` says for which."""
 
 class AnswerOrigin(_AnswerOrigin, metaclass=_AnswerOriginEnumTypeWrapper):
     """Says how an answer came about. New values may be added."""
@@ -123,11 +125,13 @@ ANSWER_ORIGIN_UNSPECIFIED: AnswerOrigin.ValueType  # 0
 ANSWER_ORIGIN_GENERATED: AnswerOrigin.ValueType  # 1
 """A model generated it now."""
 ANSWER_ORIGIN_CACHED: AnswerOrigin.ValueType  # 2
-"""A model generated it earlier for the same prompt."""
+"""A model generated it earlier for the same question or the same prompt, or just now for another call with that prompt."""
 ANSWER_ORIGIN_EXTRACTIVE: AnswerOrigin.ValueType  # 3
 """It consists of sentences of the sources."""
 ANSWER_ORIGIN_NO_MATCH: AnswerOrigin.ValueType  # 4
 """Nothing in the collection matches the question."""
+ANSWER_ORIGIN_CACHED_SIMILAR: AnswerOrigin.ValueType  # 5
+"""A model generated it earlier for a question that means the same; `cached` says for which."""
 Global___AnswerOrigin: _TypeAlias = AnswerOrigin  # noqa: Y015
 
 class _DegradationReason:
@@ -348,6 +352,7 @@ class QueryResponse(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     BACKEND_ID_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """OUTPUT ONLY. The answer's text."""
     origin: Global___AnswerOrigin.ValueType
@@ -386,6 +391,10 @@ class QueryResponse(_message.Message):
     def profile(self) -> Global___Profile:
         """OUTPUT ONLY. Where the time went."""
 
+    @_builtins.property
+    def cached(self) -> Global___CachedAnswer:
+        """OUTPUT ONLY. What the answer was first given to; set where it was found by its question."""
+
     def __init__(
         self,
         *,
@@ -402,14 +411,47 @@ class QueryResponse(_message.Message):
         profile: Global___Profile | None = ...,
         trace_id: _builtins.str = ...,
         backend_id: _builtins.str = ...,
+        cached: Global___CachedAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "profile", b"profile", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "backend_id", b"backend_id", "citations", b"citations", "degradations", b"degradations", "finish_reason", b"finish_reason", "mode", b"mode", "model", b"model", "origin", b"origin", "passages", b"passages", "profile", b"profile", "trace_id", b"trace_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "backend_id", b"backend_id", "cached", b"cached", "citations", b"citations", "degradations", b"degradations", "finish_reason", b"finish_reason", "mode", b"mode", "model", b"model", "origin", b"origin", "passages", b"passages", "profile", b"profile", "trace_id", b"trace_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryResponse: _TypeAlias = QueryResponse  # noqa: Y015
+
+@_typing.final
+class CachedAnswer(_message.Message):
+    """Says which earlier question an answer was made for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """OUTPUT ONLY. The question, which means the same as the one asked."""
+    similarity: _builtins.float
+    """OUTPUT ONLY. Cosine similarity of the two questions, [-1, 1]; 1 for the same words."""
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Time since the answer was made."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        similarity: _builtins.float = ...,
+        age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "query", b"query", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedAnswer: _TypeAlias = CachedAnswer  # noqa: Y015
 
 @_typing.final
 class StreamQueryRequest(_message.Message):
@@ -554,6 +596,7 @@ class Passage(_message.Message):
     CHAR_START_FIELD_NUMBER: _builtins.int
     CHAR_END_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    PASSAGE_ID_FIELD_NUMBER: _builtins.int
     marker: _builtins.int
     """OUTPUT ONLY. Number the answer's markers use for it, from 1."""
     document_id: _builtins.str
@@ -568,6 +611,8 @@ class Passage(_message.Message):
     """OUTPUT ONLY. First character, counted in Unicode code points from 0."""
     char_end: _builtins.int
     """OUTPUT ONLY. One past the last character."""
+    passage_id: _builtins.str
+    """OUTPUT ONLY. Identity of this version of the passage; a new version of its document has passages of its own."""
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OUTPUT ONLY. Headings above the passage, outermost first."""
@@ -588,10 +633,11 @@ class Passage(_message.Message):
         char_start: _builtins.int = ...,
         char_end: _builtins.int = ...,
         score: Global___PassageScore | None = ...,
+        passage_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "document_id", b"document_id", "heading_path", b"heading_path", "marker", b"marker", "score", b"score", "source_uri", b"source_uri", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "document_id", b"document_id", "heading_path", b"heading_path", "marker", b"marker", "passage_id", b"passage_id", "score", b"score", "source_uri", b"source_uri", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -793,7 +839,12 @@ class ProfileStage(_message.Message):
     name: _builtins.str
     """OUTPUT ONLY. Name, for example "vector_search"."""
     cache_outcome: _builtins.str
-    """OUTPUT ONLY. What came of the cache where the stage asked it: "hit_local", "hit_shared", "miss", "bypassed" or "unavailable"."""
+    """OUTPUT ONLY. What came of the cache where the stage asked it. Any stage: "miss", "bypassed" or "unavailable".
+    "embed_question": "hit_local" or "hit_shared". "query_lookup", by the question's words: "hit_exact" or "candidate".
+    "semantic_lookup", by its meaning: those and "hit_similar". "evidence_check", whether what was found still stands on the
+    documents: "hit_confirmed" for a candidate that does, "miss" where it does not. "inference_lookup", by the whole prompt:
+    "hit_local", "hit_shared", "hit_coalesced" for an answer that another call was just generating, "hit_negative" for a known failure.
+    """
     item_count: _builtins.int
     """OUTPUT ONLY. Items the stage produced, for example passages found."""
     failed: _builtins.bool
@@ -904,6 +955,7 @@ class ModeStats(_message.Message):
     ANSWER_TIME_P50_FIELD_NUMBER: _builtins.int
     ANSWER_TIME_P95_FIELD_NUMBER: _builtins.int
     ANSWER_TIME_P99_FIELD_NUMBER: _builtins.int
+    SIMILAR_COUNT_FIELD_NUMBER: _builtins.int
     mode: Global___QueryMode.ValueType
     """OUTPUT ONLY. The mode."""
     query_count: _builtins.int
@@ -913,7 +965,9 @@ class ModeStats(_message.Message):
     degraded_count: _builtins.int
     """OUTPUT ONLY. Answers with at least one degradation."""
     cached_count: _builtins.int
-    """OUTPUT ONLY. Answers that came from the cache."""
+    """OUTPUT ONLY. Answers that came from the cache, those to similar questions included."""
+    similar_count: _builtins.int
+    """OUTPUT ONLY. Answers that had been made for a similar question."""
     @_builtins.property
     def usage(self) -> _generation_pb2.TokenUsage:
         """OUTPUT ONLY. Tokens generated for these answers; cached answers cost none."""
@@ -942,10 +996,11 @@ class ModeStats(_message.Message):
         answer_time_p50: _duration_pb2.Duration | None = ...,
         answer_time_p95: _duration_pb2.Duration | None = ...,
         answer_time_p99: _duration_pb2.Duration | None = ...,
+        similar_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time_p50", b"answer_time_p50", "answer_time_p95", b"answer_time_p95", "answer_time_p99", b"answer_time_p99", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_time_p50", b"answer_time_p50", "answer_time_p95", b"answer_time_p95", "answer_time_p99", b"answer_time_p99", "cached_count", b"cached_count", "degraded_count", b"degraded_count", "failure_count", b"failure_count", "mode", b"mode", "query_count", b"query_count", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_time_p50", b"answer_time_p50", "answer_time_p95", b"answer_time_p95", "answer_time_p99", b"answer_time_p99", "cached_count", b"cached_count", "degraded_count", b"degraded_count", "failure_count", b"failure_count", "mode", b"mode", "query_count", b"query_count", "similar_count", b"similar_count", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

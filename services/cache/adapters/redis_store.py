@@ -1,50 +1,49 @@
-"""The shared store in Redis or Valkey, with core commands only: MGET, SET with PX, PING.
+"""The shared store in Redis or Valkey: one server, a master behind Sentinels, or a cluster.
 
-Commands are never cancelled: the client library at times swallows a cancellation and waits for one
-more of its own time-outs (of 100 callers of a frozen server the slowest then took 240 ms instead of
-140, measured). A caller that stops waiting leaves its command to end by those time-outs.
+Core commands of Redis 6.2 only. Commands are never cancelled: the client library at times swallows
+a cancellation and waits for one more of its own time-outs (of 100 callers of a frozen server the
+slowest then took 240 ms instead of 140, measured). A caller that stops waiting leaves its command
+to end by those time-outs; only those that wait for streams, which may take long, are cancelled, and
+not waited for.
 """
 
 import asyncio
-import os
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, TypeVar
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from services.cache.ports import StoreFailure, StoreTimeout, Write
+from services.cache.adapters.redis_cluster import ClusterRoutes
+from services.cache.adapters.redis_commands import RedisCommands
+from services.cache.adapters.redis_errors import failure_of
+from services.cache.adapters.redis_listener import listen
+from services.cache.adapters.redis_node import ConnectionOptions
+from services.cache.adapters.redis_routes import Routes, SingleRoutes
+from services.cache.adapters.redis_sentinel import SentinelRoutes
+from services.cache.adapters.redis_tasks import OwnTasks
+from services.cache.core.store_address import StoreAddress, Topology, parse_store_url
+from services.cache.ports import Notice, Script, StreamEntry, Write
 from services.common.tracing import mark_failed
 
 __all__ = ["RedisStore"]
 
 T = TypeVar("T")
 
-_DEFAULT_PORT = 6379
-
 
 class RedisStore:
-    """Values in the logical databases of one Redis server.
+    """Values, scripts, hashes, streams and notices in Redis.
 
     Args:
-        url: The server, without a database.
-        databases: Numbers of the databases that will be used.
-        timeout_seconds: Longest time for sending a command, and for each reply.
+        url: Where it is; see `services.cache.core.store_address`.
+        databases: Numbers of the databases that will be used; a cluster has one, whatever they are.
+        timeout_seconds: Longest time for an exchange of commands and replies.
         connect_timeout_seconds: Longest time for making a connection.
-        connection_limit: Most connections to each database.
-        tracer: Makes one client span per command.
+        connection_limit: Most connections for commands, to each server and database.
+        stream_connection_limit: Most connections that wait for streams, as many again.
+        sentinel_password: Password of the Sentinels; empty where they want none.
+        tracer: Makes one client span per operation that is part of a trace.
     """
 
     def __init__(
@@ -55,88 +54,123 @@ class RedisStore:
         timeout_seconds: float,
         connect_timeout_seconds: float,
         connection_limit: int,
+        stream_connection_limit: int = 32,
+        sentinel_password: str = "",
         tracer: trace.Tracer,
     ) -> None:
+        address = parse_store_url(url)
+        options = ConnectionOptions(
+            timeout_seconds=timeout_seconds,
+            connect_timeout_seconds=connect_timeout_seconds,
+            connection_limit=connection_limit,
+            stream_connection_limit=stream_connection_limit,
+            username=address.username,
+            password=address.password,
+            tls=address.tls,
+        )
+        self._timeout_seconds = timeout_seconds
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._routes = _routes(
+            address,
+            databases=tuple(dict.fromkeys(databases)),
+            options=options,
+            sentinel_password=sentinel_password,
+        )
+        self._commands = RedisCommands(self._routes)
+        self._under_way = OwnTasks()
         self._tracer = tracer
-        self._server = _server_attributes(url)
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._clients = {
-            database: Redis.from_pool(
-                BlockingConnectionPool.from_url(
-                    url,
-                    db=database,
-                    max_connections=connection_limit,
-                    timeout=timeout_seconds,
-                    socket_timeout=timeout_seconds,
-                    socket_connect_timeout=connect_timeout_seconds,
-                    # The library's own default waits for a frozen server for a minute (measured).
-                    retry=Retry(NoBackoff(), 0),
-                    # RESP2 and no introduction: a new connection costs at most one round trip.
-                    protocol=2,
-                    driver_info=None,
-                )
-            )
-            for database in dict.fromkeys(databases)
-        }
+        self._server = _server_attributes(address)
 
     async def read(
         self, database: int, keys: Sequence[bytes], *, timeout_seconds: float
     ) -> list[bytes | None]:
-        """Reads values with one MGET; see `SharedStore.read`."""
-        with self._span("MGET", database, len(keys)):
-            # The library's type allows for clients that decode; ours does not.
-            command = cast("Awaitable[list[bytes | None]]", self._clients[database].mget(keys))
-            return await self._ask(command, timeout_seconds)
+        """Reads values with MGET, in a cluster with pipelined GETs; see `SharedStore.read`."""
+        with self._span("GET" if self._routes.sharded else "MGET", database, len(keys)):
+            return await self._ask(self._commands.read(database, keys), timeout_seconds)
 
     async def write(
         self, database: int, writes: Sequence[Write], *, timeout_seconds: float
     ) -> list[bool]:
         """Writes values with pipelined SETs; see `SharedStore.write`."""
         with self._span("SET", database, len(writes)):
-            replies = await self._ask(self._set_all(database, writes), timeout_seconds)
-            return [reply is True for reply in replies]
+            return await self._ask(self._commands.write(database, writes), timeout_seconds)
+
+    async def run(
+        self,
+        database: int,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[bytes | int],
+        *,
+        timeout_seconds: float,
+    ) -> object:
+        """Runs a script with EVALSHA or EVAL; see `SharedStore.run`."""
+        with self._span("EVALSHA", database, 1, procedure=script.name):
+            return await self._ask(
+                self._commands.run(database, script, keys, arguments), timeout_seconds
+            )
+
+    async def read_map(
+        self, database: int, key: bytes, *, timeout_seconds: float
+    ) -> dict[bytes, bytes]:
+        """Reads a hash with HSCAN; see `SharedStore.read_map`."""
+        loop = asyncio.get_running_loop()
+        with self._span("HSCAN", database, 1):
+            limit = asyncio.timeout(timeout_seconds)
+            work = self._commands.read_map(
+                database, key, on_page=lambda: limit.reschedule(loop.time() + timeout_seconds)
+            )
+            return await self._bounded(self._under_way.start(work), limit)
+
+    async def read_stream(
+        self, database: int, key: bytes, after_id: bytes, *, wait_seconds: float, limit: int
+    ) -> list[StreamEntry]:
+        """Reads a stream with XREAD; see `SharedStore.read_stream`."""
+        with self._span("XREAD", database, 1):
+            work = self._commands.read_stream(
+                database, key, after_id, wait_seconds=wait_seconds, limit=limit
+            )
+            task = self._under_way.start(work)
+            try:
+                bound = asyncio.timeout(wait_seconds + self._timeout_seconds)
+                return await self._bounded(task, bound)
+            finally:
+                task.cancel()
+
+    def listen(
+        self, channels: Sequence[bytes]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Notice]]:
+        """Subscribes with SUBSCRIBE; see `SharedStore.listen`."""
+        limit_seconds = self._connect_timeout_seconds + self._timeout_seconds
+        return listen(self._routes, channels, timeout_seconds=limit_seconds)
 
     async def check(self, *, timeout_seconds: float) -> None:
-        """Pings every database; see `SharedStore.check`."""
-        for client in self._clients.values():
-            await self._ask(client.ping(), timeout_seconds)
+        """Reads a key of every server and database; see `SharedStore.check`."""
+        await self._ask(self._commands.check(), timeout_seconds)
 
     async def close(self) -> None:
         """Waits for commands under way, which is short, and ends all connections."""
-        if self._under_way:
-            await asyncio.wait(self._under_way)
-        for client in self._clients.values():
-            await client.aclose(close_connection_pool=True)
+        await self._under_way.finish()
+        await self._routes.close()
 
-    async def _set_all(self, database: int, writes: Sequence[Write]) -> list[Any]:
-        async with self._clients[database].pipeline(transaction=False) as pipeline:
-            for write in writes:
-                pipeline.execute_command("SET", write.key, write.data, "PX", write.ttl_ms)
-            # A server out of memory refuses some and takes others.
-            return await pipeline.execute(raise_on_error=False)
+    async def _ask(self, work: Coroutine[Any, Any, T], timeout_seconds: float) -> T:
+        return await self._bounded(self._under_way.start(work), asyncio.timeout(timeout_seconds))
 
-    async def _ask(self, command: Awaitable[T], timeout_seconds: float) -> T:
-        task = asyncio.ensure_future(command)
-        self._under_way.add(task)
-        task.add_done_callback(self._end)
+    async def _bounded(self, task: asyncio.Task[T], limit: asyncio.Timeout) -> T:
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with limit:
                 return await asyncio.shield(task)
-        except (TimeoutError, RedisTimeoutError) as error:
-            raise StoreTimeout("no answer in time") from error
         except Exception as error:
-            # Not the library's errors only: a connection that breaks at the wrong moment shows as
-            # a RuntimeError of the event loop.
-            raise StoreFailure(_cause(error)) from error
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            # The caller has seen it, or has stopped waiting for it.
-            task.exception()
+            raise failure_of(error) from error
 
     @contextmanager
-    def _span(self, operation: str, database: int, batch_size: int) -> Iterator[None]:
+    def _span(
+        self, operation: str, database: int, batch_size: int, *, procedure: str = ""
+    ) -> Iterator[None]:
+        if not trace.get_current_span().get_span_context().is_valid:
+            # What loops ask for is part of no request.
+            yield
+            return
         attributes: dict[str, str | int] = {
             "db.system.name": "redis",
             "db.operation.name": operation,
@@ -145,6 +179,8 @@ class RedisStore:
         }
         if batch_size > 1:
             attributes["db.operation.batch.size"] = batch_size
+        if procedure:
+            attributes["db.stored_procedure.name"] = procedure
         span = self._tracer.start_span(operation, kind=SpanKind.CLIENT, attributes=attributes)
         try:
             yield
@@ -155,23 +191,29 @@ class RedisStore:
             span.end()
 
 
-def _server_attributes(url: str) -> dict[str, str | int]:
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return {"server.address": parts.path}
-    return {
-        "server.address": parts.hostname or "localhost",
-        "server.port": parts.port or _DEFAULT_PORT,
-    }
+def _routes(
+    address: StoreAddress,
+    *,
+    databases: Sequence[int],
+    options: ConnectionOptions,
+    sentinel_password: str,
+) -> Routes:
+    if address.topology is Topology.CLUSTER:
+        return ClusterRoutes(address.endpoints, options=options)
+    if address.topology is Topology.SENTINEL:
+        return SentinelRoutes(
+            address.endpoints,
+            address.service,
+            databases=databases,
+            options=options,
+            sentinel_password=sentinel_password,
+        )
+    place = address.path or address.endpoints[0]
+    return SingleRoutes(place, databases=databases, options=options)
 
 
-def _cause(error: Exception) -> str:
-    """Says what happened without address or secret, which the library's own texts may hold."""
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return "authentication failed"
-    if isinstance(error, BusyLoadingError):
-        return "server is loading its data"
-    if isinstance(error, RedisConnectionError | OSError):
-        number = getattr(error.__context__, "errno", None) or getattr(error, "errno", None)
-        return os.strerror(number).lower() if isinstance(number, int) else "connection lost"
-    return f"refused: {type(error).__name__}"
+def _server_attributes(address: StoreAddress) -> dict[str, str | int]:
+    if address.path:
+        return {"server.address": address.path}
+    host, port = address.endpoints[0]
+    return {"server.address": host, "server.port": port}

@@ -8,29 +8,42 @@ from dataclasses import dataclass
 
 from cachebox import LRUCache
 
+from services.cache.core.model import Scope
+
 __all__ = ["LocalLevel", "LocalValue"]
 
-# The objects around a payload: key, value, tuple slots and the map's own entry (measured).
-_ENTRY_OVERHEAD_BYTES = 300
+# The objects around a payload: key, value, scope, numbers, and the map's own entry (measured).
+_ENTRY_OVERHEAD_BYTES = 720
+# A tag is a text of 24 characters in a tuple (measured).
+_TAG_BYTES = 87
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalValue:
-    """A value of the local level.
+    """A value of the local level, with everything that decides whether it may still be given.
 
     Attributes:
         payload: The value's own encoding.
-        created_ms: When it was stored, milliseconds since the Unix epoch.
-        expires_at: When the local level forgets it, seconds on the monotonic clock.
+        created_ms: When its computation began, by the store's clock, milliseconds since the Unix
+            epoch.
+        expires_ms: When it ends to be valid, by the same clock.
+        local_until: When the local level forgets it, seconds on the monotonic clock.
+        scope: What it belongs to.
+        tags: What it depends on.
+        delta_ms: How long its computation took, milliseconds; 0 where that is not known.
     """
 
     payload: bytes
     created_ms: int
-    expires_at: float
+    expires_ms: int
+    local_until: float
+    scope: Scope
+    tags: tuple[str, ...] = ()
+    delta_ms: int = 0
 
 
 def _size_bytes(_key: bytes, value: LocalValue) -> int:
-    return len(value.payload) + _ENTRY_OVERHEAD_BYTES
+    return len(value.payload) + _ENTRY_OVERHEAD_BYTES + _TAG_BYTES * len(value.tags)
 
 
 class LocalLevel:
@@ -50,14 +63,14 @@ class LocalLevel:
         )
 
     def get(self, key: bytes, now: float) -> LocalValue | None:
-        """Returns a value that is still valid.
+        """Returns a value whose time is not up; whether it was invalidated is for others to say.
 
         Args:
-            key: Its key.
+            key: Its value key.
             now: Seconds on the monotonic clock.
         """
         value: LocalValue | None = self._values.get(key, None)
-        if value is None or now < value.expires_at:
+        if value is None or now < value.local_until:
             return value
         del self._values[key]
         self.expiry_count += 1
@@ -72,6 +85,14 @@ class LocalLevel:
         replaced = self._values.insert(key, value)
         added = 1 if replaced is None else 0
         self.eviction_count += count_before + added - len(self._values)
+
+    def discard(self, key: bytes) -> None:
+        """Forgets a value, if it is there."""
+        self._values.pop(key, None)
+
+    def values(self) -> list[LocalValue]:
+        """Returns what is held at this moment, expired values included."""
+        return list(self._values.values())
 
     @property
     def entry_count(self) -> int:

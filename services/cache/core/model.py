@@ -1,9 +1,82 @@
-"""What lookups and stores come to."""
+"""What lookups and stores are told, and what they come to."""
 
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Hit", "Kept", "Level", "Lookup", "NewValue", "Result", "WriteOutcome"]
+from services.cache.core.keys import EntryKey
+
+__all__ = [
+    "Control",
+    "Hit",
+    "Keeping",
+    "Kept",
+    "Level",
+    "Lookup",
+    "NewValue",
+    "Result",
+    "Scope",
+    "WriteOutcome",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a value belongs to; invalidating any of it makes the value unreadable.
+
+    Attributes:
+        tenant_id: Owner.
+        namespace: Compartment of the tenant; empty where none is named.
+        model_digest: Model whose output the value is, in lower case; empty where there is none.
+    """
+
+    tenant_id: str
+    namespace: str = ""
+    model_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """Which values a caller accepts.
+
+    Attributes:
+        bypass: Look nowhere.
+        max_age_seconds: Oldest value to accept; None for any age.
+        min_created_ms: Accept only values created after this, milliseconds since the Unix epoch;
+            None for all.
+    """
+
+    bypass: bool = False
+    max_age_seconds: float | None = None
+    min_created_ms: int | None = None
+
+    def accepts(self, created_ms: int, now_ms: int) -> bool:
+        """Returns whether a value will do.
+
+        Args:
+            created_ms: When it was created.
+            now_ms: The time, milliseconds since the Unix epoch.
+        """
+        if self.min_created_ms is not None and created_ms <= self.min_created_ms:
+            return False
+        if self.max_age_seconds is None:
+            return True
+        return now_ms - created_ms <= self.max_age_seconds * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How values are to be kept.
+
+    Attributes:
+        ttl_seconds: How long; None for as long as the layer does by default.
+        tags: What they depend on, at most 16.
+        basis_ms: When the lookup was made that missed, by the store's clock, milliseconds since
+            the Unix epoch; None where that is not known.
+    """
+
+    ttl_seconds: float | None = None
+    tags: tuple[str, ...] = ()
+    basis_ms: int | None = None
 
 
 class Level(Enum):
@@ -31,6 +104,7 @@ class WriteOutcome(Enum):
         REFUSED: The shared store would not take it, for want of memory for example.
         TOO_LARGE: Larger than a value may be; kept nowhere.
         NOT_REUSABLE: An answer that was cut short; kept nowhere.
+        INVALIDATED: Rests on what has been invalidated since; kept nowhere.
     """
 
     STORED = "stored"
@@ -38,6 +112,7 @@ class WriteOutcome(Enum):
     REFUSED = "refused"
     TOO_LARGE = "too_large"
     NOT_REUSABLE = "not_reusable"
+    INVALIDATED = "invalidated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +121,20 @@ class Hit:
 
     Attributes:
         payload: The value's own encoding.
-        age_seconds: Time since it was stored, 0 or more.
         level: Where it was found.
+        created_ms: When its computation began, by the store's clock, milliseconds since the Unix
+            epoch.
+        age_seconds: Time since then, 0 or more.
+        remaining_seconds: How long it will still be kept, above 0.
+        delta_seconds: How long its computation took; 0 where that is not known.
     """
 
     payload: bytes
-    age_seconds: float
     level: Level
+    created_ms: int
+    age_seconds: float
+    remaining_seconds: float
+    delta_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +145,18 @@ class Lookup:
         hits: One per key asked for, in order; None for a miss.
         degraded: Whether the shared store could not be asked.
         rejected_count: Values found that failed their check.
+        invalidated_count: Values found that had been invalidated.
+        bypassed: Whether nothing was looked for, as the caller wished.
+        read_ms: When it was read, by the store's clock at the earliest, milliseconds since the Unix
+            epoch; what is computed for want of a hit rests on nothing older.
     """
 
     hits: tuple[Hit | None, ...]
     degraded: bool
     rejected_count: int = 0
+    invalidated_count: int = 0
+    bypassed: bool = False
+    read_ms: int = 0
 
     @property
     def result(self) -> Result:
@@ -82,11 +171,11 @@ class NewValue:
     """A value to keep.
 
     Attributes:
-        key: Its Redis key.
+        key: Its key.
         payload: Its own encoding.
     """
 
-    key: bytes
+    key: EntryKey
     payload: bytes
 
 

@@ -1,108 +1,126 @@
-"""Counts of one layer since the process started; what GetStats reports."""
+"""Running counts of one layer, per window of time; what GetStats reports."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from ddsketch import LogCollapsingLowestDenseDDSketch
+import numpy as np
 
 from services.cache.core.model import Level, Lookup, WriteOutcome
+from services.cache.core.savings import Savings
+from services.cache.core.sketches import Counts
+from services.cache.core.spans import (
+    AGES,
+    AGES_BEGIN,
+    KIND_PLACES,
+    TIMES,
+    TIMES_BEGIN,
+    WIDTH,
+    HitKind,
+    Place,
+    Span,
+)
+from services.cache.core.windows import SPANS_SECONDS, Windows
 
-__all__ = ["LayerTally", "Savings"]
+__all__ = ["LayerTally"]
 
-# Quantiles within 1 % of the true ones; the bins bound the memory of each sketch to 16 KiB.
-_RELATIVE_ACCURACY = 0.01
-_BIN_LIMIT = 2048
-
+_LEVEL_PLACES = tuple((level, KIND_PLACES[HitKind(level.value)]) for level in Level)
 _NOT_TAKEN = (WriteOutcome.DROPPED, WriteOutcome.REFUSED)
 
 
-@dataclass(frozen=True, slots=True)
-class Savings:
-    """What one hit saves, as counted when the value was computed.
-
-    Attributes:
-        prompt_token_count: Tokens of the prompt.
-        completion_token_count: Tokens generated.
-        seconds: Time of the generation.
-    """
-
-    prompt_token_count: int
-    completion_token_count: int
-    seconds: float
-
-
-def _new_sketch() -> LogCollapsingLowestDenseDDSketch:
-    return LogCollapsingLowestDenseDDSketch(_RELATIVE_ACCURACY, _BIN_LIMIT)
-
-
-@dataclass(slots=True)
 class LayerTally:
-    """Running counts of a layer.
+    """Running counts of a layer; `now` is always seconds on the monotonic clock.
 
-    Attributes:
-        lookup_count: Items asked for.
-        local_hit_count: Items answered from the local level.
-        shared_hit_count: Items answered from the shared store.
-        miss_count: Items not found, those of `degraded_miss_count` included.
-        degraded_miss_count: Items not found while the shared store could not be asked.
-        rejected_value_count: Values found that failed their check.
-        stored_count: Items that the shared store has taken.
-        dropped_store_count: Items that the shared store could not take.
-        saved_prompt_token_count: Prompt tokens that hits have saved.
-        saved_completion_token_count: Generated tokens that hits have saved.
-        saved_seconds: Generation time that hits have saved.
+    Args:
+        now: When counting begins.
     """
 
-    lookup_count: int = 0
-    local_hit_count: int = 0
-    shared_hit_count: int = 0
-    miss_count: int = 0
-    degraded_miss_count: int = 0
-    rejected_value_count: int = 0
-    stored_count: int = 0
-    dropped_store_count: int = 0
-    saved_prompt_token_count: int = 0
-    saved_completion_token_count: int = 0
-    saved_seconds: float = 0.0
-    _durations: LogCollapsingLowestDenseDDSketch = field(default_factory=_new_sketch, repr=False)
+    def __init__(self, now: float) -> None:
+        self._windows = Windows(WIDTH, now)
 
-    def add_lookup(self, lookup: Lookup, duration_seconds: float) -> None:
+    def add_lookup(self, lookup: Lookup, duration_seconds: float, now: float) -> None:
         """Counts a lookup call, per item, and its time, per call."""
-        levels = [hit.level for hit in lookup.hits if hit is not None]
-        local_count = levels.count(Level.LOCAL)
-        missing_count = len(lookup.hits) - len(levels)
-        self.lookup_count += len(lookup.hits)
-        self.local_hit_count += local_count
-        self.shared_hit_count += len(levels) - local_count
-        self.miss_count += missing_count
+        counts = self._windows.at(now)
+        counts[Place.LOOKUPS] += len(lookup.hits)
+        hits = [hit for hit in lookup.hits if hit is not None]
+        levels = [hit.level for hit in hits]
+        for level, place in _LEVEL_PLACES:
+            counts[place] += levels.count(level)
+        for hit in hits:
+            counts[AGES_BEGIN + AGES.index(hit.age_seconds)] += 1
         if lookup.degraded:
-            self.degraded_miss_count += missing_count
-        self.rejected_value_count += lookup.rejected_count
-        self._durations.add(duration_seconds)
+            counts[Place.DEGRADED_MISSES] += len(lookup.hits) - len(hits)
+        if lookup.rejected_count:
+            counts[Place.REJECTED_VALUES] += lookup.rejected_count
+        if lookup.invalidated_count:
+            counts[Place.INVALIDATED_VALUES] += lookup.invalidated_count
+        _add_time(counts, duration_seconds)
 
-    def add_writes(self, outcomes: Sequence[WriteOutcome]) -> None:
+    def add_semantic_lookup(
+        self,
+        kind: HitKind | None,
+        duration_seconds: float,
+        now: float,
+        *,
+        age_seconds: float | None = None,
+        degraded: bool = False,
+    ) -> None:
+        """Counts a lookup of a question; `kind` is None where nothing was found for certain."""
+        counts = self._windows.at(now)
+        counts[Place.LOOKUPS] += 1
+        if kind is not None:
+            counts[KIND_PLACES[kind]] += 1
+            if age_seconds is not None:
+                counts[AGES_BEGIN + AGES.index(age_seconds)] += 1
+        elif degraded:
+            counts[Place.DEGRADED_MISSES] += 1
+        _add_time(counts, duration_seconds)
+
+    def add_rejected(self, count: int, now: float) -> None:
+        """Counts values found that failed their check, outside of a lookup of items."""
+        self._windows.at(now)[Place.REJECTED_VALUES] += count
+
+    def add_hit(self, kind: HitKind, now: float) -> None:
+        """Counts what became of a lookup that has been counted already."""
+        self._windows.at(now)[KIND_PLACES[kind]] += 1
+
+    def add_bypasses(self, count: int, now: float) -> None:
+        """Counts items not looked for."""
+        self._windows.at(now)[Place.BYPASSES] += count
+
+    def add_evictions(self, count: int, now: float) -> None:
+        """Counts items pushed out of the local level."""
+        self._windows.at(now)[Place.EVICTIONS] += count
+
+    def add_writes(self, outcomes: Sequence[WriteOutcome], now: float) -> None:
         """Counts values handed over."""
-        self.stored_count += outcomes.count(WriteOutcome.STORED)
-        self.dropped_store_count += sum(outcomes.count(each) for each in _NOT_TAKEN)
+        counts = self._windows.at(now)
+        counts[Place.STORED] += outcomes.count(WriteOutcome.STORED)
+        counts[Place.NOT_STORED] += sum(outcomes.count(each) for each in _NOT_TAKEN)
 
-    def add_savings(self, savings: Savings) -> None:
-        """Counts what a hit has saved."""
-        self.saved_prompt_token_count += savings.prompt_token_count
-        self.saved_completion_token_count += savings.completion_token_count
-        self.saved_seconds += savings.seconds
+    def add_savings(self, savings: Savings, now: float, *, coalesced: bool = False) -> None:
+        """Counts what a hit has saved, or a caller who waited for another one's answer."""
+        first = Place.COALESCED_PROMPT_TOKENS if coalesced else Place.SAVED_PROMPT_TOKENS
+        self._windows.at(now)[first : first + 3] += np.array(
+            (
+                savings.prompt_token_count,
+                savings.completion_token_count,
+                round(savings.seconds * 1e6),
+            ),
+            np.int64,
+        )
 
-    @property
-    def hit_ratio(self) -> float:
-        """Hits over lookups, [0, 1]; 0 before the first lookup."""
-        if self.lookup_count == 0:
-            return 0.0
-        return (self.local_hit_count + self.shared_hit_count) / self.lookup_count
+    def add_generated(self, savings: Savings, now: float) -> None:
+        """Counts what a value that was stored has cost."""
+        self._windows.at(now)[Place.GENERATED_TOKENS] += savings.token_count
 
-    def duration_quantile(self, quantile: float) -> float | None:
-        """Returns a quantile of the time of lookup calls in seconds; None before the first.
+    def spans(self, now: float) -> tuple[Span, ...]:
+        """Returns the last minute, the last 5 minutes, the last hour and all time, in this order.
 
-        Args:
-            quantile: For example 0.99.
+        They do not change any more.
         """
-        value: float | None = self._durations.get_quantile_value(quantile)
-        return value
+        sums = self._windows.sums(now)
+        return tuple(map(Span, SPANS_SECONDS, sums))
+
+
+def _add_time(counts: Counts, seconds: float) -> None:
+    counts[Place.LOOKUP_TIME] += round(seconds * 1e6)
+    counts[TIMES_BEGIN + TIMES.index(seconds)] += 1

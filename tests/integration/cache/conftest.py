@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from pannier.cache.v1 import cache_service_pb2_grpc
+from pannier.cache.v1 import cache_admin_service_pb2_grpc, cache_service_pb2_grpc
 from services.cache.app import start
 from services.cache.metrics import CATALOGUE
 from services.cache.settings import CacheSettings
@@ -19,8 +19,22 @@ from services.common.metrics import Metrics
 from services.common.server import Runtime
 from services.common.settings import load
 from tests.kit.redis import private_redis, redis_server, shared_redis
+from tests.kit.redis_cluster import private_cluster, shared_cluster
+from tests.kit.redis_sentinel import private_sentinels, shared_sentinels
+from tests.kit.redis_stores import any_redis, make_store, patient_store
 
-__all__ = ["private_redis", "redis_server", "shared_redis"]
+__all__ = [
+    "any_redis",
+    "make_store",
+    "patient_store",
+    "private_cluster",
+    "private_redis",
+    "private_sentinels",
+    "redis_server",
+    "shared_cluster",
+    "shared_redis",
+    "shared_sentinels",
+]
 
 
 @dataclass
@@ -28,6 +42,7 @@ class RunningCache:
     """A cache service that takes calls."""
 
     stub: cache_service_pb2_grpc.CacheServiceStub
+    admin_stub: cache_admin_service_pb2_grpc.CacheAdminServiceStub
     http_port: int
     spans: InMemorySpanExporter
     metrics: Metrics
@@ -64,7 +79,8 @@ async def start_cache() -> AsyncIterator[StartCache]:
                 grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
             )
             stub = cache_service_pb2_grpc.CacheServiceStub(channel)
-            return RunningCache(stub, running.http_port, spans, metrics, one.aclose)
+            admin_stub = cache_admin_service_pb2_grpc.CacheAdminServiceStub(channel)
+            return RunningCache(stub, admin_stub, running.http_port, spans, metrics, one.aclose)
 
         yield start_one
 

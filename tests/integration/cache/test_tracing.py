@@ -46,7 +46,7 @@ async def test_a_lookup_is_one_server_span_with_one_mget(start_cache, redis_serv
     first, second = [await start_cache(redis_server.url) for _ in range(2)]
     await store(first, 3)
     await look_up(second, "text 0", "text 1", "text 2", "absent")
-    server, (mget,) = await spans_of(second, "LookupEmbeddings")
+    server, (_, mget) = await spans_of(second, "LookupEmbeddings")
     assert server.attributes["app.cache.layer"] == "embedding"
     assert server.attributes["app.cache.result"] == "miss"
     assert server.attributes["app.cache.item_count"] == 4
@@ -67,10 +67,22 @@ async def test_a_lookup_is_one_server_span_with_one_mget(start_cache, redis_serv
 
 async def test_a_store_is_one_server_span_with_one_set(cache) -> None:
     await store(cache, 5)
-    server, (write,) = await spans_of(cache, "StoreEmbeddings")
+    server, (_, write) = await spans_of(cache, "StoreEmbeddings")
     assert server.attributes["app.cache.stored_count"] == 5
     assert write.name == "SET"
     assert write.attributes["db.operation.batch.size"] == 5
+
+
+async def test_the_first_call_of_a_tenant_reads_its_invalidations_and_the_next_does_not(
+    cache,
+) -> None:
+    await look_up(cache, "absent")
+    _, first = await spans_of(cache, "LookupEmbeddings")
+    cache.spans.clear()
+    await look_up(cache, "absent")
+    _, second = await spans_of(cache, "LookupEmbeddings")
+    assert [span.name for span in second] == ["MGET"]
+    assert [span.name for span in first] == ["EVALSHA", "MGET"]
 
 
 async def test_a_local_hit_has_no_child(cache) -> None:
@@ -82,6 +94,7 @@ async def test_a_local_hit_has_no_child(cache) -> None:
 
 
 async def test_a_single_item_is_no_batch(cache) -> None:
+    await store(cache, 1)
     await look_up(cache, "absent")
     _, (mget,) = await spans_of(cache, "LookupEmbeddings")
     assert "db.operation.batch.size" not in mget.attributes
@@ -92,9 +105,9 @@ async def test_the_command_fails_and_the_call_does_not(start_cache, private_redi
     cache = await start_cache(private_redis.url)
     private_redis.kill()
     await look_up(cache, "text")
-    server, (mget,) = await spans_of(cache, "LookupEmbeddings")
-    assert mget.status.status_code is StatusCode.ERROR
-    assert mget.attributes["error.type"] == "StoreFailure"
+    server, (command,) = await spans_of(cache, "LookupEmbeddings")
+    assert command.status.status_code is StatusCode.ERROR
+    assert command.attributes["error.type"] == "StoreFailure"
     assert server.status.status_code is StatusCode.UNSET
     assert server.attributes["app.cache.result"] == "error"
     assert server.attributes["app.cache.degraded"] is True
@@ -107,5 +120,5 @@ async def test_spans_hold_neither_texts_nor_keys(cache, outcome) -> None:
     await spans_of(cache, "LookupEmbeddings")
     shown = "".join(span.to_json() for span in cache.spans.get_finished_spans())
     assert "text " not in shown
-    assert "pannier:1:" not in shown
+    assert "pannier:2:" not in shown
     assert DIGEST not in shown

@@ -9,12 +9,15 @@ import pytest
 from services.cache.core.breaker import BreakerPolicy
 from services.cache.core.layers import Layer
 from services.cache.core.local_level import LocalLevel
+from services.cache.core.store_clock import StoreClock
+from services.cache.epochs import Epochs
 from services.cache.levels import Levels
 from services.cache.metrics import CATALOGUE
-from services.cache.ports import StoreFailure, Write
+from services.cache.ports import Script, StoreFailure, Write
 from services.cache.recorder import Recorder
 from services.cache.shared_level import SharedLevel
 from services.common.metrics import Metrics
+from tests.kit.epoch_notes import EpochNotes
 
 PEPPER = b"a secret of the tests"
 
@@ -59,6 +62,8 @@ async def _let_others_run() -> None:
 class FakeStore:
     """Keeps bytes in memory; fails while `failure` is set."""
 
+    clock: ManualClock
+    notes: EpochNotes = field(init=False)
     values: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
     ttls_ms: dict[bytes, int] = field(default_factory=dict)
     failure: StoreFailure | None = None
@@ -67,6 +72,10 @@ class FakeStore:
     writes: list[tuple[int, list[Write]]] = field(default_factory=list)
     waits_seconds: list[float] = field(default_factory=list)
     check_count: int = 0
+    runs: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.notes = EpochNotes(self.clock.now)
 
     async def read(
         self, database: int, keys: Sequence[bytes], *, timeout_seconds: float
@@ -85,6 +94,19 @@ class FakeStore:
                 self.values[database, write.key] = write.data
                 self.ttls_ms[write.key] = write.ttl_ms
         return [write.key not in self.refused for write in writes]
+
+    async def run(
+        self,
+        database: int,
+        script: Script,
+        keys: Sequence[bytes],
+        arguments: Sequence[bytes | int],
+        *,
+        timeout_seconds: float,
+    ) -> object:
+        self.runs.append(script.name)
+        self._meet(timeout_seconds)
+        return self.notes.run(script.name, keys[0], arguments)
 
     async def check(self, *, timeout_seconds: float) -> None:
         self.check_count += 1
@@ -122,8 +144,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def store() -> FakeStore:
-    return FakeStore()
+def store(clock: ManualClock) -> FakeStore:
+    return FakeStore(clock)
 
 
 @pytest.fixture
@@ -131,20 +153,33 @@ def make_bench(clock: ManualClock, store: FakeStore) -> Callable[..., Bench]:
     def make(*, local_limit_bytes: int = 1 << 20) -> Bench:
         metrics = Metrics(CATALOGUE, version="test")
         local = {layer: LocalLevel(local_limit_bytes) for layer in Layer}
-        recorder = Recorder(metrics, local)
+        recorder = Recorder(metrics, local, clock)
         remaining: list[float | None] = [None]
         shared = SharedLevel(
             store,
-            databases={Layer.EMBEDDING: 0, Layer.INFERENCE: 1, Layer.CHUNK: 0},
+            databases={
+                Layer.EMBEDDING: 0,
+                Layer.INFERENCE: 1,
+                Layer.CHUNK: 0,
+                Layer.SEMANTIC: 1,
+            },
             timeout_seconds=0.1,
             remaining_seconds=lambda: remaining[0],
             clock=clock,
             recorder=recorder,
             policy=BreakerPolicy(),
         )
+        store_clock = StoreClock(lambda: clock.now() * 1000)
         levels = Levels(
             local=local,
             shared=shared,
+            epochs=Epochs(
+                shared,
+                store_clock=store_clock,
+                clock=clock,
+                remaining_seconds=lambda: remaining[0],
+            ),
+            store_clock=store_clock,
             pepper=PEPPER,
             clock=clock,
             draw=lambda: 0.5,

@@ -1,13 +1,27 @@
 """The local level never holds more than its limit and never answers past an expiry."""
 
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cache.core.local_level import LocalLevel, LocalValue
+from services.cache.core.model import Scope
+
+SCOPE = Scope("acme")
+# What a value without payload and tags is taken to need, at least.
+OVERHEAD_BYTES = 400
 
 
-def value(size_bytes: int, expires_at: float = 100.0) -> LocalValue:
-    return LocalValue(b"x" * size_bytes, 0, expires_at)
+def value(size_bytes: int, until: float = 100.0, tags: tuple[str, ...] = ()) -> LocalValue:
+    return LocalValue(
+        payload=b"x" * size_bytes,
+        created_ms=0,
+        expires_ms=200_000,
+        local_until=until,
+        scope=SCOPE,
+        tags=tags,
+    )
 
 
 @given(
@@ -29,14 +43,15 @@ def test_entries_and_evictions_add_up(keys: list[int]) -> None:
         added += local.get(b"%d" % key, 0.0) is None
         local.put(b"%d" % key, value(1_000))
     assert local.entry_count + local.eviction_count == added
+    assert len(local.values()) == local.entry_count
 
 
 def test_the_least_recently_used_value_goes_first() -> None:
-    local = LocalLevel(3 * 1_500)
+    local = LocalLevel(3 * 2_000)
     for key in (b"a", b"b", b"c"):
-        local.put(key, value(1_000))
+        local.put(key, value(1_200))
     assert local.get(b"a", 0.0) is not None
-    local.put(b"d", value(1_000))
+    local.put(b"d", value(1_300))
     assert [local.get(key, 0.0) is not None for key in (b"a", b"b", b"c", b"d")] == [
         True,
         False,
@@ -48,15 +63,15 @@ def test_the_least_recently_used_value_goes_first() -> None:
 
 def test_a_value_is_forgotten_at_its_expiry_and_counted_as_expired() -> None:
     local = LocalLevel(10_000)
-    local.put(b"a", value(10, expires_at=60.0))
-    assert local.get(b"a", 59.9) == value(10, expires_at=60.0)
+    local.put(b"a", value(10, until=60.0))
+    assert local.get(b"a", 59.9) == value(10, until=60.0)
     assert local.get(b"a", 60.0) is None
     assert (local.entry_count, local.expiry_count, local.eviction_count) == (0, 1, 0)
 
 
 def test_a_hit_does_not_prolong_a_value() -> None:
     local = LocalLevel(10_000)
-    local.put(b"a", value(10, expires_at=60.0))
+    local.put(b"a", value(10, until=60.0))
     for now in range(60):
         assert local.get(b"a", float(now)) is not None
     assert local.get(b"a", 60.0) is None
@@ -70,8 +85,28 @@ def test_a_value_that_can_never_fit_replaces_an_old_one_by_nothing() -> None:
     assert local.size_bytes == 0
 
 
+def test_a_value_is_discarded_without_being_counted_and_only_once() -> None:
+    local = LocalLevel(10_000)
+    local.put(b"a", value(10))
+    local.discard(b"a")
+    local.discard(b"a")
+    assert local.get(b"a", 0.0) is None
+    assert (local.entry_count, local.size_bytes) == (0, 0)
+    assert (local.expiry_count, local.eviction_count) == (0, 0)
+
+
 def test_a_limit_of_nothing_holds_nothing() -> None:
     local = LocalLevel(0)
     local.put(b"a", value(0))
     assert local.entry_count == 0
     assert local.limit_bytes == 0
+
+
+def test_tags_weigh_as_much_as_they_take() -> None:
+    tags = tuple(f"d:{number:022d}" for number in range(32))
+    plain, tagged = LocalLevel(100_000), LocalLevel(100_000)
+    plain.put(b"a", value(10))
+    tagged.put(b"a", value(10, tags=tags))
+    taken = sys.getsizeof(tags) - sys.getsizeof(()) + sum(sys.getsizeof(tag) for tag in tags)
+    assert plain.size_bytes - 10 >= OVERHEAD_BYTES
+    assert tagged.size_bytes - plain.size_bytes >= taken

@@ -2,7 +2,8 @@
 
 import pytest
 
-from services.cache.settings import CacheSettings, redis_is_local
+from services.cache.core.store_address import Topology
+from services.cache.settings import CacheSettings
 from services.common.settings import SettingsError, load
 
 PREFIX = "PANNIER_CACHE_"
@@ -17,7 +18,7 @@ def test_the_defaults_are_those_of_one_machine() -> None:
     settings = loaded()
     assert settings.redis_url == "redis://127.0.0.1:6379"
     assert (settings.redis_embedding_database, settings.redis_inference_database) == (0, 1)
-    assert settings.redis_timeout_seconds == 0.1
+    assert settings.redis_timeout_seconds == 0.08
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,8 @@ def test_the_defaults_are_those_of_one_machine() -> None:
         "redis://user:secret@cache.example",
         "rediss://cache.example:6380/",
         "unix:///run/redis.sock",
+        "redis+sentinel://user:secret@a:26379,b:26379/main",
+        "redis+cluster://a:6379,b:6379",
     ],
 )
 def test_addresses_of_redis_are_accepted(url: str) -> None:
@@ -42,6 +45,7 @@ def test_addresses_of_redis_are_accepted(url: str) -> None:
         "redis://",
         "redis://127.0.0.1/3",
         "redis://127.0.0.1?db=3",
+        "redis+sentinel://127.0.0.1:26379",
     ],
 )
 def test_other_addresses_are_refused_without_being_shown(url: str) -> None:
@@ -57,20 +61,15 @@ def test_a_pepper_of_the_wrong_length_is_refused(pepper: str) -> None:
 
 
 def test_secrets_are_not_printed() -> None:
-    settings = loaded(redis_url="redis://u:hush@example", key_pepper="hush" * 4)
+    settings = loaded(
+        redis_url="redis://u:hush@example",
+        redis_sentinel_password="hush",
+        key_pepper="hush" * 4,
+    )
     assert "hush" not in repr(settings)
 
 
-@pytest.mark.parametrize(
-    ("url", "local"),
-    [
-        ("redis://127.0.0.1:6379", True),
-        ("redis://localhost", True),
-        ("redis://[::1]:6379", True),
-        ("unix:///run/redis.sock", True),
-        ("redis://10.0.0.5", False),
-        ("redis://user:127.0.0.1@example.com", False),
-    ],
-)
-def test_it_is_known_whether_redis_is_on_this_machine(url: str, local: bool) -> None:
-    assert redis_is_local(url) is local
+def test_the_address_of_redis_is_read_from_its_url() -> None:
+    address = loaded(redis_url="redis+sentinel://a:1,b:2/main").redis_address
+    assert address.topology is Topology.SENTINEL
+    assert address.service == "main"

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.cache.v1 import cache_service_pb2 as pb
-from pannier.common.v1 import generation_pb2 as generation
+from pannier.cache.v1 import control_pb2
 from pannier.common.v1 import vector_pb2
-from services.cache.validate import validate
+from services.cache.core.layers import Layer
+from services.cache.validate import keeping_violations, validate
 from services.common.errors import InvalidRequest
 
 DIGEST = "0123456789abcdef" * 4
@@ -21,34 +23,23 @@ def vector(*components: float) -> vector_pb2.EmbeddingVector:
     )
 
 
-def inference_key(**sampling: object) -> pb.InferenceKey:
-    return pb.InferenceKey(
-        model_digest=DIGEST,
-        prompt=pb.Prompt(text="hello"),
-        sampling=generation.SamplingOptions(**sampling),
-    )
+def entries(
+    *each: pb.EmbeddingEntry, space: pb.EmbeddingSpace = SPACE
+) -> pb.StoreEmbeddingsRequest:
+    return pb.StoreEmbeddingsRequest(space=space, entries=each)
 
 
-def answer(**changes: object) -> pb.Inference:
-    fields: dict[str, object] = {
-        "text": "hi",
-        "finish_reason": generation.FINISH_REASON_STOP,
-    } | changes
-    return pb.Inference(**fields)
+def looked_up(**control: object) -> pb.LookupEmbeddingsRequest:
+    return pb.LookupEmbeddingsRequest(space=SPACE, texts=["a"], control=control)
 
 
-def stored(**changes: object) -> pb.StoreInferenceRequest:
-    return pb.StoreInferenceRequest(key=inference_key(), inference=answer(**changes))
+def kept(**control: object) -> pb.StoreEmbeddingsRequest:
+    entry = pb.EmbeddingEntry(text="a", vector=vector(1.0))
+    return pb.StoreEmbeddingsRequest(space=SPACE, entries=[entry], control=control)
 
 
-def entries(*each: pb.EmbeddingEntry) -> pb.StoreEmbeddingsRequest:
-    return pb.StoreEmbeddingsRequest(space=SPACE, entries=each)
-
-
-def said(*messages: generation.ChatMessage) -> pb.LookupInferenceRequest:
-    conversation = pb.Conversation(messages=messages)
-    key = pb.InferenceKey(model_digest=DIGEST, conversation=conversation)
-    return pb.LookupInferenceRequest(key=key)
+def document(collection: str, document_id: str) -> dict[str, object]:
+    return {"document": {"collection": collection, "document_id": document_id}}
 
 
 def span(**changes: object) -> pb.StoreChunksRequest:
@@ -57,18 +48,21 @@ def span(**changes: object) -> pb.StoreChunksRequest:
     return pb.StoreChunksRequest(key=CHUNKS_KEY, chunks=chunks)
 
 
-USER = generation.CHAT_ROLE_USER
-ASSISTANT = generation.CHAT_ROLE_ASSISTANT
 GOOD = [
     pb.LookupEmbeddingsRequest(space=SPACE, texts=["a"] * 512),
     pb.LookupEmbeddingsRequest(space=pb.EmbeddingSpace(model_digest="AB" * 32), texts=[" "]),
     entries(pb.EmbeddingEntry(text="a", vector=vector(1.0))),
-    pb.LookupInferenceRequest(key=inference_key(temperature=0, top_p=1, top_k=1), mode="rag"),
-    said(generation.ChatMessage(role=USER, content="hello")),
-    said(generation.ChatMessage(role=USER, images=[b"image"])),
-    said(generation.ChatMessage(role=ASSISTANT, tool_calls=[generation.ToolCall(name="t")])),
-    stored(),
-    stored(finish_reason=99, generation_time=Duration(seconds=3)),
+    entries(
+        pb.EmbeddingEntry(text="a", vector=vector(1.0, 2.0)),
+        pb.EmbeddingEntry(text="b", vector=vector(3.0, 4.0)),
+        space=pb.EmbeddingSpace(model_digest=DIGEST, namespace="a-z_0.9", dimension=2),
+    ),
+    looked_up(bypass=True),
+    looked_up(max_age=Duration(nanos=1), min_create_time=Timestamp(seconds=5, nanos=999_999_999)),
+    kept(ttl=Duration(seconds=7 * 86_400)),
+    kept(ttl=Duration(nanos=1), basis_time=Timestamp()),
+    kept(tags=[{"custom": "x"}] * 16),
+    kept(tags=[{"collection": "c" * 200}, document("c", "d" * 1_000)]),
     pb.LookupChunksRequest(key=CHUNKS_KEY),
     span(),
     pb.StoreChunksRequest(key=CHUNKS_KEY, chunks=pb.ChunkSet()),
@@ -110,53 +104,63 @@ BAD = [
         "entries[0].vector.dimension",
     ),
     (
-        pb.LookupInferenceRequest(key=pb.InferenceKey(prompt=pb.Prompt(text="a"))),
-        "key.model_digest",
-    ),
-    (pb.LookupInferenceRequest(key=pb.InferenceKey(model_digest=DIGEST)), "key.input"),
-    (
-        pb.LookupInferenceRequest(
-            key=pb.InferenceKey(model_digest=DIGEST, prompt=pb.Prompt(system="a"))
+        entries(
+            pb.EmbeddingEntry(text="a", vector=vector(1.0, 2.0)),
+            pb.EmbeddingEntry(text="b", vector=vector(3.0)),
         ),
-        "key.prompt.text",
-    ),
-    (said(), "key.conversation.messages"),
-    (said(generation.ChatMessage(content="a")), "key.conversation.messages[0].role"),
-    (said(generation.ChatMessage(role=USER)), "key.conversation.messages[0].content"),
-    (
-        said(generation.ChatMessage(role=ASSISTANT, thinking="hm")),
-        "key.conversation.messages[0].content",
-    ),
-    (pb.LookupInferenceRequest(key=inference_key(min_p=1.1)), "key.sampling.min_p"),
-    (pb.LookupInferenceRequest(key=inference_key(temperature=2.1)), "key.sampling.temperature"),
-    (
-        pb.LookupInferenceRequest(key=inference_key(temperature=float("nan"))),
-        "key.sampling.temperature",
-    ),
-    (pb.LookupInferenceRequest(key=inference_key(top_p=0)), "key.sampling.top_p"),
-    (pb.LookupInferenceRequest(key=inference_key(top_k=0)), "key.sampling.top_k"),
-    (
-        pb.LookupInferenceRequest(key=inference_key(max_output_token_count=0)),
-        "key.sampling.max_output_token_count",
+        "entries[1].vector.dimension",
     ),
     (
-        pb.LookupInferenceRequest(key=inference_key(context_token_count=255)),
-        "key.sampling.context_token_count",
+        entries(
+            pb.EmbeddingEntry(text="a", vector=vector(1.0, 2.0)),
+            space=pb.EmbeddingSpace(model_digest=DIGEST, dimension=3),
+        ),
+        "entries[0].vector.dimension",
     ),
     (
-        pb.LookupInferenceRequest(key=inference_key(stop_sequences=["a"] * 9)),
-        "key.sampling.stop_sequences",
+        pb.LookupEmbeddingsRequest(
+            space=pb.EmbeddingSpace(model_digest=DIGEST, dimension=0), texts=["a"]
+        ),
+        "space.dimension",
     ),
-    (pb.StoreInferenceRequest(key=inference_key()), "inference.text"),
-    (stored(text=""), "inference.text"),
     (
-        stored(finish_reason=generation.FINISH_REASON_UNSPECIFIED),
-        "inference.finish_reason",
+        pb.LookupEmbeddingsRequest(
+            space=pb.EmbeddingSpace(model_digest=DIGEST, namespace="Upper"), texts=["a"]
+        ),
+        "space.namespace",
     ),
-    (stored(usage={"prompt_token_count": -1}), "inference.usage.prompt_token_count"),
-    (stored(usage={"completion_token_count": -1}), "inference.usage.completion_token_count"),
-    (stored(generation_time=Duration(seconds=-1)), "inference.generation_time"),
-    (stored(generation_time=Duration(nanos=-1)), "inference.generation_time"),
+    (
+        pb.LookupEmbeddingsRequest(
+            space=pb.EmbeddingSpace(model_digest=DIGEST, namespace="a" * 65), texts=["a"]
+        ),
+        "space.namespace",
+    ),
+    (
+        pb.LookupChunksRequest(
+            key={"content_digest": DIGEST, "chunker_fingerprint": "a", "namespace": "a b"}
+        ),
+        "key.namespace",
+    ),
+    (looked_up(max_age=Duration()), "control.max_age"),
+    (looked_up(max_age=Duration(seconds=-1)), "control.max_age"),
+    (looked_up(max_age=Duration(nanos=-1)), "control.max_age"),
+    (looked_up(max_age=Duration(seconds=315_576_000_001)), "control.max_age"),
+    (looked_up(min_create_time=Timestamp(seconds=-1)), "control.min_create_time"),
+    (looked_up(min_create_time=Timestamp(nanos=-1)), "control.min_create_time"),
+    (looked_up(min_create_time=Timestamp(nanos=1_000_000_000)), "control.min_create_time"),
+    (looked_up(min_create_time=Timestamp(seconds=253_402_300_800)), "control.min_create_time"),
+    (kept(ttl=Duration()), "control.ttl"),
+    (kept(ttl=Duration(seconds=-5)), "control.ttl"),
+    (kept(ttl=Duration(seconds=7 * 86_400, nanos=1)), "control.ttl"),
+    (kept(basis_time=Timestamp(seconds=-1)), "control.basis_time"),
+    (kept(tags=[{"custom": "x"}] * 17), "control.tags"),
+    (kept(tags=[{"custom": "x"}, {}]), "control.tags[1]"),
+    (kept(tags=[{"custom": ""}]), "control.tags[0].custom"),
+    (kept(tags=[{"custom": "x" * 201}]), "control.tags[0].custom"),
+    (kept(tags=[{"collection": ""}]), "control.tags[0].collection"),
+    (kept(tags=[document("", "d")]), "control.tags[0].document.collection"),
+    (kept(tags=[document("c", "")]), "control.tags[0].document.document_id"),
+    (kept(tags=[document("c", "d" * 1_001)]), "control.tags[0].document.document_id"),
     (pb.LookupChunksRequest(key={"chunker_fingerprint": "a"}), "key.content_digest"),
     (pb.LookupChunksRequest(key={"content_digest": DIGEST}), "key.chunker_fingerprint"),
     (
@@ -183,18 +187,33 @@ def test_the_field_at_fault_is_named(request_, field) -> None:
 
 
 def test_all_breaches_are_told_at_once() -> None:
-    request = pb.StoreInferenceRequest(
-        key=pb.InferenceKey(sampling=generation.SamplingOptions(top_k=0))
+    request = pb.StoreEmbeddingsRequest(
+        space=pb.EmbeddingSpace(namespace="A", dimension=9_000),
+        entries=[pb.EmbeddingEntry()],
+        control={"ttl": Duration(seconds=-1), "tags": [{"custom": ""}]},
     )
     with pytest.raises(InvalidRequest) as caught:
         validate(request)
     assert [each.field for each in caught.value.violations] == [
-        "key.model_digest",
-        "key.input",
-        "key.sampling.top_k",
-        "inference.text",
-        "inference.finish_reason",
+        "space.model_digest",
+        "space.namespace",
+        "space.dimension",
+        "control.ttl",
+        "control.tags[0].custom",
+        "entries[0].text",
+        "entries[0].vector",
     ]
+
+
+@pytest.mark.parametrize(
+    ("layer", "hours"),
+    [(Layer.EMBEDDING, 168), (Layer.INFERENCE, 24), (Layer.CHUNK, 720), (Layer.SEMANTIC, 24)],
+)
+def test_a_time_to_live_is_at_most_that_of_the_layer(layer, hours) -> None:
+    for seconds, fields in ((hours * 3_600, []), (hours * 3_600 + 1, ["control.ttl"])):
+        control = control_pb2.StoreControl(ttl=Duration(seconds=seconds))
+        violations = keeping_violations("control", control, layer=layer)
+        assert [each.field for each in violations] == fields
 
 
 def test_the_answer_stays_small_however_much_is_wrong() -> None:

@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 from typer.testing import CliRunner, Result
 
 from pannier.balancer.v1 import balancer_service_pb2_grpc
-from pannier.cache.v1 import cache_service_pb2_grpc
+from pannier.cache.v1 import cache_admin_service_pb2_grpc, cache_service_pb2_grpc
 from pannier.commands.application import application
 from pannier.rag.v1 import corpus_service_pb2_grpc, rag_service_pb2_grpc
 
@@ -27,6 +27,7 @@ _SERVICERS = (
     (rag_service_pb2_grpc, "RagService"),
     (corpus_service_pb2_grpc, "CorpusService"),
     (cache_service_pb2_grpc, "CacheService"),
+    (cache_admin_service_pb2_grpc, "CacheAdminService"),
     (balancer_service_pb2_grpc, "BalancerService"),
     (balancer_service_pb2_grpc, "BalancerAdminService"),
 )

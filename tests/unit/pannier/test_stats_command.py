@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
-from pannier.cache.v1 import cache_service_pb2
+from pannier.cache.v1 import statistics_pb2
 from pannier.rag.v1 import rag_service_pb2
 
 BALANCER = pb.GetStatsResponse(
@@ -23,19 +23,37 @@ BALANCER = pb.GetStatsResponse(
         )
     ],
 )
-CACHE = cache_service_pb2.GetStatsResponse(
+CACHE = statistics_pb2.GetStatsResponse(
     layers=[
-        cache_service_pb2.LayerStats(
-            layer=cache_service_pb2.LAYER_EMBEDDING,
+        statistics_pb2.LayerStats(
+            layer=statistics_pb2.LAYER_EMBEDDING,
             lookup_count=10,
             local_hit_count=7,
             shared_hit_count=2,
             hit_ratio=0.9,
             ttl=Duration(seconds=7 * 86400),
-        )
+            windows=[
+                statistics_pb2.WindowStats(window=Duration(seconds=60)),
+                statistics_pb2.WindowStats(window=Duration(seconds=300), lookup_count=4),
+                statistics_pb2.WindowStats(
+                    lookup_count=10,
+                    hit_ratio=0.9,
+                    effective_hit_ratio=0.95,
+                    token_hit_ratio=0.25,
+                    hits=[
+                        statistics_pb2.OutcomeCount(kind="local", count=7),
+                        statistics_pb2.OutcomeCount(kind="shared", count=2),
+                    ],
+                    lookup_time=statistics_pb2.Quantiles(p50=Duration(nanos=400_000)),
+                ),
+            ],
+        ),
     ],
-    store=cache_service_pb2.StoreStats(
-        state=cache_service_pb2.STORE_STATE_UNAVAILABLE, last_failure="connection refused"
+    store=statistics_pb2.StoreStats(
+        state=statistics_pb2.STORE_STATE_UNAVAILABLE,
+        last_failure="connection refused",
+        topology="cluster",
+        dropped_write_count=8,
     ),
     degraded=True,
 )
@@ -50,7 +68,7 @@ RAG = rag_service_pb2.GetStatsResponse(
     ("service", "response", "shown"),
     [
         ("balancer", BALANCER, ["1 of 2 backends healthy · 7 requests", "12.3 ms", "0.500 s"]),
-        ("cache", CACHE, ["embedding       10     9  90.0 %", "shared store: unavailable"]),
+        ("cache", CACHE, ["7 local, 2 shared", "shared store (cluster): unavailable"]),
         ("rag", RAG, ["rag         3", "vector_search     3", "4 created"]),
     ],
 )
@@ -130,6 +148,129 @@ def test_queues_models_and_what_was_refused_are_shown(services):
         "pinned",
     ]
     assert "each keeps to its share of the slots" in result.stderr
+
+
+def lines_of(services, response):
+    services.answers["GetStats"] = lambda _request, _context: response
+    result = services.run("stats", "cache")
+    assert result.exit_code == 0
+    return result.stdout.splitlines()
+
+
+def test_each_layer_shows_its_spans_with_the_counts_that_its_ratios_are_made_of(services):
+    rows = [line for line in lines_of(services, CACHE) if line.startswith("embedding")]
+    assert [row.split()[1:4] for row in rows[:2]] == [["5", "min", "4"], ["since", "start", "10"]]
+    assert rows[1].split()[4:15] == [
+        *("90.0", "%", "95.0", "%", "25.0", "%", "7", "local,", "2", "shared", "0"),
+    ]
+    assert "0.40 ms" in rows[1]
+    assert rows[2].split()[-2:] == ["7", "d"]
+
+
+def test_no_figure_is_made_up_for_several_layers_together(services):
+    layers = [
+        statistics_pb2.LayerStats(
+            layer=layer, windows=[statistics_pb2.WindowStats(lookup_count=10, hit_ratio=ratio)]
+        )
+        for layer, ratio in (
+            (statistics_pb2.LAYER_EMBEDDING, 0.9),
+            (statistics_pb2.LAYER_SEMANTIC, 0.1),
+        )
+    ]
+    shown = "\n".join(lines_of(services, statistics_pb2.GetStatsResponse(layers=layers)))
+    assert "90.0 %" in shown
+    assert "10.0 %" in shown
+    assert "50.0 %" not in shown
+
+
+def semantic(**fields) -> statistics_pb2.GetStatsResponse:
+    layer = statistics_pb2.LayerStats(
+        layer=statistics_pb2.LAYER_SEMANTIC, lookup_count=5, ttl=Duration(seconds=3600)
+    )
+    stats = statistics_pb2.SemanticStats(
+        threshold=0.95,
+        error_budget_ratio=0.01,
+        false_hit_ratio_upper_bound=0.037,
+        entry_count=12,
+        partition_count=3,
+        **fields,
+    )
+    return statistics_pb2.GetStatsResponse(layers=[layer], semantic=stats)
+
+
+@pytest.mark.parametrize(("proven", "verdict"), [(False, "unproven"), (True, "proven")])
+def test_the_semantic_layer_says_whether_its_budget_is_proven_to_be_kept(services, proven, verdict):
+    lines = lines_of(services, semantic(verified_count=100, wrong_count=1, proven=proven))
+    shown = next(line for line in lines if line.startswith("semantic: "))
+    assert shown == (
+        "semantic: 1 of 100 verified matches were wrong, 0.0 % to 3.7 % at 95 %; budget 1.0 %: "
+        f"{verdict}"
+    )
+
+
+def test_the_semantic_index_shows_thresholds_lag_and_what_guards_refused(services):
+    response = semantic(
+        rejections=[statistics_pb2.GuardCount(guard="numbers", count=3)],
+        thresholds=[statistics_pb2.NamespaceThreshold(namespace="faq", threshold=0.98)],
+        feed_lag=Duration(nanos=2_000_000),
+    )
+    lines = lines_of(services, response)
+    index = next(line for line in lines if line.startswith("semantic index"))
+    assert index.endswith(
+        "12 questions in 3 partitions, 0 B, 2.00 ms behind; threshold 0.95, faq 0.98"
+    )
+    assert "refused by guards: numbers 3" in lines
+    assert lines[-1].split()[-2:] == ["1", "h"]
+
+
+def test_single_flight_and_savings_are_shown_gross_and_net(services):
+    response = statistics_pb2.GetStatsResponse(
+        flight=statistics_pb2.FlightStats(
+            lease_count=4, refresh_count=1, filled_count=3, coalesced_count=199, wait_ended_count=2
+        ),
+        savings=statistics_pb2.Savings(
+            usage={"prompt_token_count": 30, "completion_token_count": 12},
+            coalesced_usage={"prompt_token_count": 9, "completion_token_count": 8},
+            gross_time=Duration(seconds=4),
+            net_time=Duration(seconds=-1),
+            gross_cost=2.5,
+            net_cost=2.25,
+            currency="EUR",
+        ),
+    )
+    lines = lines_of(services, response)
+    assert lines[1].startswith("single-flight: 4 leases (1 to refresh), 0 held; 3 filled")
+    assert lines[2].startswith("callers: 199 got another's answer, 2 waited in vain")
+    assert lines[3] == (
+        "saved by hits: 30 + 12 tokens, 4.00 s of generation (net -1.00 s), 2.50 EUR (net 2.25)"
+    )
+    assert lines[4] == "saved by waiting for another's answer: 9 + 8 tokens"
+
+
+def test_modes_and_tenants_are_shown_layer_by_layer(services):
+    counts = {"layer": statistics_pb2.LAYER_INFERENCE, "lookup_count": 9, "hit_count": 6}
+    response = statistics_pb2.GetStatsResponse(
+        modes=[statistics_pb2.ModeStats(mode="deep", **counts)],
+        tenants=[
+            statistics_pb2.TenantStats(
+                tenant_id=tenant_id,
+                layers=[statistics_pb2.ModeStats(**counts)],
+                saved_usage={"prompt_token_count": 5, "completion_token_count": 7},
+            )
+            for tenant_id in ("acme", "")
+        ],
+    )
+    rows = [line.split() for line in lines_of(services, response)]
+    assert ["deep", "inference", "9", "6"] in rows
+    assert ["acme", "inference", "9", "6", "5", "+", "7"] in rows
+    assert ["(others)", "inference", "9", "6", "5", "+", "7"] in rows
+
+
+def test_a_slow_store_is_said_plainly(services):
+    store = statistics_pb2.StoreStats(state=statistics_pb2.STORE_STATE_SLOW)
+    response = statistics_pb2.GetStatsResponse(store=store)
+    services.answers["GetStats"] = lambda _request, _context: response
+    assert "nothing is written" in services.run("stats", "cache").stderr
 
 
 def test_a_store_that_is_away_is_said_plainly(services):

@@ -1,4 +1,4 @@
-"""`pannier stats balancer --watch`, against a balancer whose reports are written down here."""
+"""`pannier stats ... --watch`, against services whose reports are written down here."""
 
 import asyncio
 import io
@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
+from pannier.cache.v1 import statistics_pb2
+from pannier.commands.balancer_stats import BALANCER_VIEW
 from pannier.commands.output import Output
-from pannier.commands.watch import Rate, watch_balancer
+from pannier.commands.watch import Rate, watch_stats
 
 RUN = ("stats", "balancer", "--watch")
 
@@ -36,6 +38,24 @@ def test_the_interval_is_asked_for(services, options, seconds):
     services.answers["WatchStats"] = answer
     services.run(*RUN, *options)
     assert asked == [seconds]
+
+
+def test_the_cache_is_watched_as_the_balancer_is(services):
+    def answer(request, _context):
+        assert request.interval.ToNanoseconds() == 500_000_000
+        for count in (3, 4):
+            layer = statistics_pb2.LayerStats(
+                layer=statistics_pb2.LAYER_INFERENCE,
+                windows=[statistics_pb2.WindowStats(lookup_count=count)],
+            )
+            stats = statistics_pb2.GetStatsResponse(layers=[layer])
+            yield statistics_pb2.WatchStatsResponse(stats=stats)
+
+    services.answers["WatchStats"] = answer
+    result = services.run("stats", "cache", "--watch", "--interval", "500ms")
+    lookups = [line.split()[3] for line in result.stdout.splitlines() if "since start" in line]
+    assert lookups == ["3", "4"]
+    assert "The cache has ended its reports." in result.stderr
 
 
 def test_reports_are_asked_for_without_an_end_in_sight(services):
@@ -92,7 +112,8 @@ def test_a_refused_watch_says_why(services, refuse):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("stats", "cache", "--watch"),
+        ("stats", "rag", "--watch"),
+        ("stats", "toaster", "--watch"),
         ("stats", "balancer", "--interval", "1s"),
         (*RUN, "--interval", "2m"),
     ],
@@ -109,8 +130,9 @@ def test_a_terminal_shows_a_live_table_with_the_rate_and_gets_its_cursor_back(se
     output = Output(
         console=Console(file=screen, force_terminal=True, width=160), errors=Console(file=errors)
     )
-    watched = watch_balancer(
+    watched = watch_stats(
         output,
+        BALANCER_VIEW,
         tenant="default",
         address=services.address,
         interval_seconds=1.0,

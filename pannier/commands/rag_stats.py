@@ -1,0 +1,66 @@
+"""What rag has counted, as lines and tables."""
+
+from collections.abc import Iterator
+
+from pannier.commands.fields import show_duration, show_enum
+from pannier.commands.stats_view import Grid, StatsView
+from pannier.rag.v1 import rag_service_pb2 as pb
+from pannier.rag.v1 import rag_service_pb2_grpc
+
+__all__ = ["RAG_VIEW"]
+
+
+def _lines(stats: pb.GetStatsResponse) -> Iterator[str]:
+    done = stats.ingest
+    yield (
+        f"documents: {done.created_count} created, {done.updated_count} updated, "
+        f"{done.unchanged_count} unchanged, {done.failed_count} failed; {done.chunk_count} chunks; "
+        f"{stats.in_flight_count} answers under way"
+    )
+
+
+def _grids(stats: pb.GetStatsResponse) -> Iterator[Grid]:
+    yield Grid(
+        (
+            *("mode", ">answers", ">failed", ">degraded", ">cached", ">tokens"),
+            *(">p50", ">p95", ">p99"),
+        ),
+        [
+            (
+                show_enum(pb.QueryMode, each.mode),
+                str(each.query_count),
+                str(each.failure_count),
+                str(each.degraded_count),
+                str(each.cached_count),
+                f"{each.usage.prompt_token_count} + {each.usage.completion_token_count}",
+                show_duration(each, "answer_time_p50"),
+                show_duration(each, "answer_time_p95"),
+                show_duration(each, "answer_time_p99"),
+            )
+            for each in stats.modes
+        ],
+    )
+    yield Grid(
+        ("stage", ">runs", ">failed", ">p50", ">p99"),
+        [
+            (
+                each.name,
+                str(each.run_count),
+                str(each.failure_count),
+                show_duration(each, "duration_p50"),
+                show_duration(each, "duration_p99"),
+            )
+            for each in stats.stages
+        ],
+    )
+
+
+RAG_VIEW = StatsView(
+    service="rag",
+    make_stub=rag_service_pb2_grpc.RagServiceStub,
+    request=pb.GetStatsRequest(),
+    lines=_lines,
+    notices=lambda _: (),
+    grids=_grids,
+)
+"""What rag has counted."""

@@ -1,0 +1,210 @@
+"""One Redis server: its connections to one database, and how commands get there and back.
+
+The client library's connections are used, not its clients: those hide behind a command how often it
+is tried, on which connection and for how long.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.connection import (
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from services.cache.core.store_address import Endpoint
+
+__all__ = ["Command", "ConnectionOptions", "Node", "RawConnection", "Reply"]
+
+Command = Sequence[bytes | str | int]
+"""Name and arguments."""
+
+Reply = Any
+"""Bytes, an integer, None, a list of these, or the ResponseError that the server answered with."""
+
+
+class RawConnection(Protocol):
+    """What is used of the client library's connections, which have few types of their own."""
+
+    async def connect(self) -> None:
+        """Connects, logs in and selects the database."""
+        ...
+
+    def pack_commands(self, commands: Iterable[Command]) -> list[bytes]:
+        """Puts commands into the protocol's form."""
+        ...
+
+    async def send_packed_command(self, command: list[bytes]) -> None:
+        """Sends what `pack_commands` returned."""
+        ...
+
+    def read_response(self, *, timeout: float, disconnect_on_error: bool) -> Awaitable[Reply]:
+        """Reads one reply; raises it where it is an error."""
+        ...
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        """Closes the connection; it can be used again after `connect`."""
+        ...
+
+
+class _Pool(Protocol):
+    async def get_connection(self) -> RawConnection: ...
+    async def release(self, connection: RawConnection) -> None: ...
+    def make_connection(self) -> RawConnection: ...
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """How connections are made.
+
+    Attributes:
+        timeout_seconds: Longest time for an exchange of commands and replies.
+        connect_timeout_seconds: Longest time for making a connection.
+        connection_limit: Most connections for commands, to each server and database.
+        stream_connection_limit: Most connections that wait for streams, as many again.
+        username: Who to log in as; None for the server's default user.
+        password: None where the server wants none.
+        tls: Whether connections are encrypted.
+    """
+
+    timeout_seconds: float
+    connect_timeout_seconds: float
+    connection_limit: int
+    stream_connection_limit: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+
+
+class Node:
+    """A server, as one of its databases.
+
+    Args:
+        place: Host and port, or the path of a socket.
+        database: Number of the database.
+        options: How connections are made.
+    """
+
+    def __init__(self, place: Endpoint | str, *, database: int, options: ConnectionOptions) -> None:
+        self.place = place
+        self._timeout_seconds = options.timeout_seconds
+        self._commands = _pool(place, database, options, limit=options.connection_limit)
+        self._streams = _pool(place, database, options, limit=options.stream_connection_limit)
+        self._stream_slots = asyncio.Semaphore(options.stream_connection_limit)
+
+    async def exchange(self, commands: Sequence[Command], *, asking: bool = False) -> list[Reply]:
+        """Sends commands in one go and collects the replies.
+
+        Args:
+            commands: At least one.
+            asking: Whether the keys are on their way to this server and asked for here already.
+
+        Returns:
+            One reply per command, in order; a refused command's is the error.
+
+        Raises:
+            Exception: What the library makes of a server that is away, too slow or refuses to be
+                talked to; see `failure_of`.
+        """
+        if asking:
+            asked = [each for command in commands for each in (("ASKING",), command)]
+            return (await self.exchange(asked))[1::2]
+        connection = await self._commands.get_connection()
+        try:
+            return await _exchange(connection, commands, self._timeout_seconds)
+        finally:
+            await self._commands.release(connection)
+
+    async def wait_for(
+        self, make_command: Callable[[float], Command], *, wait_seconds: float
+    ) -> Reply:
+        """Sends a command whose reply may take long, on a connection that nobody else waits for.
+
+        Where all such connections are taken for that long, it asks once without waiting.
+
+        Args:
+            make_command: Is told how long the server may wait, 0 for not at all.
+            wait_seconds: How long to wait in all.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + wait_seconds
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await self._stream_slots.acquire()
+        except TimeoutError:
+            return (await self.exchange([make_command(0.0)]))[0]
+        try:
+            connection = await self._streams.get_connection()
+            try:
+                left_seconds = max(0.0, ends_at - loop.time())
+                limit_seconds = left_seconds + self._timeout_seconds
+                return (await _exchange(connection, [make_command(left_seconds)], limit_seconds))[0]
+            finally:
+                await self._streams.release(connection)
+        finally:
+            self._stream_slots.release()
+
+    def make_connection(self) -> RawConnection:
+        """Returns a connection that belongs to no pool, not yet connected."""
+        return self._commands.make_connection()
+
+    async def close(self) -> None:
+        """Ends all connections, those in use included."""
+        await self._commands.aclose()
+        await self._streams.aclose()
+
+
+async def _exchange(
+    connection: RawConnection, commands: Sequence[Command], limit_seconds: float
+) -> list[Reply]:
+    try:
+        async with asyncio.timeout(limit_seconds):
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await _reply(connection) for _ in commands]
+    except BaseException:
+        # Replies that still come would be taken for those to the next commands.
+        await connection.disconnect(nowait=True)
+        raise
+
+
+async def _reply(connection: RawConnection) -> Reply:
+    try:
+        # The library tells a reply of nil from one that is late by neither value nor error.
+        return await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+    except ResponseError as error:
+        return error
+
+
+def _pool(place: Endpoint | str, database: int, options: ConnectionOptions, *, limit: int) -> _Pool:
+    pool = BlockingConnectionPool(
+        max_connections=limit,
+        timeout=options.timeout_seconds,
+        db=database,
+        username=options.username,
+        password=options.password,
+        socket_timeout=options.timeout_seconds,
+        socket_connect_timeout=options.connect_timeout_seconds,
+        # The library's own default waits for a frozen server for a minute (measured).
+        retry=Retry(NoBackoff(), 0),
+        # RESP2 and no introduction: a new connection costs at most one round trip.
+        protocol=2,
+        driver_info=None,
+        **_socket(place, tls=options.tls),
+    )
+    return cast("_Pool", pool)
+
+
+def _socket(place: Endpoint | str, *, tls: bool) -> dict[str, Any]:
+    if isinstance(place, str):
+        return {"connection_class": UnixDomainSocketConnection, "path": place}
+    host, port = place
+    return {"connection_class": SSLConnection if tls else Connection, "host": host, "port": port}

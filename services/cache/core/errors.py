@@ -1,0 +1,88 @@
+"""The cache service's own errors.
+
+ServiceError
++-- LeaseLost         FAILED_PRECONDITION  LEASE_LOST
++-- TenantMismatch    PERMISSION_DENIED    TENANT_MISMATCH
++-- StoreUnavailable  UNAVAILABLE          STORE_UNAVAILABLE
++-- StreamProtocol    INVALID_ARGUMENT     STREAM_PROTOCOL
+"""
+
+from services.common.errors import ServiceError, StatusCode
+
+__all__ = ["LeaseLost", "StoreUnavailable", "StreamProtocol", "TenantMismatch"]
+
+# Longer than the breaker's first pause.
+STORE_RETRY_DELAY_SECONDS = 2.0
+
+
+class LeaseLost(ServiceError):
+    """The lease is not held any more, or never was.
+
+    Args:
+        field: Path of the field that names it.
+    """
+
+    reason = "LEASE_LOST"
+    code = StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, field: str = "lease_token") -> None:
+        super().__init__(
+            f"The lease named in {field} is not held: it has ended, or another caller has it now. "
+            "Nothing was stored; use the answer all the same, and look it up the next time.",
+            metadata={"field": field},
+        )
+
+
+class TenantMismatch(ServiceError):
+    """The tenant named in the request is not the calling one.
+
+    Args:
+        tenant_id: The one named.
+    """
+
+    reason = "TENANT_MISMATCH"
+    code = StatusCode.PERMISSION_DENIED
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(
+            f"The request names the tenant {tenant_id}, but is not made by it. "
+            "Leave the field empty, or call as that tenant.",
+            metadata={"tenant_id": tenant_id},
+        )
+
+
+class StoreUnavailable(ServiceError):
+    """The shared store, without which this cannot be done, cannot be asked.
+
+    Args:
+        cause: What happened, in a few words without addresses or secrets.
+    """
+
+    reason = "STORE_UNAVAILABLE"
+    code = StatusCode.UNAVAILABLE
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(
+            f"The shared store is unavailable ({cause}). Nothing is known to have changed; "
+            "try again.",
+            metadata={"cause": cause},
+            retry_delay_seconds=STORE_RETRY_DELAY_SECONDS,
+        )
+
+
+class StreamProtocol(ServiceError):
+    """The messages of a client stream came in an order that the method does not allow.
+
+    Args:
+        expected: What had to come.
+        actual: What came.
+    """
+
+    reason = "STREAM_PROTOCOL"
+    code = StatusCode.INVALID_ARGUMENT
+
+    def __init__(self, *, expected: str, actual: str) -> None:
+        super().__init__(
+            f"The stream must continue with {expected}, but {actual} came.",
+            metadata={"expected": expected, "actual": actual},
+        )

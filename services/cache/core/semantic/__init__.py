@@ -1,0 +1,1 @@
+"""Which questions may share an answer: pure text, vectors and counts."""

@@ -1,0 +1,138 @@
+"""What kind of answer a question asks for, and what is left of it once that is said.
+
+"Could you please tell me how I can reset my password?" is a HOW of "reset my password". Phrases
+that only ask politely are taken off; what a question asks for is a set, because "is there a way
+to" may be read as "how" and as "can I".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from services.cache.core.semantic.question_forms import (
+    AUXILIARIES,
+    CLAUSE,
+    CLOSING,
+    CONDITION,
+    IN_ORDER,
+    MEANING,
+    MODALS,
+    OPENINGS,
+    POLITE,
+    STATEMENT,
+    TELLS,
+    TIME_CLAUSE,
+    Wanted,
+)
+
+__all__ = ["Asked", "Tense", "Wanted", "read_question"]
+
+
+class Tense(Enum):
+    """When that of which a question asks takes place."""
+
+    PAST = "past"
+    PRESENT = "present"
+    FUTURE = "future"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question taken apart.
+
+    Attributes:
+        wanted: What it may be read to ask for; not empty.
+        tense: Of the verb it begins with; None where it does not begin with one.
+        modal: "can", "must" or "should" where the question turns on it, else "".
+        subject_matter: What is left of the text, clauses parted by " , ".
+    """
+
+    wanted: frozenset[Wanted]
+    tense: Tense | None
+    modal: str
+    subject_matter: str
+
+
+_PLAIN = frozenset({Wanted.ACTION, Wanted.HOW, Wanted.WHAT, Wanted.WHY, Wanted.REMARK})
+_TOLD = frozenset({Wanted.ACTION, Wanted.WHAT})
+_STATED = frozenset({Wanted.REMARK})
+_TENSES = {
+    "did": Tense.PAST,
+    "was": Tense.PAST,
+    "were": Tense.PAST,
+    "had": Tense.PAST,
+    "will": Tense.FUTURE,
+    "shall": Tense.FUTURE,
+}
+
+
+def read_question(text: str) -> Asked:
+    """Takes a question apart.
+
+    Args:
+        text: One question in its normal form, contractions written out.
+    """
+    text = IN_ORDER.sub("", text)
+    wanted: frozenset[Wanted] = frozenset()
+    tense, modal, told = None, "", False
+    rests = []
+    clauses = CLAUSE.split(text)
+    for number, clause in enumerate(clauses, 1):
+        plain, tells = _without_politeness(clause)
+        told = told or tells
+        is_condition = CONDITION.match(clause) or (
+            number < len(clauses) and TIME_CLAUSE.match(plain)
+        )
+        if not wanted and not is_condition:
+            is_indirect = plain != clause.strip(" ,.!?;:")
+            wanted, tense, modal, plain = _opening(plain)
+            if is_indirect and Wanted.DEGREE in wanted:
+                # "tell me how it works" has no verb where "how does it work" has one.
+                wanted |= {Wanted.HOW}
+        if plain.strip():
+            rests.append(plain.strip())
+    rest = " , ".join(rests)
+    if Wanted.WHAT in wanted:
+        rest = MEANING.sub(" ", rest).strip()
+    if not wanted:
+        wanted = _TOLD if told else _STATED if STATEMENT.match(rest) else _PLAIN
+    return Asked(
+        wanted=wanted,
+        tense=tense,
+        modal=modal,
+        subject_matter=rest,
+    )
+
+
+def _without_politeness(clause: str) -> tuple[str, bool]:
+    told = False
+    clause = clause.strip(" ,.!?;:")
+    while match := POLITE.match(clause):
+        if match.end() == 0:
+            break
+        told = told or bool(TELLS.search(match[0]))
+        clause = clause[match.end() :]
+    return CLOSING.sub("", clause + " "), told
+
+
+def _opening(clause: str) -> tuple[frozenset[Wanted], Tense | None, str, str]:
+    """Finds what a clause asks for; nothing where it does not begin like a question."""
+    for wanted, pattern in OPENINGS:
+        match = pattern.match(clause)
+        if match is None:
+            continue
+        rest = clause[match.end() :]
+        auxiliary = AUXILIARIES.match(rest)
+        if auxiliary is None:
+            return wanted, None, _modal_of(wanted, match[0]), rest
+        word = auxiliary["auxiliary"].lower()
+        tense = _TENSES.get(word, Tense.PRESENT)
+        return wanted, tense, MODALS.get(word, ""), rest[auxiliary.end() :]
+    return frozenset(), None, "", clause
+
+
+def _modal_of(wanted: frozenset[Wanted], opening: str) -> str:
+    if len(wanted) > 1 or wanted <= {Wanted.HOW}:
+        return ""
+    return next((MODALS[word] for word in opening.lower().split() if word in MODALS), "")

@@ -1,0 +1,156 @@
+"""A question's text as tokens: words, numbers, units, dates, code, and borders of clauses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from services.cache.core.semantic.calendar_words import MONTHS, WEEKDAYS, time_of_day
+from services.cache.core.semantic.inflection import base_form
+from services.cache.core.semantic.quantities import UNITS, written_number
+
+__all__ = ["Kind", "Token", "tokenize"]
+
+
+class Kind(Enum):
+    """What a token is."""
+
+    WORD = auto()
+    NUMBER = auto()
+    ORDINAL = auto()
+    UNIT = auto()
+    DATE = auto()
+    CODE = auto()
+    BORDER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of a question.
+
+    Attributes:
+        kind: What it is.
+        text: Its normal spelling: a word's base form, a number without separators.
+        is_name: Whether it is written like a name or an identifier.
+    """
+
+    kind: Kind
+    text: str
+    is_name: bool = False
+
+
+_BORDER = Token(Kind.BORDER, ",")
+_PATTERN = re.compile(
+    r"""(?P<quote>"[^"]+"|\u201c[^\u201d]+\u201d|`[^`]+`|(?<![\w'])'[^']+'(?!\w))
+    |(?P<address>(?:https?://|www\.)\S+[^\s.,;:!?)]|[\w.+-]+@[\w-]+(?:\.[\w-]+)+)
+    |(?P<path>(?<![\w/])(?:~|\.{1,2})?(?:/[\w.@-]+)+/?)
+    |(?P<flag>(?<![\w-])--?[A-Za-z][\w-]*)
+    |(?P<isodate>\b\d{4}-\d{2}-\d{2}\b)
+    |(?P<date>\b\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b)
+    |(?P<time>\b\d{1,2}:\d{2}(?::\d{2})?(?:\s*[ap]\.?m\b\.?)?|\b\d{1,2}\s*[ap]\.?m\b\.?)
+    |(?:(?P<currency>[$\u20ac\u00a3\u00a5\u20b9])\s?)?(?P<number>(?<![\w.])-?\d+/\d+|(?:(?<![\w)-])-)?(?<![A-Za-z_])
+      \d+(?:[.,]\d+)*)(?P<suffix>[^\W\d_]+|%|\u00b0[CF]?)?
+    |(?P<version>\b[vV]\d+(?:\.\d+)*\b)
+    |(?P<word>\.?[^\W\d_](?:-(?=[^\W\d_]{3}))?(?:[\w]|[._](?=\w)|(?<=\w)'(?=[^\W\d_]))*(?:\+\+|\#)?)
+    |(?P<slash>(?:(?<=\s)|(?<=^))/(?=\s|$)|(?<=\w)/(?=\s|$))
+    |(?P<operator>[<>=!]=+|=>|->|[<>=+*/^|&~%@]+|(?<=\s)-(?=\s\d))
+    |(?P<border>[,;:.!?()\[\]\u2013\u2014]|(?<=\s)-(?=\s))""",
+    re.VERBOSE,
+)
+_ORDINAL_SUFFIXES = frozenset({"st", "nd", "rd", "th"})
+_MULTIPLES = frozenset({"k", "mn", "bn"})
+_IDENTIFIER = re.compile(r".*(?:\d|_|\w\.\w|[a-z][A-Z]|\+\+|#)")
+_NAMES_LIKE_WORDS = frozenset({"us", "it", "who"})
+# After these words a lone capital I counts.
+_NUMBERED = frozenset(
+    re.findall(
+        r"\S+",
+        """war type class part phase stage schedule tier level category grade factor title act
+        volume chapter book article section schengen group""",
+    )
+)
+
+
+def tokenize(text: str) -> list[Token]:
+    """Returns the tokens of a text whose contractions are written out."""
+    shouting = text.isupper()
+    tokens: list[Token] = []
+    for match in _PATTERN.finditer(text):
+        kind = match.lastgroup
+        if kind == "word":
+            tokens.append(_word(match[0], match.start(), tokens, shouting=shouting))
+        elif kind in ("number", "suffix"):
+            tokens.extend(_quantity(match))
+        elif kind in ("border", "slash"):
+            tokens.append(_BORDER)
+        elif kind == "isodate":
+            year, month, day = match[0].split("-")
+            tokens.extend(_date(f"m{int(month)}", str(int(day)), year))
+        elif kind == "date":
+            tokens.append(Token(Kind.DATE, match[0]))
+        elif kind == "time":
+            tokens.append(Token(Kind.DATE, time_of_day(match[0]) or match[0]))
+        elif kind == "version":
+            tokens.append(Token(Kind.NUMBER, match[0][1:]))
+        elif kind == "quote":
+            tokens.append(Token(Kind.CODE, match[0][1:-1].strip(), is_name=True))
+        else:
+            tokens.append(Token(Kind.CODE, match[0], is_name=True))
+    return tokens
+
+
+def _word(raw: str, start: int, before: list[Token], *, shouting: bool) -> Token:
+    word = raw.casefold().removesuffix("'s").removesuffix("'")
+    if word[1:2] == "-":
+        word = word.replace("-", "", 1)
+    has_case = (not shouting and raw[1:] != raw[1:].lower()) or (not shouting and raw[0].isupper())
+    if _IDENTIFIER.match(raw):
+        # Letter case tells identifiers apart, but not names that only carry a digit.
+        return Token(Kind.CODE, raw if "_" in raw else word, is_name=True)
+    if len(raw) == 1:
+        return _letter(raw, start, before, shouting=shouting)
+    if word in MONTHS and (word != "may" or (has_case and start)):
+        return Token(Kind.DATE, f"m{MONTHS[word]}")
+    if word in WEEKDAYS:
+        return Token(Kind.DATE, f"w{WEEKDAYS[word]}")
+    if word.endswith("s") and word[:-1] in WEEKDAYS:
+        return Token(Kind.DATE, f"w{WEEKDAYS[word[:-1]]}")
+    if raw.isupper() and not shouting:
+        # "US", "IT" and "WHO" are names, although their letters are also other words.
+        text = raw if word in _NAMES_LIKE_WORDS else base_form(word)
+        return Token(Kind.WORD, text, is_name=True)
+    return Token(Kind.WORD, base_form(word), is_name=has_case and start > 0)
+
+
+def _letter(raw: str, start: int, before: list[Token], *, shouting: bool) -> Token:
+    counts = bool(before) and before[-1].text in _NUMBERED
+    if raw in "aI" or shouting or (raw == "A" and start == 0) or raw == "i":
+        return (
+            Token(Kind.CODE, "I", is_name=True)
+            if raw == "I" and counts
+            else Token(Kind.WORD, raw.lower())
+        )
+    return Token(Kind.CODE, raw.upper(), is_name=True)
+
+
+def _quantity(match: re.Match[str]) -> Iterator[Token]:
+    digits, suffix = match["number"], (match["suffix"] or "").casefold()
+    unit = UNITS.get(match["currency"] or suffix)
+    if suffix in _ORDINAL_SUFFIXES:
+        yield Token(Kind.ORDINAL, digits)
+        return
+    if suffix and not unit and suffix not in _MULTIPLES:
+        yield Token(Kind.CODE, digits + suffix, is_name=True)
+        return
+    number = written_number(digits.rstrip(".,"), is_amount=unit is not None)
+    yield Token(Kind.NUMBER, number)
+    if suffix in _MULTIPLES:
+        yield Token(Kind.WORD, suffix)
+    if unit:
+        yield Token(Kind.UNIT, unit)
+
+
+def _date(*parts: str) -> Iterator[Token]:
+    return (Token(Kind.DATE, part) for part in parts)

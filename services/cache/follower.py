@@ -1,0 +1,120 @@
+"""Keeping something in step with the shared store: together, in the background, within bounds."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from enum import Enum
+
+from services.cache.ports import StoreFailure
+from services.common.clock import Clock
+
+__all__ = ["Follower", "Knowledge"]
+
+_LONGEST_AGE_SECONDS = 5.0
+
+
+class Knowledge(Enum):
+    """How good what is known is.
+
+    Attributes:
+        IN_STEP: As the store had it at most 5 s ago, and nobody has said that it changed since.
+        BEHIND: As the store once had it; the store cannot be asked now.
+        PENDING: Nothing is known yet; the store is being asked.
+        NONE: Nothing is known, and the store cannot be asked.
+    """
+
+    IN_STEP = "in_step"
+    BEHIND = "behind"
+    PENDING = "pending"
+    NONE = "none"
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the store could not be asked."""
+        return self in (Knowledge.BEHIND, Knowledge.NONE)
+
+
+class Follower:
+    """Follows the store's state of one thing.
+
+    Callers who need it at the same time wait for one step, which no caller's end ends and no
+    caller's deadline shortens.
+
+    Args:
+        follow: Makes one step; raises StoreFailure where the store cannot be asked.
+        clock: Time.
+    """
+
+    def __init__(self, follow: Callable[[], Awaitable[None]], *, clock: Clock) -> None:
+        self._follow = follow
+        self._clock = clock
+        self._known = False
+        self._in_step_at = -math.inf
+        self._behind = False
+        self._step: asyncio.Task[bool] | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what is known may be used without asking."""
+        return not self._behind and self.age_seconds <= _LONGEST_AGE_SECONDS
+
+    @property
+    def age_seconds(self) -> float:
+        """Time since the store was last asked with success; infinite before."""
+        return self._clock.monotonic() - self._in_step_at
+
+    def fall_behind(self) -> None:
+        """Notes that something has changed."""
+        self._behind = True
+
+    def begin(self) -> None:
+        """Begins a step, if none is under way, and does not wait for it."""
+        if self._step is None:
+            # A context of its own: the deadline of whoever comes first is not everybody's.
+            self._step = asyncio.create_task(self._take_steps(), context=Context())
+
+    def step(self) -> "asyncio.Task[bool]":
+        """Begins a step, or joins the one under way; its result is whether it succeeded."""
+        self.begin()
+        assert self._step is not None  # noqa: S101 - just begun
+        return self._step
+
+    async def ready(self, wait_seconds: float) -> Knowledge:
+        """Gets in step where that is needed.
+
+        Args:
+            wait_seconds: How long to wait for it at most.
+        """
+        if self.is_current:
+            return Knowledge.IN_STEP
+        step = self.step()
+        await asyncio.wait({step}, timeout=max(0.0, wait_seconds))
+        if step.done() and not step.cancelled() and step.result():
+            return Knowledge.IN_STEP
+        if self._known:
+            return Knowledge.BEHIND
+        return Knowledge.NONE if step.done() else Knowledge.PENDING
+
+    async def close(self) -> None:
+        """Ends a step under way."""
+        if self._step is not None:
+            self._step.cancel()
+            await asyncio.wait({self._step})
+
+    async def _take_steps(self) -> bool:
+        try:
+            while True:
+                self._behind = False
+                started = self._clock.monotonic()
+                await self._follow()
+                self._known = True
+                self._in_step_at = started
+                # What was said to change meanwhile may have come too late for this step.
+                if not self._behind:
+                    return True
+        except StoreFailure:
+            self._behind = True
+            return False
+        finally:
+            self._step = None

@@ -1,0 +1,112 @@
+"""Learning whether a match was right."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from services.cache.core.layers import Layer
+from services.cache.core.savings import NOTHING
+from services.cache.core.semantic.bins import bin_of
+from services.cache.core.semantic.budget import effective_threshold
+from services.cache.semantic_layer import SemanticLayer, Where
+
+__all__ = ["Judge", "Report", "Reported", "Verdict", "report_outcome"]
+
+
+class Verdict(Enum):
+    """Whether a match was right; the values are the labels it is counted under."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNDECIDED = "undecided"
+
+
+class Judge(Enum):
+    """Who judges.
+
+    Attributes:
+        EVIDENCE: A comparison of passages: says that the match is wrong, not that the answer is.
+        RECOMPUTATION: A comparison with an answer computed anew.
+        MODEL: A model.
+        PERSON: A person.
+    """
+
+    EVIDENCE = "evidence"
+    RECOMPUTATION = "recomputation"
+    MODEL = "model"
+    PERSON = "person"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was found out.
+
+    Attributes:
+        where: The partition.
+        form: Digest of the entry's normal form.
+        version: Version of the entry.
+        similarity: Its similarity as the lookup gave it.
+        verdict: Whether the match was right.
+        judge: Who says so.
+        served: Whether the answer of a candidate was given.
+        mode: What the lookup was counted under.
+    """
+
+    where: Where
+    form: str
+    version: bytes
+    similarity: float
+    verdict: Verdict
+    judge: Judge
+    served: bool
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What follows.
+
+    Attributes:
+        threshold: Least similarity that counts in the namespace from now on.
+        degraded: Whether the shared store could not be told; this replica knows all the same.
+    """
+
+    threshold: float
+    degraded: bool
+
+
+async def report_outcome(layer: SemanticLayer, report: Report) -> Reported:
+    """Counts a verdict, and removes an entry that was found wrong, everywhere.
+
+    Args:
+        layer: Where it counts.
+        report: The verdict.
+    """
+    where, recorder = report.where, layer.levels.recorder
+    knowledge = await layer.ready(where)
+    entry = layer.feed.partition(where.name).find(report.form)
+    savings = NOTHING
+    if entry is not None and entry.version == report.version:
+        savings = entry.savings
+    computed_anew = report.judge is Judge.RECOMPUTATION
+    recorder.verified(report.verdict.value, spent=savings if computed_anew else NOTHING)
+    if report.served:
+        recorder.semantic_confirmed(report.mode, where.tenant_id)
+        recorder.saved(Layer.SEMANTIC, savings, tenant_id=where.tenant_id)
+    told = await _count(layer, report)
+    if report.verdict is Verdict.WRONG and report.judge is not Judge.EVIDENCE:
+        told = await layer.feed.remove(where.name, report.form, report.version) and told
+    threshold = effective_threshold(
+        layer.calibration.verdicts(where.subject),
+        layer.threshold(where),
+        budget_ratio=layer.policy.error_budget_ratio,
+    )
+    return Reported(threshold, degraded=not told or knowledge.degraded)
+
+
+async def _count(layer: SemanticLayer, report: Report) -> bool:
+    number = bin_of(report.similarity)
+    # An answer to the same words, right or wrong, says nothing about those to similar ones.
+    if number is None or report.similarity >= 1.0 or report.verdict is Verdict.UNDECIDED:
+        return True
+    right = report.verdict is Verdict.RIGHT
+    return await layer.calibration.count(report.where.subject, number, right=right)

@@ -1,0 +1,72 @@
+import pytest
+
+from services.cache.core.semantic.scope import (
+    LONGEST_QUESTION_TOKENS,
+    QuestionScope,
+    estimated_tokens,
+    scope_of,
+)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What is on the menu today?",
+        "Who is the current chairman?",
+        "What did the board decide last week?",
+        "What's the latest release?",
+        "What is the weather in Rome?",
+        "Which flights leave tomorrow?",
+        "What happened two days ago?",
+        "Was gibt es heute?",
+    ],
+)
+def test_what_depends_on_the_time_is_out_of_scope(query):
+    assert scope_of(query) is QuestionScope.TIME_RELATIVE
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What is my balance?",
+        "Where's my order?",
+        "how many vacation days do I have left",
+        "Has my payment gone through?",
+        "please show me my invoices",
+        "What is the status of my application?",
+        "Where is our order?",
+        "Who am I?",
+    ],
+)
+def test_what_depends_on_who_asks_is_out_of_scope(query):
+    assert scope_of(query) is QuestionScope.PERSONAL
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "How do I change my PIN?",
+        "Can I cancel my order?",
+        "What should I do when my flight is cancelled?",
+        "What is our vacation policy?",
+        "What is a current account?",
+        "How is alternating current measured?",
+        "What do I have to pay for parking?",
+        "What is the latest possible check-in?",
+        "I know nothing about tomatoes",
+        "",
+    ],
+)
+def test_what_has_one_answer_is_in_scope(query):
+    assert scope_of(query) is None
+
+
+def test_a_long_question_is_out_of_scope():
+    assert scope_of("word " * LONGEST_QUESTION_TOKENS) is None
+    assert scope_of("word " * (LONGEST_QUESTION_TOKENS + 1)) is QuestionScope.TOO_LONG
+
+
+def test_tokens_are_estimated_by_letters_digits_and_marks():
+    assert estimated_tokens("yes") == 1
+    assert estimated_tokens("reset the password") == 2 + 1 + 2
+    assert estimated_tokens("2024!") == 5
