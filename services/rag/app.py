@@ -13,16 +13,24 @@ from services.common.server import RunningServer, Runtime, serve
 from services.common.tasks import in_background
 from services.rag.adapters.balancer_grpc import GrpcModels
 from services.rag.adapters.cache_grpc import GrpcCache
+from services.rag.adapters.cache_semantic import GrpcSemanticCache
 from services.rag.adapters.document_store import PostgresDocumentStore
-from services.rag.answer import AnswerDefaults, Answerer
+from services.rag.answer import Answerer
+from services.rag.background import BackgroundWork
 from services.rag.corpus_servicer import CorpusServicer
 from services.rag.embed import EmbeddingSource
+from services.rag.infer import ModelAnswers
 from services.rag.ingest import Ingestion, IngestLimits
+from services.rag.invalidate import InvalidationDelivery
 from services.rag.models import ModelCatalogue
+from services.rag.recorder import Recorder
 from services.rag.retrieve import Retriever
+from services.rag.reuse import AnswerReuse
 from services.rag.servicer import RagServicer
 from services.rag.settings import RagSettings
 from services.rag.statistics import RagStatistics
+from services.rag.task import AnswerDefaults
+from services.rag.verify import Verifier
 from services.rag.watch_store import StoreWatch
 
 __all__ = ["start"]
@@ -59,6 +67,9 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         settings.balancer_address, tracer=tracer, maximum_message_bytes=maximum_message_bytes
     )
     cache = GrpcCache(cache_channel, time_limit_seconds=settings.cache_time_limit_seconds)
+    semantic_cache = GrpcSemanticCache(
+        cache_channel, time_limit_seconds=settings.cache_time_limit_seconds
+    )
     models = GrpcModels(balancer_channel)
     catalogue = ModelCatalogue(
         models,
@@ -74,17 +85,38 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         embedding_time_limit_seconds=settings.embedding_time_limit_seconds,
         remaining_seconds=remaining_seconds,
     )
+    background = BackgroundWork(runtime.metrics)
+    reuse = AnswerReuse(
+        cache=semantic_cache,
+        store=store,
+        catalogue=catalogue,
+        verifier=Verifier(
+            cache=semantic_cache,
+            retriever=retriever,
+            embeddings=embeddings,
+            models=models,
+            catalogue=catalogue,
+            make_recorder=lambda: Recorder(clock=runtime.clock, tracer=tracer),
+        ),
+        background=background,
+        metrics=runtime.metrics,
+    )
     answerer = Answerer(
         retriever=retriever,
-        cache=cache,
-        models=models,
-        catalogue=catalogue,
+        reuse=reuse,
+        model_answers=ModelAnswers(
+            cache=cache,
+            models=models,
+            catalogue=catalogue,
+            background=background,
+            wait_limit_seconds=settings.cache_wait_limit_seconds,
+            remaining_seconds=remaining_seconds,
+        ),
         defaults=AnswerDefaults(
             temperature=settings.temperature,
             answer_token_count=settings.answer_token_count,
             context_token_count=settings.context_token_count,
         ),
-        remaining_seconds=remaining_seconds,
     )
     ingestion = Ingestion(
         store=store,
@@ -101,6 +133,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
             embedding_concurrency=settings.embedding_concurrency,
         ),
     )
+    delivery = InvalidationDelivery(store, cache, clock=runtime.clock, metrics=runtime.metrics)
     statistics = RagStatistics(runtime.metrics, start_time_seconds=runtime.clock.now())
     rag_servicer = RagServicer(
         retriever=retriever,
@@ -113,6 +146,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         ingestion=ingestion,
         store=store,
         statistics=statistics,
+        delivery=delivery,
         maximum_document_bytes=settings.maximum_document_bytes,
     )
     registrations = [
@@ -128,7 +162,10 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         stack.push_async_callback(balancer_channel.close)
         stack.push_async_callback(store.close)
         await store.open()
-        await stack.enter_async_context(in_background(catalogue.watch(), store_watch.watch()))
+        stack.push_async_callback(background.close)
+        await stack.enter_async_context(
+            in_background(catalogue.watch(), store_watch.watch(), delivery.run())
+        )
         yield await stack.enter_async_context(
             serve(
                 "rag",

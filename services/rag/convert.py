@@ -6,8 +6,8 @@ from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.sampling import sampling_violations
 from services.common.validation import Violations
-from services.rag.core.answer import Answer, AnswerOrigin
-from services.rag.core.citations import Citation
+from services.rag.answer_convert import TO_MODES, to_answer_message, to_duration, to_passages
+from services.rag.core.answer import Answer
 from services.rag.core.conversation import Sampling
 from services.rag.core.fusion import FusionMethod
 from services.rag.core.model import RankedPassage
@@ -20,8 +20,6 @@ __all__ = [
     "check_collection",
     "question_of",
     "retrieval_of",
-    "to_citation",
-    "to_passages",
     "to_profile",
     "to_query_response",
     "to_retrieve_response",
@@ -38,7 +36,6 @@ _MODES = {
     pb.QUERY_MODE_DIRECT: Mode.DIRECT,
     pb.QUERY_MODE_RAG: Mode.RAG,
 }
-_TO_MODES = {Mode.DIRECT: pb.QUERY_MODE_DIRECT, Mode.RAG: pb.QUERY_MODE_RAG}
 _POLICIES = {
     pb.CACHE_POLICY_UNSPECIFIED: CachePolicy.USE,
     pb.CACHE_POLICY_USE: CachePolicy.USE,
@@ -50,23 +47,12 @@ _FUSIONS = {
     pb.FUSION_METHOD_CONVEX: FusionMethod.CONVEX,
     pb.FUSION_METHOD_RRF: FusionMethod.RECIPROCAL_RANK,
 }
-_ORIGINS = {
-    AnswerOrigin.GENERATED: pb.ANSWER_ORIGIN_GENERATED,
-    AnswerOrigin.CACHED: pb.ANSWER_ORIGIN_CACHED,
-    AnswerOrigin.EXTRACTIVE: pb.ANSWER_ORIGIN_EXTRACTIVE,
-    AnswerOrigin.NO_MATCH: pb.ANSWER_ORIGIN_NO_MATCH,
-}
 _REASONS = {
     DegradationReason.EMBEDDING_UNAVAILABLE: pb.DEGRADATION_REASON_EMBEDDING_UNAVAILABLE,
     DegradationReason.MODEL_UNAVAILABLE: pb.DEGRADATION_REASON_MODEL_UNAVAILABLE,
     DegradationReason.CACHE_UNAVAILABLE: pb.DEGRADATION_REASON_CACHE_UNAVAILABLE,
     DegradationReason.SEARCH_ARM_FAILED: pb.DEGRADATION_REASON_SEARCH_ARM_FAILED,
     DegradationReason.GENERATION_INTERRUPTED: pb.DEGRADATION_REASON_GENERATION_INTERRUPTED,
-}
-_FINISH_REASONS = {
-    "stop": generation_pb2.FINISH_REASON_STOP,
-    "length": generation_pb2.FINISH_REASON_LENGTH,
-    "": generation_pb2.FINISH_REASON_UNSPECIFIED,
 }
 
 
@@ -147,67 +133,14 @@ def _sampling_of(message: generation_pb2.SamplingOptions, violations: Violations
     return Sampling(**given)
 
 
-def to_passages(passages: tuple[RankedPassage, ...]) -> list[pb.Passage]:
-    """Writes passages with their markers."""
-    return [
-        pb.Passage(
-            marker=marker,
-            document_id=each.passage.document_id,
-            title=each.passage.title,
-            source_uri=each.passage.source_uri,
-            heading_path=each.passage.heading_path,
-            text=each.passage.text,
-            char_start=each.passage.char_start,
-            char_end=each.passage.char_end,
-            score=pb.PassageScore(
-                fused_score=each.ranking.score,
-                vector_rank=each.ranking.vector_rank,
-                vector_similarity=each.ranking.vector_score,
-                keyword_rank=each.ranking.keyword_rank,
-                keyword_score=each.ranking.keyword_score,
-            ),
-        )
-        for marker, each in enumerate(passages, 1)
-    ]
-
-
-def to_citation(citation: Citation, passages: tuple[RankedPassage, ...]) -> pb.Citation:
-    """Writes a citation with the facts of its document."""
-    passage = passages[citation.marker - 1].passage
-    return pb.Citation(
-        marker=citation.marker,
-        document_id=passage.document_id,
-        title=passage.title,
-        source_uri=passage.source_uri,
-        char_start=citation.quote_char_start,
-        char_end=citation.quote_char_end,
-        quote=citation.quote,
-        answer_char_start=citation.answer_char_start,
-        answer_char_end=citation.answer_char_end,
-        support_ratio=citation.support,
-    )
-
-
 def to_query_response(answer: Answer, recorder: Recorder, *, trace_id: str) -> pb.QueryResponse:
     """Writes a finished answer."""
-    return pb.QueryResponse(
-        answer=answer.text,
-        citations=[to_citation(each, answer.passages) for each in answer.citations],
-        passages=to_passages(answer.passages),
-        origin=_ORIGINS[answer.origin],
-        degradations=[_to_degradation(each) for each in recorder.degradations],
-        warnings=recorder.warnings,
-        mode=_TO_MODES[answer.mode],
-        model=answer.model,
-        finish_reason=_FINISH_REASONS[answer.finish_reason],
-        usage=generation_pb2.TokenUsage(
-            prompt_token_count=answer.usage.prompt_token_count,
-            completion_token_count=answer.usage.completion_token_count,
-        ),
-        profile=to_profile(recorder.profile()),
-        trace_id=trace_id,
-        backend_id=answer.backend_id,
-    )
+    response = to_answer_message(answer, recorder.warnings)
+    response.degradations.extend(_to_degradation(each) for each in recorder.degradations)
+    response.profile.CopyFrom(to_profile(recorder.profile()))
+    response.trace_id = trace_id
+    response.backend_id = answer.backend_id
+    return response
 
 
 def to_retrieved(passages: tuple[RankedPassage, ...], recorder: Recorder) -> pb.QueryRetrieved:
@@ -231,7 +164,7 @@ def to_retrieve_response(
 
 def to_started(question: Question, *, trace_id: str) -> pb.QueryStarted:
     """Writes that work has begun."""
-    return pb.QueryStarted(mode=_TO_MODES[question.mode], trace_id=trace_id)
+    return pb.QueryStarted(mode=TO_MODES[question.mode], trace_id=trace_id)
 
 
 def to_profile(profile: Profile) -> pb.Profile:
@@ -240,19 +173,19 @@ def to_profile(profile: Profile) -> pb.Profile:
         stages=[
             pb.ProfileStage(
                 name=stage.name,
-                start=_duration(stage.start_seconds),
-                duration=_duration(stage.duration_seconds),
+                start=to_duration(stage.start_seconds),
+                duration=to_duration(stage.duration_seconds),
                 cache_outcome=stage.cache_outcome,
                 item_count=stage.item_count,
                 failed=stage.failed,
             )
             for stage in profile.stages
         ],
-        total=_duration(profile.total_seconds),
+        total=to_duration(profile.total_seconds),
         bottleneck=profile.bottleneck,
         first_text=None
         if profile.first_text_seconds is None
-        else _duration(profile.first_text_seconds),
+        else to_duration(profile.first_text_seconds),
     )
 
 
@@ -263,11 +196,12 @@ def to_stats(statistics: RagStatistics) -> pb.GetStatsResponse:
     for mode, counts in statistics.modes.items():
         response.modes.append(
             pb.ModeStats(
-                mode=_TO_MODES[mode],
+                mode=TO_MODES[mode],
                 query_count=counts.query_count,
                 failure_count=counts.failure_count,
                 degraded_count=counts.degraded_count,
                 cached_count=counts.cached_count,
+                similar_count=counts.similar_count,
                 usage=generation_pb2.TokenUsage(
                     prompt_token_count=counts.prompt_token_count,
                     completion_token_count=counts.completion_token_count,
@@ -307,11 +241,5 @@ def _given(message: pb.RetrievalOptions, name: str, default: float) -> float:
     return float(getattr(message, name)) if present else default
 
 
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
-
-
 def _optional(seconds: float | None) -> Duration | None:
-    return None if seconds is None else _duration(seconds)
+    return None if seconds is None else to_duration(seconds)

@@ -16,6 +16,7 @@ from services.rag.convert import check_collection
 from services.rag.core.intake import DocumentDone
 from services.rag.core.model import DocumentPage
 from services.rag.ingest import Ingestion
+from services.rag.invalidate import InvalidationDelivery
 from services.rag.ports import DocumentStore
 from services.rag.receive import receive_documents, receive_options
 from services.rag.statistics import RagStatistics
@@ -35,6 +36,7 @@ class CorpusServicer(CorpusServiceServicer):
         ingestion: Takes documents in.
         store: Keeps them.
         statistics: Counts.
+        delivery: Tells the cache of changes.
         maximum_document_bytes: Largest document accepted.
     """
 
@@ -44,11 +46,13 @@ class CorpusServicer(CorpusServiceServicer):
         ingestion: Ingestion,
         store: DocumentStore,
         statistics: RagStatistics,
+        delivery: InvalidationDelivery,
         maximum_document_bytes: int,
     ) -> None:
         self._ingestion = ingestion
         self._store = store
         self._statistics = statistics
+        self._delivery = delivery
         self._maximum_document_bytes = maximum_document_bytes
 
     async def IngestDocuments(
@@ -63,6 +67,7 @@ class CorpusServicer(CorpusServiceServicer):
             async for event in events:
                 if isinstance(event, DocumentDone):
                     self._statistics.add_document(event)
+                    self._delivery.wake()
                 yield convert.to_ingest_response(event)
 
     async def ListDocuments(
@@ -114,6 +119,7 @@ class CorpusServicer(CorpusServiceServicer):
         receipt = await self._store.delete_document(
             current_identity.get().tenant_id, request.collection, request.document_id
         )
+        self._delivery.wake()
         return pb.DeleteDocumentResponse(
             chunk_count=receipt.chunk_count,
             posting_count=receipt.posting_count,

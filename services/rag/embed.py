@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import log2
 
 from services.common.errors import PeerUnavailable
+from services.common.identity import current_identity
+from services.rag.cache_port import CachePort
+from services.rag.coalesce import Coalescer
 from services.rag.core.errors import EmbeddingModelChanged
 from services.rag.core.model import Vector
-from services.rag.ports import CachePort, ModelFacts, ModelsPort
+from services.rag.ports import ModelFacts, ModelsPort
 
 __all__ = ["EmbeddingSource", "EmbeddingsFound"]
+
+_LEAST_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,21 @@ class EmbeddingSource:
     def __init__(self, *, cache: CachePort, models: ModelsPort) -> None:
         self._cache = cache
         self._models = models
+        self._flights: Coalescer[EmbeddingsFound] = Coalescer()
+
+    async def embed_question(
+        self, model: ModelFacts, question: str, *, time_limit_seconds: float
+    ) -> EmbeddingsFound:
+        """Finds or computes the vector of a question, once for all who ask it at the same time.
+
+        Arguments and errors are those of `embed`. The limit is that of the first, so only those
+        share who have about as much time.
+        """
+        patience = round(log2(max(time_limit_seconds, _LEAST_SECONDS)))
+        key = (current_identity.get().tenant_id, model.digest, question, patience)
+        return await self._flights.run(
+            key, lambda: self.embed(model, [question], time_limit_seconds=time_limit_seconds)
+        )
 
     async def embed(
         self,
@@ -48,6 +69,7 @@ class EmbeddingSource:
         *,
         time_limit_seconds: float | None = None,
         bypass_cache: bool = False,
+        urgent: bool = True,
     ) -> EmbeddingsFound:
         """Finds or computes the vectors of texts.
 
@@ -56,6 +78,7 @@ class EmbeddingSource:
             texts: 1 to 512 texts.
             time_limit_seconds: Longest time of the computation.
             bypass_cache: Whether to neither ask the cache nor tell it.
+            urgent: Whether a person waits for it.
 
         Raises:
             PeerUnavailable: The balancer cannot be asked.
@@ -82,7 +105,11 @@ class EmbeddingSource:
         missing = [text for text in distinct if text not in known]
         if missing:
             known |= await self._compute(
-                model, missing, time_limit_seconds, store=outcome not in ("unavailable", "bypassed")
+                model,
+                missing,
+                time_limit_seconds,
+                store=outcome not in ("unavailable", "bypassed"),
+                urgent=urgent,
             )
         return EmbeddingsFound(
             vectors=tuple(known[text] for text in texts),
@@ -98,9 +125,10 @@ class EmbeddingSource:
         time_limit_seconds: float | None,
         *,
         store: bool,
+        urgent: bool,
     ) -> dict[str, Vector]:
         embedded = await self._models.embed(
-            model.name, texts, time_limit_seconds=time_limit_seconds
+            model.name, texts, time_limit_seconds=time_limit_seconds, urgent=urgent
         )
         if embedded.model_digest != model.digest:
             raise EmbeddingModelChanged(

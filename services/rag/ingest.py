@@ -11,6 +11,7 @@ from opentelemetry.trace import Tracer
 
 from services.common.errors import PeerUnavailable, ServiceError
 from services.rag.byte_budget import ByteBudget
+from services.rag.cache_port import CachePort, ChunkSpan, Dependencies
 from services.rag.core.analysis import analyse_document
 from services.rag.core.chunking import chunk_document, fingerprint, restore_chunks
 from services.rag.core.errors import (
@@ -32,7 +33,7 @@ from services.rag.core.parsing import ParsedDocument, parse_document
 from services.rag.embed import EmbeddingSource
 from services.rag.ingest_call import IngestCall, Outbox
 from services.rag.models import ModelCatalogue, model_identity, split_identity
-from services.rag.ports import CachePort, ChunkSpan, DocumentStore, ModelFacts
+from services.rag.ports import DocumentStore, ModelFacts
 
 __all__ = ["IngestLimits", "Ingestion"]
 
@@ -232,7 +233,8 @@ class Ingestion:
                 media_type=incoming.media_type,
                 title=incoming.title,
             )
-            chunks, terms = await self._cut(digest, parsed)
+            dependencies = Dependencies(target.collection, (document_id,))
+            chunks, terms = await self._cut(digest, parsed, dependencies)
             vectors, computed_count = await self._embed(target, document_id, chunks, outbox)
             document = Document(
                 tenant_id=target.tenant_id,
@@ -263,7 +265,7 @@ class Ingestion:
         )
 
     async def _cut(
-        self, digest: str, parsed: ParsedDocument
+        self, digest: str, parsed: ParsedDocument, dependencies: Dependencies
     ) -> tuple[Sequence[Chunk], Sequence[TermFrequencies]]:
         try:
             spans = await self._cache.lookup_chunks(digest, self._chunks_fingerprint(parsed))
@@ -284,6 +286,7 @@ class Ingestion:
                         )
                         for chunk in chunks
                     ],
+                    dependencies,
                 )
             except PeerUnavailable:
                 _logger.debug("chunks not kept: the cache cannot be asked")

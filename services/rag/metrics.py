@@ -56,5 +56,31 @@ CATALOGUE = (
         "Documents by what became of them.",
         {"outcome": "created, updated, unchanged, failed"},
     ),
+    Metric(
+        "rag_answer_reuse_total",
+        MetricKind.COUNTER,
+        "Questions by what came of looking for an answer given before.",
+        {
+            "outcome": "exact, similar, confirmed, unconfirmed, stale, miss, bypassed, unavailable",
+        },
+    ),
+    Metric(
+        "rag_background_work_total",
+        MetricKind.COUNTER,
+        "Work that no caller waits for, by what became of it.",
+        {"kind": "refresh, verification, report", "outcome": "success, error, dropped"},
+    ),
+    Metric(
+        "rag_invalidations_pending",
+        MetricKind.GAUGE,
+        "Changes of documents that the cache has still to be told of, at most 1000.",
+        {},
+    ),
+    Metric(
+        "rag_invalidations_delivered_total",
+        MetricKind.COUNTER,
+        "Changes of documents that the cache has been told of.",
+        {},
+    ),
     Metric("rag_ingest_chunks_total", MetricKind.COUNTER, "Chunks stored.", {}),
 )

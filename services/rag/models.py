@@ -76,6 +76,10 @@ class ModelCatalogue:
             name or self._chat_model, "generates text", lambda model: model.generates
         )
 
+    def known_chat_model(self, name: str = "") -> ModelFacts | None:
+        """Returns the model that answers, without asking the balancer; None where not known."""
+        return self._search(name or self._chat_model, lambda model: model.generates)
+
     async def embedding_model(self, name: str = "") -> ModelFacts:
         """Finds the model that embeds; arguments and errors as for `chat_model`."""
         return await self._find(

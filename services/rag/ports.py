@@ -1,4 +1,4 @@
-"""What the rag service needs from outside, as its use cases see it."""
+"""What the rag service needs of models and documents, as its use cases see it."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from services.rag.core.conversation import (
     ChatMessage,
     ChatStarted,
     Sampling,
-    TokenUsage,
 )
+from services.rag.core.invalidation import PendingInvalidation
 from services.rag.core.model import (
     CollectionStats,
     DeletionReceipt,
@@ -27,105 +27,11 @@ from services.rag.core.model import (
 )
 
 __all__ = [
-    "CachePort",
-    "CachedInference",
-    "ChunkSpan",
     "DocumentStore",
     "Embedded",
-    "EmbeddingLookups",
-    "InferenceKey",
-    "InferenceLookup",
     "ModelFacts",
     "ModelsPort",
 ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceKey:
-    """Everything that decides what a model answers."""
-
-    model_digest: str
-    messages: tuple[ChatMessage, ...]
-    sampling: Sampling
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachedInference:
-    """A complete answer of a model.
-
-    Attributes:
-        text: The answer.
-        finish_reason: `stop` or `length`.
-        usage: Tokens it cost.
-        generation_seconds: How long it took.
-    """
-
-    text: str
-    finish_reason: str
-    usage: TokenUsage
-    generation_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceLookup:
-    """What the cache knows of a prompt; `outcome` is `hit_local`, `hit_shared` or `miss`."""
-
-    outcome: str
-    inference: CachedInference | None
-    degraded: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingLookups:
-    """What the cache knows of texts, in their order; None where it knows nothing."""
-
-    vectors: tuple[Vector | None, ...]
-    outcome: str
-    degraded: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkSpan:
-    """Where a chunk lies in a document's stored text."""
-
-    char_start: int
-    char_end: int
-    heading_path: tuple[str, ...]
-    token_estimate: int
-
-
-class CachePort(Protocol):
-    """The cache service. Every method raises `PeerUnavailable` where it cannot be asked."""
-
-    async def lookup_embeddings(self, model_digest: str, texts: Sequence[str]) -> EmbeddingLookups:
-        """Looks up the vectors of 1 to 512 texts."""
-        ...
-
-    async def store_embeddings(
-        self, model_digest: str, texts: Sequence[str], vectors: Sequence[Vector]
-    ) -> None:
-        """Keeps the vectors of texts."""
-        ...
-
-    async def lookup_inference(self, key: InferenceKey, *, mode: str) -> InferenceLookup:
-        """Looks up an answer."""
-        ...
-
-    async def store_inference(self, key: InferenceKey, inference: CachedInference) -> None:
-        """Keeps a complete answer."""
-        ...
-
-    async def lookup_chunks(
-        self, content_digest: str, fingerprint: str
-    ) -> tuple[ChunkSpan, ...] | None:
-        """Looks up how a content was cut; None where that is not known."""
-        ...
-
-    async def store_chunks(
-        self, content_digest: str, fingerprint: str, spans: Sequence[ChunkSpan]
-    ) -> None:
-        """Keeps how a content was cut."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,9 +71,14 @@ class ModelsPort(Protocol):
         ...
 
     async def embed(
-        self, model: str, texts: Sequence[str], *, time_limit_seconds: float | None = None
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        time_limit_seconds: float | None = None,
+        urgent: bool = True,
     ) -> Embedded:
-        """Turns 1 to 512 texts into vectors."""
+        """Turns 1 to 512 texts into vectors; `urgent` where a person waits for it."""
         ...
 
     def chat(
@@ -177,8 +88,12 @@ class ModelsPort(Protocol):
         sampling: Sampling,
         *,
         time_limit_seconds: float | None = None,
+        urgent: bool = True,
     ) -> AsyncGenerator[ChatStarted | str | ChatCompleted, None]:
-        """Answers a conversation: started, then texts to append, then completed."""
+        """Answers a conversation: started, then texts to append, then completed.
+
+        `urgent` where a person waits for it.
+        """
         ...
 
 
@@ -254,4 +169,12 @@ class DocumentStore(Protocol):
         self, tenant_id: str, chunk_ids: Sequence[int]
     ) -> Mapping[int, Passage]:
         """Returns chunks with the facts of their documents, by chunk id."""
+        ...
+
+    async def list_invalidations(self, *, limit: int) -> tuple[PendingInvalidation, ...]:
+        """Returns changes that the cache has not been told of yet, oldest first."""
+        ...
+
+    async def drop_invalidations(self, numbers: Sequence[int]) -> None:
+        """Forgets changes that the cache has been told of."""
         ...

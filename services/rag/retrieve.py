@@ -16,13 +16,43 @@ from services.rag.models import ModelCatalogue, split_identity
 from services.rag.ports import DocumentStore
 from services.rag.recorder import Recorder
 
-__all__ = ["Retriever"]
+__all__ = ["Retriever", "Search"]
 
 # A document that is replaced between search and load takes its chunks along; a second search
 # finds the new ones.
 _SEARCH_COUNT = 2
 # What embedding may take of the time left, so that words can be searched and told of.
 _EMBEDDING_SHARE_RATIO = 0.5
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """One question on its way to passages.
+
+    Attributes:
+        tenant_id: Owner of the collection.
+        collection: Where to look.
+        question: The question.
+        options: How to search.
+        recorder: Receives stages and degradations.
+        bypass_cache: Whether to compute the question's vector without asking the cache.
+        cache_is_away: Whether the cache did not answer; it is then not waited for again.
+        embedding: The question's vector, or why there is none; None while it is not known.
+    """
+
+    tenant_id: str
+    collection: CollectionStats
+    question: str
+    options: RetrievalOptions
+    recorder: Recorder
+    bypass_cache: bool = False
+    cache_is_away: bool = False
+    embedding: Vector | ServiceError | None = None
+
+    @property
+    def vector(self) -> Vector | None:
+        """The question's vector, if there is one."""
+        return None if isinstance(self.embedding, ServiceError) else self.embedding
 
 
 class Retriever:
@@ -58,8 +88,6 @@ class Retriever:
         question: str,
         options: RetrievalOptions,
         recorder: Recorder,
-        *,
-        bypass_cache: bool = False,
     ) -> tuple[RankedPassage, ...]:
         """Finds the passages that match a question, best first.
 
@@ -69,30 +97,57 @@ class Retriever:
             question: The question.
             options: How to search.
             recorder: Receives stages and degradations.
-            bypass_cache: Whether to compute the question's vector without asking the cache.
 
         Raises:
             CollectionNotFound: The tenant has no such collection.
             ServiceError: Neither arm could search; most likely `StoreUnavailable`.
         """
+        return await self.find(await self.open(tenant_id, collection, question, options, recorder))
+
+    async def open(
+        self,
+        tenant_id: str,
+        collection: str,
+        question: str,
+        options: RetrievalOptions,
+        recorder: Recorder,
+    ) -> Search:
+        """Begins a search; arguments are those of `retrieve`.
+
+        Raises:
+            CollectionNotFound: The tenant has no such collection.
+            StoreUnavailable: It cannot be looked up.
+        """
         with recorder.stage("collection"):
             stats = await self._store.get_collection(tenant_id, collection)
-        search = _Search(tenant_id, stats, question, options, recorder)
-        embedding: Vector | ServiceError | None = None
+        return Search(
+            tenant_id=tenant_id,
+            collection=stats,
+            question=question,
+            options=options,
+            recorder=recorder,
+        )
+
+    async def embed(self, search: Search) -> None:
+        """Sets the vector of a search's question, or why there is none."""
+        if search.embedding is None:
+            search.embedding = await self._embed(search)
+
+    async def find(self, search: Search) -> tuple[RankedPassage, ...]:
+        """Finds the passages that match, best first; errors are those of `retrieve`."""
         passages: tuple[RankedPassage, ...] = ()
         for _ in range(_SEARCH_COUNT):
             async with asyncio.TaskGroup() as group:
                 by_words = group.create_task(self._search_words(search))
-                if embedding is None:
-                    embedding = await self._embed(search, bypass_cache=bypass_cache)
-                meaning = await self._search_meaning(search, embedding)
+                await self.embed(search)
+                meaning = await self._search_meaning(search)
             fused = _fuse(search, meaning, by_words.result())
             passages = await self._load(search, fused)
             if len(passages) == len(fused):
                 break
         return passages
 
-    async def _embed(self, search: "_Search", *, bypass_cache: bool) -> Vector | ServiceError:
+    async def _embed(self, search: Search) -> Vector | ServiceError:
         identity = search.collection.embedding_model
         if identity is None:
             # Nothing was ever stored in it.
@@ -103,13 +158,17 @@ class Retriever:
                 model = await self._models.embedding_model(name)
                 if model.digest != digest:
                     raise EmbeddingModelChanged(name, listed=digest, served=model.digest)
-                found = await self._embeddings.embed(
-                    model,
-                    [search.question],
-                    time_limit_seconds=self._embedding_limit_seconds(),
-                    bypass_cache=bypass_cache,
-                )
-                stage.cache_outcome = found.cache_outcome
+                limit = self._embedding_limit_seconds()
+                if search.bypass_cache or search.cache_is_away:
+                    found = await self._embeddings.embed(
+                        model, [search.question], time_limit_seconds=limit, bypass_cache=True
+                    )
+                else:
+                    found = await self._embeddings.embed_question(
+                        model, search.question, time_limit_seconds=limit
+                    )
+                    search.cache_is_away = found.cache_outcome == "unavailable"
+                stage.cache_outcome = "unavailable" if search.cache_is_away else found.cache_outcome
         except ServiceError as error:
             search.recorder.degrade(
                 DegradationReason.EMBEDDING_UNAVAILABLE, "embed_question", error.message
@@ -127,18 +186,18 @@ class Retriever:
             return self._embedding_time_limit_seconds
         return min(self._embedding_time_limit_seconds, remaining * _EMBEDDING_SHARE_RATIO)
 
-    async def _search_meaning(
-        self, search: "_Search", embedding: Vector | ServiceError
-    ) -> Sequence[ScoredChunk] | ServiceError:
-        if isinstance(embedding, ServiceError):
-            return embedding
+    async def _search_meaning(self, search: Search) -> Sequence[ScoredChunk] | ServiceError:
+        if isinstance(search.embedding, ServiceError):
+            return search.embedding
+        vector = search.vector
+        assert vector is not None  # noqa: S101 - the question was embedded before
         try:
             with search.recorder.stage("vector_search") as stage:
                 hits = await self._store.search_vector(
                     search.tenant_id,
                     search.collection.name,
                     model=search.collection.embedding_model or "",
-                    vector=embedding,
+                    vector=vector,
                     limit=search.options.candidate_count,
                 )
                 stage.item_count = len(hits)
@@ -149,7 +208,7 @@ class Retriever:
             return error
         return hits
 
-    async def _search_words(self, search: "_Search") -> Sequence[ScoredChunk] | ServiceError:
+    async def _search_words(self, search: Search) -> Sequence[ScoredChunk] | ServiceError:
         try:
             with search.recorder.stage("keyword_search") as stage:
                 matches = await self._store.search_keyword(
@@ -166,9 +225,7 @@ class Retriever:
             return error
         return matches.hits
 
-    async def _load(
-        self, search: "_Search", fused: Sequence[FusedChunk]
-    ) -> tuple[RankedPassage, ...]:
+    async def _load(self, search: Search, fused: Sequence[FusedChunk]) -> tuple[RankedPassage, ...]:
         if not fused:
             return ()
         with search.recorder.stage("load_passages") as stage:
@@ -183,19 +240,8 @@ class Retriever:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """What does not change while passages are looked for."""
-
-    tenant_id: str
-    collection: CollectionStats
-    question: str
-    options: RetrievalOptions
-    recorder: Recorder
-
-
 def _fuse(
-    search: _Search,
+    search: Search,
     meaning: Sequence[ScoredChunk] | ServiceError,
     words: Sequence[ScoredChunk] | ServiceError,
 ) -> Sequence[FusedChunk]:

@@ -16,6 +16,7 @@ from services.common.tracing import current_trace_id
 from services.common.validation import Violations
 from services.rag import convert
 from services.rag.answer import Answerer
+from services.rag.answer_convert import to_citation
 from services.rag.core.answer import Answer, AnswerEvent, PassagesFound
 from services.rag.core.options import Question
 from services.rag.recorder import Recorder
@@ -107,7 +108,7 @@ class RagServicer(RagServiceServicer):
                         completed=convert.to_query_response(event, recorder, trace_id=trace_id)
                     )
                 else:
-                    yield pb.StreamQueryResponse(citation=convert.to_citation(event, passages))
+                    yield pb.StreamQueryResponse(citation=to_citation(event, passages))
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Reports statistics."""

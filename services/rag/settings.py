@@ -41,6 +41,12 @@ class RagSettings(CommonSettings):
         "Longest time of one call to the cache; after that it is done without.",
         default="250ms",
     )
+    cache_wait_limit_seconds: float = setting(
+        duration_seconds("0s", "5m"),
+        "Longest wait for an answer that is just being generated for another call; after that it "
+        "is generated twice. Never more than half of what is left of the deadline.",
+        default="30s",
+    )
     balancer_address: str = setting(
         host_and_port, "The balancer service, `host:port`.", default="127.0.0.1:50053"
     )

@@ -38,6 +38,7 @@ class ModeCounts:
     failure_count: int = 0
     degraded_count: int = 0
     cached_count: int = 0
+    similar_count: int = 0
     prompt_token_count: int = 0
     completion_token_count: int = 0
     answer_seconds: DDSketch = field(default_factory=_sketch)
@@ -102,8 +103,10 @@ class RagStatistics:
             return
         seconds = recorder.elapsed_seconds()
         counts.answer_seconds.add(seconds)
-        cached = answer.origin is AnswerOrigin.CACHED
+        similar = answer.origin is AnswerOrigin.CACHED_SIMILAR
+        cached = similar or answer.origin is AnswerOrigin.CACHED
         counts.cached_count += cached
+        counts.similar_count += similar
         self._metrics.observe(
             "rag_request_duration_seconds", seconds, mode.value, "hit" if cached else "miss"
         )

@@ -21,7 +21,7 @@ from deploy.local.stack import start_stack, stop_stack
 from deploy.local.state import StackState
 from pannier.balancer.v1 import balancer_service_pb2 as balancer
 from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerServiceStub
-from pannier.cache.v1 import cache_service_pb2 as cache
+from pannier.cache.v1 import statistics_pb2
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.client import open_channel
 from pannier.commands.ingestion import Tally, ingest_files
@@ -92,7 +92,7 @@ async def measure(state: StackState, folder: Path) -> None:
         stats: dict[str, Callable[[], Awaitable[object]]] = {
             "rag GetStats": lambda: rag_stub.GetStats(rag.GetStatsRequest(), timeout=5),
             "cache GetStats": lambda: CacheServiceStub(cache_channel).GetStats(
-                cache.GetStatsRequest(), timeout=5
+                statistics_pb2.GetStatsRequest(), timeout=5
             ),
             "balancer GetStats": lambda: BalancerServiceStub(balancer_channel).GetStats(
                 balancer.GetStatsRequest(), timeout=5

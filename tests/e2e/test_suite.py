@@ -13,7 +13,7 @@ import pytest
 
 from pannier.balancer.v1 import balancer_service_pb2 as balancer
 from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerServiceStub
-from pannier.cache.v1 import cache_service_pb2 as cache
+from pannier.cache.v1 import statistics_pb2
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.client import RemoteError, TraceContext, open_channel
 from pannier.rag.v1 import corpus_service_pb2 as corpus
@@ -112,7 +112,7 @@ async def test_one_trace_runs_through_all_services_to_ollama(filled):
 
     def complete(spans):
         names = {(each.service, each.name.rsplit("/", 1)[-1]) for each in spans}
-        return {("rag", "Query"), ("balancer", "Chat"), ("cache", "StoreInference")} <= names and (
+        return {("rag", "Query"), ("balancer", "Chat"), ("cache", "FillInference")} <= names and (
             any(each.name.startswith("chat ") for each in spans)
         )
 
@@ -216,12 +216,15 @@ async def test_a_backend_killed_in_mid_stream_ends_the_stream_with_a_typed_error
 
 async def test_statistics_answer_by_reflection_and_from_the_stubs(filled):
     async with open_channel(filled.address("cache")) as channel:
-        stats = await CacheServiceStub(channel).GetStats(cache.GetStatsRequest(), timeout=5)
-    layers = {cache.Layer.Name(each.layer): each for each in stats.layers}
+        stats = await CacheServiceStub(channel).GetStats(
+            statistics_pb2.GetStatsRequest(), timeout=5
+        )
+    layers = {statistics_pb2.Layer.Name(each.layer): each for each in stats.layers}
     assert layers["LAYER_EMBEDDING"].lookup_count > 0
-    assert (
-        layers["LAYER_INFERENCE"].local_hit_count + (layers["LAYER_INFERENCE"].shared_hit_count) > 0
-    )
+    assert layers["LAYER_INFERENCE"].stored_count > 0
+    since_start = layers["LAYER_SEMANTIC"].windows[-1]
+    # The same question again is answered without retrieval.
+    assert {each.kind: each.count for each in since_start.hits}["exact"] > 0
     assert layers["LAYER_CHUNK"].stored_count > 0
     for service, method in (
         ("rag", "pannier.rag.v1.RagService/GetStats"),

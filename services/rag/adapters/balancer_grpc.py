@@ -59,10 +59,15 @@ class GrpcModels:
             request.page_token = response.next_page_token
 
     async def embed(
-        self, model: str, texts: Sequence[str], *, time_limit_seconds: float | None = None
+        self,
+        model: str,
+        texts: Sequence[str],
+        *,
+        time_limit_seconds: float | None = None,
+        urgent: bool = True,
     ) -> Embedded:
-        """Turns 1 to 512 texts into vectors."""
-        request = pb.EmbedRequest(model=model, texts=texts)
+        """Turns 1 to 512 texts into vectors; `urgent` where a person waits for it."""
+        request = pb.EmbedRequest(model=model, texts=texts, routing=_routing(urgent=urgent))
         response = await answer_of(
             "balancer", self._stub.Embed(request, timeout=time_limit_seconds)
         )
@@ -79,10 +84,14 @@ class GrpcModels:
         sampling: Sampling,
         *,
         time_limit_seconds: float | None = None,
+        urgent: bool = True,
     ) -> AsyncGenerator[ChatStarted | str | ChatCompleted, None]:
         """Answers a conversation: started, then texts to append, then completed."""
         request = pb.ChatRequest(
-            model=model, messages=to_messages(tuple(messages)), sampling=to_sampling(sampling)
+            model=model,
+            messages=to_messages(tuple(messages)),
+            sampling=to_sampling(sampling),
+            routing=_routing(urgent=urgent),
         )
         call = self._stub.Chat(request, timeout=time_limit_seconds)
         try:
@@ -102,6 +111,10 @@ class GrpcModels:
                         yield _completed(event.completed)
         except grpc.aio.AioRpcError as error:
             raise peer_error("balancer", error) from error
+
+
+def _routing(*, urgent: bool) -> pb.RoutingOptions | None:
+    return None if urgent else pb.RoutingOptions(priority=pb.PRIORITY_BATCH)
 
 
 def _completed(message: pb.GenerationCompleted) -> ChatCompleted:

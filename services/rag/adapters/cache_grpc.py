@@ -1,40 +1,47 @@
-"""The cache service, over gRPC."""
+"""The exact layers of the cache service, over gRPC."""
 
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import grpc
 
 from pannier.cache.v1 import cache_service_pb2 as pb
+from pannier.cache.v1 import control_pb2, invalidation_pb2
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
-from services.common.errors import PeerUnavailable
+from services.common.channels import cancelled_at_end
+from services.rag.adapters.cache_calls import SignsOfLife, answer_of, to_tags
+from services.rag.adapters.cache_fill import FAILURE_KINDS, GrpcFill, to_inference
 from services.rag.adapters.protocol import (
-    FINISH_REASONS,
     finish_reason_of,
     to_messages,
     to_sampling,
-    to_usage,
     to_vector,
     usage_of,
     vector_of,
 )
-from services.rag.core.model import Vector
-from services.rag.ports import (
+from services.rag.cache_port import (
     CachedInference,
     ChunkSpan,
+    Dependencies,
     EmbeddingLookups,
+    Failure,
+    FailureKind,
+    FillInterrupted,
     InferenceKey,
     InferenceLookup,
 )
+from services.rag.core.invalidation import Invalidation, InvalidationKind
+from services.rag.core.model import Vector
 
 __all__ = ["GrpcCache"]
-
-T = TypeVar("T")
 
 _OUTCOMES = {
     pb.LOOKUP_OUTCOME_HIT_LOCAL: "hit_local",
     pb.LOOKUP_OUTCOME_HIT_SHARED: "hit_shared",
+    pb.LOOKUP_OUTCOME_HIT_COALESCED: "hit_coalesced",
+    pb.LOOKUP_OUTCOME_HIT_NEGATIVE: "hit_negative",
 }
+_FAILURE_KINDS = {number: kind for kind, number in FAILURE_KINDS.items()}
 
 
 class GrpcCache:
@@ -42,19 +49,20 @@ class GrpcCache:
 
     Args:
         channel: Channel to the service.
-        time_limit_seconds: Longest time of one call.
+        time_limit_seconds: Longest time of one call, but for those that wait for another caller.
     """
 
     def __init__(self, channel: grpc.aio.Channel, *, time_limit_seconds: float) -> None:
         self._stub = CacheServiceStub(channel)
         self._limit = time_limit_seconds
+        self._signs = SignsOfLife(channel, time_limit_seconds=time_limit_seconds)
 
     async def lookup_embeddings(self, model_digest: str, texts: Sequence[str]) -> EmbeddingLookups:
         """Looks up the vectors of 1 to 512 texts."""
         request = pb.LookupEmbeddingsRequest(
             space=pb.EmbeddingSpace(model_digest=model_digest), texts=texts
         )
-        response = await _answer_of(self._stub.LookupEmbeddings(request, timeout=self._limit))
+        response = await answer_of(self._stub.LookupEmbeddings(request, timeout=self._limit))
         outcomes = [_OUTCOMES.get(each.outcome, "miss") for each in response.lookups]
         return EmbeddingLookups(
             vectors=tuple(
@@ -76,44 +84,77 @@ class GrpcCache:
                 for text, vector in zip(texts, vectors, strict=True)
             ],
         )
-        await _answer_of(self._stub.StoreEmbeddings(request, timeout=self._limit))
+        await answer_of(self._stub.StoreEmbeddings(request, timeout=self._limit))
 
-    async def lookup_inference(self, key: InferenceKey, *, mode: str) -> InferenceLookup:
-        """Looks up an answer."""
-        request = pb.LookupInferenceRequest(key=_to_key(key), mode=mode)
-        response = await _answer_of(self._stub.LookupInference(request, timeout=self._limit))
-        outcome = _OUTCOMES.get(response.outcome, "miss")
-        found = response.inference
-        return InferenceLookup(
-            outcome=outcome,
-            inference=None
-            if outcome == "miss"
-            else CachedInference(
-                text=found.text,
-                finish_reason=finish_reason_of(found.finish_reason),
-                usage=usage_of(found.usage),
-                generation_seconds=found.generation_time.ToNanoseconds() / 1e9,
-            ),
-            degraded=response.degraded,
+    async def lookup_inference(
+        self, key: InferenceKey, *, mode: str, wait_seconds: float
+    ) -> InferenceLookup:
+        """Looks up an answer; on a miss waits for whoever computes it, or gives a lease."""
+        request = pb.LookupInferenceRequest(
+            key=_to_key(key), mode=mode, flight=_flight(wait_seconds)
         )
+        call = self._stub.LookupInference(request, timeout=wait_seconds + self._limit)
+        return _lookup_of(await self._signs.watch(call))
 
-    async def store_inference(self, key: InferenceKey, inference: CachedInference) -> None:
-        """Keeps a complete answer."""
-        message = pb.Inference(
-            text=inference.text,
-            finish_reason=FINISH_REASONS[inference.finish_reason],
-            usage=to_usage(inference.usage),
+    async def stream_inference(
+        self,
+        key: InferenceKey,
+        *,
+        mode: str,
+        wait_seconds: float,
+        time_limit_seconds: float | None,
+    ) -> AsyncGenerator[InferenceLookup | str | CachedInference | FillInterrupted, None]:
+        """Does the same and gives the text as it comes."""
+        request = pb.StreamInferenceRequest(
+            key=_to_key(key), mode=mode, flight=_flight(wait_seconds)
         )
-        message.generation_time.FromNanoseconds(int(inference.generation_seconds * 1e9))
-        request = pb.StoreInferenceRequest(key=_to_key(key), inference=message)
-        await _answer_of(self._stub.StoreInference(request, timeout=self._limit))
+        call = self._stub.StreamInference(request, timeout=time_limit_seconds)
+        async with aclosing(cancelled_at_end(call)) as events:
+            limit: float | None = wait_seconds + self._limit
+            while True:
+                event = await self._signs.watch(anext(events, None), time_limit_seconds=limit)
+                if event is None:
+                    return
+                # Once there is text, whoever generates it sets the pace.
+                limit = None
+                kind = event.WhichOneof("event")
+                if kind == "started":
+                    yield _lookup_of(event.started)
+                elif kind == "text_delta":
+                    yield event.text_delta
+                elif kind == "completed":
+                    yield _inference_of(event.completed)
+                elif kind == "interrupted":
+                    yield FillInterrupted(event.interrupted.lease.token)
+
+    def fill_inference(
+        self, key: InferenceKey, lease: str, dependencies: Dependencies | None
+    ) -> GrpcFill:
+        """Begins to hand over an answer."""
+        opening = pb.FillOpening(
+            key=_to_key(key),
+            lease_token=lease,
+            control=control_pb2.StoreControl(tags=to_tags(dependencies)),
+        )
+        return GrpcFill(self._stub, opening, time_limit_seconds=self._limit)
+
+    async def store_inference(
+        self, key: InferenceKey, inference: CachedInference, dependencies: Dependencies | None
+    ) -> None:
+        """Keeps a complete answer that was computed without a lease."""
+        request = pb.StoreInferenceRequest(
+            key=_to_key(key),
+            inference=to_inference(inference),
+            control=control_pb2.StoreControl(tags=to_tags(dependencies)),
+        )
+        await answer_of(self._stub.StoreInference(request, timeout=self._limit))
 
     async def lookup_chunks(
         self, content_digest: str, fingerprint: str
     ) -> tuple[ChunkSpan, ...] | None:
         """Looks up how a content was cut; None where that is not known."""
         request = pb.LookupChunksRequest(key=_chunks_key(content_digest, fingerprint))
-        response = await _answer_of(self._stub.LookupChunks(request, timeout=self._limit))
+        response = await answer_of(self._stub.LookupChunks(request, timeout=self._limit))
         if response.outcome not in _OUTCOMES:
             return None
         return tuple(
@@ -122,7 +163,11 @@ class GrpcCache:
         )
 
     async def store_chunks(
-        self, content_digest: str, fingerprint: str, spans: Sequence[ChunkSpan]
+        self,
+        content_digest: str,
+        fingerprint: str,
+        spans: Sequence[ChunkSpan],
+        dependencies: Dependencies,
     ) -> None:
         """Keeps how a content was cut."""
         request = pb.StoreChunksRequest(
@@ -138,16 +183,16 @@ class GrpcCache:
                     for span in spans
                 ]
             ),
+            control=control_pb2.StoreControl(tags=to_tags(dependencies)),
         )
-        await _answer_of(self._stub.StoreChunks(request, timeout=self._limit))
+        await answer_of(self._stub.StoreChunks(request, timeout=self._limit))
 
-
-async def _answer_of(call: Awaitable[T]) -> T:
-    """Awaits a call; whatever the cache fails with, the work is then done without it."""
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise PeerUnavailable("cache", error.details() or error.code().name) from error
+    async def invalidate(self, invalidations: Sequence[Invalidation]) -> None:
+        """Makes what depends on 1 to 64 changes of documents unreadable."""
+        request = invalidation_pb2.InvalidateRequest(
+            selectors=[_to_selector(each) for each in invalidations], dry_run=False
+        )
+        await answer_of(self._stub.Invalidate(request, timeout=self._limit))
 
 
 def _to_key(key: InferenceKey) -> pb.InferenceKey:
@@ -156,6 +201,48 @@ def _to_key(key: InferenceKey) -> pb.InferenceKey:
         conversation=pb.Conversation(messages=to_messages(key.messages)),
         sampling=to_sampling(key.sampling),
     )
+
+
+def _flight(wait_seconds: float) -> pb.FlightOptions:
+    flight = pb.FlightOptions()
+    flight.wait_limit.FromNanoseconds(int(wait_seconds * 1e9))
+    return flight
+
+
+def _lookup_of(response: pb.LookupInferenceResponse) -> InferenceLookup:
+    failure: Failure | None = None
+    if response.outcome == pb.LOOKUP_OUTCOME_HIT_NEGATIVE:
+        failure = Failure(
+            kind=_FAILURE_KINDS.get(response.failure.kind, FailureKind.TRANSIENT),
+            message=response.failure.message,
+            remaining_seconds=response.failure.remaining.ToNanoseconds() / 1e9,
+        )
+    return InferenceLookup(
+        outcome=_OUTCOMES.get(response.outcome, "miss"),
+        inference=_inference_of(response.inference) if response.HasField("inference") else None,
+        degraded=response.degraded,
+        lease=response.lease.token,
+        failure=failure,
+    )
+
+
+def _inference_of(message: pb.Inference) -> CachedInference:
+    return CachedInference(
+        text=message.text,
+        finish_reason=finish_reason_of(message.finish_reason),
+        usage=usage_of(message.usage),
+        generation_seconds=message.generation_time.ToNanoseconds() / 1e9,
+    )
+
+
+def _to_selector(invalidation: Invalidation) -> invalidation_pb2.Selector:
+    collection = invalidation.collection
+    if invalidation.kind is InvalidationKind.GROWTH:
+        return invalidation_pb2.Selector(grown_collection=collection)
+    if invalidation.kind is InvalidationKind.COLLECTION:
+        return invalidation_pb2.Selector(tag=control_pb2.Tag(collection=collection))
+    document = control_pb2.DocumentTag(collection=collection, document_id=invalidation.document_id)
+    return invalidation_pb2.Selector(tag=control_pb2.Tag(document=document))
 
 
 def _chunks_key(content_digest: str, fingerprint: str) -> pb.ChunksKey:

@@ -18,6 +18,7 @@ from services.rag.adapters.postgres_deletes import (
     delete_document_rows,
     delete_whole_collection,
 )
+from services.rag.adapters.postgres_invalidations import drop_invalidations, list_invalidations
 from services.rag.adapters.postgres_pool import Connection, PostgresPool
 from services.rag.adapters.postgres_rows import (
     collection_of,
@@ -33,6 +34,7 @@ from services.rag.adapters.postgres_search import (
 )
 from services.rag.adapters.postgres_writes import replace_document
 from services.rag.core.errors import CollectionNotFound, DocumentNotFound
+from services.rag.core.invalidation import PendingInvalidation
 from services.rag.core.model import (
     CollectionStats,
     DeletionReceipt,
@@ -336,6 +338,19 @@ class PostgresDocumentStore:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(PASSAGES, tenant_id, list(chunk_ids))
         return {row["chunk_id"]: passage_of(row) for row in rows}
+
+    async def list_invalidations(self, *, limit: int) -> tuple[PendingInvalidation, ...]:
+        """Returns changes that the cache has not been told of yet, oldest first.
+
+        A change is noted in the transaction that makes it, so none is ever lost.
+        """
+        async with self._pool.connection() as connection:
+            return await list_invalidations(connection, limit=limit)
+
+    async def drop_invalidations(self, numbers: Sequence[int]) -> None:
+        """Forgets changes that the cache has been told of."""
+        async with self._pool.connection() as connection:
+            await drop_invalidations(connection, numbers)
 
 
 async def _collection(connection: Connection, tenant_id: str, name: str) -> asyncpg.Record:

@@ -11,8 +11,10 @@ from services.rag.adapters.postgres_collections import (
     lock_collection,
     lock_document,
 )
+from services.rag.adapters.postgres_invalidations import note_invalidations
 from services.rag.adapters.postgres_pool import Connection
 from services.rag.core.errors import DocumentNotFound
+from services.rag.core.invalidation import Invalidation, InvalidationKind
 from services.rag.core.model import DeletionReceipt
 
 __all__ = ["Removed", "delete_document_rows", "delete_whole_collection", "remove_document"]
@@ -65,6 +67,9 @@ async def delete_document_rows(
     old = await remove_document(connection, found, document_id)
     if old is None:
         raise DocumentNotFound(collection, document_id)
+    await note_invalidations(
+        connection, tenant_id, Invalidation(InvalidationKind.DOCUMENT, collection, document_id)
+    )
     change = Change(documents=-1, chunks=-old.chunk_count, tokens=-old.token_sum)
     return DeletionReceipt(
         document_count=1,
@@ -89,6 +94,9 @@ async def delete_whole_collection(
         _row_count(await connection.execute(statement, tenant_id, facts.collection_id))
         for statement in _DELETE_BY_COLLECTION
     ]
+    await note_invalidations(
+        connection, tenant_id, Invalidation(InvalidationKind.COLLECTION, collection)
+    )
     return DeletionReceipt(
         document_count=documents,
         chunk_count=chunks,

@@ -16,7 +16,9 @@ from services.rag.adapters.postgres_collections import (
     lock_document,
 )
 from services.rag.adapters.postgres_deletes import Removed, remove_document
+from services.rag.adapters.postgres_invalidations import note_invalidations
 from services.rag.adapters.postgres_pool import Connection
+from services.rag.core.invalidation import Invalidation, InvalidationKind
 from services.rag.core.model import Document, IndexedChunk, PutReceipt, Vector
 
 __all__ = ["replace_document"]
@@ -85,6 +87,13 @@ async def replace_document(
     old = await remove_document(connection, collection, document.document_id)
     await _insert_document(connection, collection, document, len(chunks), old)
     posting_count = await _insert_chunks(connection, collection, document.document_id, chunks)
+    growth = Invalidation(InvalidationKind.GROWTH, name)
+    if old is None:
+        await note_invalidations(connection, tenant_id, growth)
+    else:
+        # A new version takes something away and brings something new.
+        gone = Invalidation(InvalidationKind.DOCUMENT, name, document.document_id)
+        await note_invalidations(connection, tenant_id, gone, growth)
     change = Change(
         documents=0 if old else 1,
         chunks=len(chunks) - (old.chunk_count if old else 0),

@@ -8,7 +8,7 @@ from services.rag.core.conversation import TokenUsage
 from services.rag.core.model import RankedPassage
 from services.rag.core.options import Mode
 
-__all__ = ["Answer", "AnswerEvent", "AnswerOrigin", "PassagesFound"]
+__all__ = ["Answer", "AnswerEvent", "AnswerOrigin", "EarlierQuestion", "PassagesFound"]
 
 
 class AnswerOrigin(Enum):
@@ -16,6 +16,7 @@ class AnswerOrigin(Enum):
 
     GENERATED = "generated"
     CACHED = "cached"
+    CACHED_SIMILAR = "cached_similar"
     EXTRACTIVE = "extractive"
     NO_MATCH = "no_match"
 
@@ -25,6 +26,21 @@ class PassagesFound:
     """The passages an answer will be made from, in the order of their markers."""
 
     passages: tuple[RankedPassage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierQuestion:
+    """The question that an answer was first given to.
+
+    Attributes:
+        text: The question.
+        similarity: Cosine similarity to the one asked, -1 to 1; 1 for the same words.
+        age_seconds: Time since the answer was made.
+    """
+
+    text: str
+    similarity: float
+    age_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +57,8 @@ class Answer:
         backend_id: Backend that generated it now; empty where none did.
         finish_reason: `stop`, `length`, or empty where no model answered.
         usage: Tokens it cost when it was generated.
+        generation_seconds: How long it took when it was generated.
+        earlier: Where it was found by its question, what that was.
     """
 
     text: str
@@ -52,6 +70,8 @@ class Answer:
     backend_id: str = ""
     finish_reason: str = ""
     usage: TokenUsage = field(default_factory=TokenUsage)
+    generation_seconds: float = 0.0
+    earlier: EarlierQuestion | None = None
 
 
 AnswerEvent = PassagesFound | str | Citation | Answer

@@ -6,12 +6,21 @@ its work on the beginning.
 
 import re
 from collections.abc import Sequence
+from functools import cache
+from hashlib import blake2b
 
 from services.rag.core.conversation import ChatMessage
 from services.rag.core.model import RankedPassage
 from services.rag.core.tokens import estimate_tokens
 
-__all__ = ["DIRECT_INSTRUCTIONS", "INSTRUCTIONS", "direct_messages", "fit_passages", "messages_for"]
+__all__ = [
+    "DIRECT_INSTRUCTIONS",
+    "INSTRUCTIONS",
+    "direct_messages",
+    "fit_passages",
+    "messages_for",
+    "prompt_fingerprint",
+]
 
 INSTRUCTIONS = (
     "You answer questions from numbered sources. Use nothing but the sources. After each sentence "
@@ -20,6 +29,7 @@ INSTRUCTIONS = (
     "in them. Be brief."
 )
 DIRECT_INSTRUCTIONS = "You answer questions. Be brief, and say so when you do not know."
+_QUESTION = "Question: "
 
 # Estimates are off by some percent; a prompt cut by the backend would be worse than a small one.
 _MARGIN_RATIO = 0.1
@@ -72,7 +82,7 @@ def messages_for(question: str, passages: Sequence[RankedPassage]) -> tuple[Chat
     blocks = "\n\n".join(_block(number, each) for number, each in enumerate(passages, 1))
     return (
         ChatMessage("system", INSTRUCTIONS),
-        ChatMessage("user", f"{blocks}\n\nQuestion: {question}"),
+        ChatMessage("user", f"{blocks}\n\n{_QUESTION}{question}"),
     )
 
 
@@ -81,9 +91,18 @@ def direct_messages(question: str) -> tuple[ChatMessage, ...]:
     return (ChatMessage("system", DIRECT_INSTRUCTIONS), ChatMessage("user", question))
 
 
+@cache
+def prompt_fingerprint() -> str:
+    """Names the wording of the prompt around question and passages."""
+    wording = "\0".join((INSTRUCTIONS, DIRECT_INSTRUCTIONS, _source(1, "", ""), _QUESTION))
+    return blake2b(wording.encode(), digest_size=8).hexdigest()
+
+
 def _block(number: int, ranked: RankedPassage) -> str:
-    passage = ranked.passage
+    return _source(number, ranked.passage.header, ranked.passage.text)
+
+
+def _source(number: int, header: str, text: str) -> str:
     # A source must not be able to end itself and go on as if it were the user.
-    title = " ".join(passage.header.split()).translate(_TITLE_ESCAPES)
-    text = _TAG.sub("&lt;", passage.text)
-    return f'<source id="{number}" title="{title}">\n{text}\n</source>'
+    title = " ".join(header.split()).translate(_TITLE_ESCAPES)
+    return f'<source id="{number}" title="{title}">\n{_TAG.sub("&lt;", text)}\n</source>'

@@ -1,6 +1,8 @@
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import asyncpg
 import grpc
 import pytest
 
@@ -26,6 +28,22 @@ class Rag:
     cache: FakeCache
     spans: Spans
     http_port: int
+    database_dsn: str
+    running: AsyncExitStack
+
+    async def stop(self):
+        """Stops the service, not its peers."""
+        await self.running.aclose()
+
+    async def told(self):
+        """Waits until the cache has been told of all changes."""
+        connection = await asyncpg.connect(self.database_dsn)
+        try:
+            async with asyncio.timeout(10):
+                while await connection.fetchval("SELECT count(*) FROM rag.invalidation"):
+                    await asyncio.sleep(0.005)
+        finally:
+            await connection.close()
 
     async def ingest(self, documents, *, collection="docs", tenant="acme"):
         """Ingests contents by document id; returns results by id and the totals."""
@@ -77,7 +95,8 @@ async def start_rag(database_dsn):  # noqa: F811
                 "drain_delay_seconds": 0.0,
                 "drain_grace_seconds": 2.0,
             }
-            running = await stack.enter_async_context(
+            service = await stack.enter_async_context(AsyncExitStack())
+            running = await service.enter_async_context(
                 start(RagSettings(**{**chosen, **settings}), runtime)
             )
             channel = await stack.enter_async_context(
@@ -91,6 +110,8 @@ async def start_rag(database_dsn):  # noqa: F811
                 cache,
                 spans,
                 running.http_port,
+                database_dsn,
+                service,
             )
 
         yield begin

@@ -25,6 +25,7 @@ ACME = as_tenant("acme")
 @pytest.fixture
 async def filled(rag):
     await rag.ingest(DOCUMENTS)
+    await rag.told()
     return rag
 
 
@@ -163,6 +164,18 @@ async def test_the_same_question_again_comes_from_the_cache(filled):
     assert second.backend_id == ""
     assert len(filled.balancer.chats) == 1
     stages = {stage.name: stage.cache_outcome for stage in second.profile.stages}
+    assert stages == {"collection": "", "query_lookup": "hit_exact", "evidence_check": ""}
+
+
+async def test_the_same_prompt_again_comes_from_the_cache(filled):
+    first = await ask(filled)
+    filled.cache.answered.clear()
+    second = await ask(filled)
+    assert (second.origin, second.answer) == (pb.ANSWER_ORIGIN_CACHED, first.answer)
+    assert second.citations == first.citations
+    assert len(filled.balancer.chats) == 1
+    stages = {stage.name: stage.cache_outcome for stage in second.profile.stages}
+    assert stages["query_lookup"] == stages["semantic_lookup"] == "miss"
     assert stages["inference_lookup"] == "hit_shared"
     assert stages["embed_question"] == "hit_shared"
 
@@ -329,11 +342,12 @@ async def test_a_chance_answer_without_sources_is_not_kept(filled):
 async def test_a_frozen_cache_is_waited_for_no_more_than_it_must(start_rag):
     rag = await start_rag(cache_time_limit_seconds=0.1)
     await rag.ingest(DOCUMENTS)
+    await rag.told()
     rag.cache.hold = asyncio.Event()
     rag.cache.calls.clear()
     response = await ask(rag)
     assert reasons(response.degradations) == {"CACHE_UNAVAILABLE"}
-    assert rag.cache.calls.total() == 2, "one lookup of the vector and one of the answer"
+    assert rag.cache.calls.total() == 1, "one lookup of the question"
 
 
 async def test_a_question_that_cannot_be_embedded_is_searched_by_words(filled):

@@ -1,0 +1,101 @@
+"""How calls to the cache are made: whatever it fails with, the work is done without it."""
+
+import asyncio
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pannier.cache.v1 import control_pb2
+from services.common.errors import PeerUnavailable
+from services.rag.cache_port import Dependencies
+
+__all__ = ["SignsOfLife", "answer_of", "to_tags", "unavailable"]
+
+T = TypeVar("T")
+
+_WATCH_SECONDS = 1.0
+_MOST_TAGS = 16
+
+
+def unavailable(error: grpc.aio.AioRpcError) -> PeerUnavailable:
+    """Says what a failed call means: the cache is of no use for now."""
+    return PeerUnavailable("cache", error.details() or error.code().name)
+
+
+async def answer_of(call: Awaitable[T]) -> T:
+    """Awaits a call.
+
+    Raises:
+        PeerUnavailable: The call has failed, for whatever cause.
+    """
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise unavailable(error) from error
+
+
+def to_tags(dependencies: Dependencies | None) -> list[control_pb2.Tag]:
+    """Writes what a value depends on: the collection, and the first documents, as many as go."""
+    if dependencies is None:
+        return []
+    collection = dependencies.collection
+    documents = list(dict.fromkeys(dependencies.document_ids))[: _MOST_TAGS - 1]
+    return [
+        control_pb2.Tag(collection=collection),
+        *(
+            control_pb2.Tag(
+                document=control_pb2.DocumentTag(collection=collection, document_id=each)
+            )
+            for each in documents
+        ),
+    ]
+
+
+class SignsOfLife:
+    """Waits for a cache that may have good reason to take long, as long as it shows signs of life.
+
+    An answer that another caller computes takes its time; a process that is frozen takes for ever.
+    The two look alike but for the health service, which answers at once.
+
+    Args:
+        channel: Channel to the cache.
+        time_limit_seconds: Longest time of a sign.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *, time_limit_seconds: float) -> None:
+        self._health: Any = health_pb2_grpc.HealthStub(channel)
+        self._limit = time_limit_seconds
+
+    async def watch(self, waiting: Awaitable[T], *, time_limit_seconds: float | None = None) -> T:
+        """Awaits something of the cache.
+
+        Args:
+            waiting: What is awaited.
+            time_limit_seconds: Longest wait; None for as long as there are signs of life.
+
+        Raises:
+            PeerUnavailable: It gives no sign of life, takes too long, or the call has failed.
+        """
+        try:
+            async with asyncio.timeout(time_limit_seconds):
+                return await self._watched(waiting)
+        except TimeoutError as error:
+            raise PeerUnavailable("cache", "it did not answer in time") from error
+
+    async def _watched(self, waiting: Awaitable[T]) -> T:
+        task = asyncio.create_task(answer_of(waiting))
+        try:
+            while True:
+                done, _ = await asyncio.wait([task], timeout=_WATCH_SECONDS)
+                if done:
+                    return task.result()
+                request = health_pb2.HealthCheckRequest()
+                await answer_of(self._health.Check(request, timeout=self._limit))
+        finally:
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task

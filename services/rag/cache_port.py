@@ -1,0 +1,348 @@
+"""What the rag service needs of the cache, as its use cases see it.
+
+Every method raises `PeerUnavailable` where the cache cannot be asked, whatever the cause; the work
+is then done without it.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from services.rag.core.answer import Answer
+from services.rag.core.conversation import ChatMessage, Sampling, TokenUsage
+from services.rag.core.invalidation import Invalidation
+from services.rag.core.model import Vector
+from services.rag.core.reuse import Evidence, ReusableAnswer, Verdict
+
+__all__ = [
+    "CachePort",
+    "CachedInference",
+    "ChunkSpan",
+    "Dependencies",
+    "EmbeddingLookups",
+    "Failure",
+    "FailureKind",
+    "Fill",
+    "FillInterrupted",
+    "InferenceKey",
+    "InferenceLookup",
+    "Judge",
+    "SemanticCachePort",
+    "SemanticLookup",
+    "SemanticMatch",
+    "SemanticPartition",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceKey:
+    """Everything that decides what a model answers."""
+
+    model_digest: str
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedInference:
+    """A complete answer of a model.
+
+    Attributes:
+        text: The answer.
+        finish_reason: `stop` or `length`.
+        usage: Tokens it cost.
+        generation_seconds: How long it took.
+    """
+
+    text: str
+    finish_reason: str
+    usage: TokenUsage
+    generation_seconds: float
+
+
+class FailureKind(Enum):
+    """Why a computation came to nothing."""
+
+    TRANSIENT = "transient"
+    MODEL_NOT_FOUND = "model_not_found"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A computation that is known to fail.
+
+    Attributes:
+        kind: What kind of failure it was.
+        message: What to tell those who ask.
+        remaining_seconds: How long it is still remembered.
+    """
+
+    kind: FailureKind
+    message: str
+    remaining_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceLookup:
+    """What the cache knows of a prompt.
+
+    Attributes:
+        outcome: `hit_local`, `hit_shared`, `hit_coalesced`, `hit_negative` or `miss`.
+        inference: The answer on a hit, unless it is streamed.
+        degraded: Whether the shared store could not be asked.
+        lease: On a miss, the right to compute the answer; on a hit, the wish to compute it anew.
+        failure: On a negative hit, why there is no answer.
+    """
+
+    outcome: str
+    inference: CachedInference | None = None
+    degraded: bool = False
+    lease: str = ""
+    failure: Failure | None = None
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether there is an answer."""
+        return self.outcome in ("hit_local", "hit_shared", "hit_coalesced")
+
+
+@dataclass(frozen=True, slots=True)
+class FillInterrupted:
+    """Whoever computed the answer has failed; with a lease this caller is to do it."""
+
+    lease: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """Documents of a collection that a value was made from, the most important ones first."""
+
+    collection: str
+    document_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingLookups:
+    """What the cache knows of texts, in their order; None where it knows nothing."""
+
+    vectors: tuple[Vector | None, ...]
+    outcome: str
+    degraded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSpan:
+    """Where a chunk lies in a document's stored text."""
+
+    char_start: int
+    char_end: int
+    heading_path: tuple[str, ...]
+    token_estimate: int
+
+
+class Fill(Protocol):
+    """An answer handed to the cache while it is generated; only `commit` waits for the cache."""
+
+    def send(self, text: str) -> None:
+        """Hands over text to append to what came before."""
+        ...
+
+    async def commit(self, inference: CachedInference) -> bool:
+        """Says that the answer is complete.
+
+        Returns:
+            Whether it counts; not where the lease was lost meanwhile.
+        """
+        ...
+
+    def abort(self, failure: Failure) -> None:
+        """Says that there is no answer, for others to know."""
+        ...
+
+    def discard(self) -> None:
+        """Gives the lease back; does nothing after an end."""
+        ...
+
+
+class CachePort(Protocol):
+    """The layers that are asked with exactly what was computed: embeddings, inferences, chunks."""
+
+    async def lookup_embeddings(self, model_digest: str, texts: Sequence[str]) -> EmbeddingLookups:
+        """Looks up the vectors of 1 to 512 texts."""
+        ...
+
+    async def store_embeddings(
+        self, model_digest: str, texts: Sequence[str], vectors: Sequence[Vector]
+    ) -> None:
+        """Keeps the vectors of texts."""
+        ...
+
+    async def lookup_inference(
+        self, key: InferenceKey, *, mode: str, wait_seconds: float
+    ) -> InferenceLookup:
+        """Looks up an answer; on a miss waits for whoever computes it, or gives a lease."""
+        ...
+
+    def stream_inference(
+        self, key: InferenceKey, *, mode: str, wait_seconds: float, time_limit_seconds: float | None
+    ) -> AsyncGenerator[InferenceLookup | str | CachedInference | FillInterrupted, None]:
+        """Does the same and gives the text as it comes.
+
+        First what the lookup came to; on a hit then texts to append, and last the whole answer or
+        the interruption.
+        """
+        ...
+
+    def fill_inference(
+        self, key: InferenceKey, lease: str, dependencies: Dependencies | None
+    ) -> Fill:
+        """Begins to hand over an answer; never raises."""
+        ...
+
+    async def store_inference(
+        self, key: InferenceKey, inference: CachedInference, dependencies: Dependencies | None
+    ) -> None:
+        """Keeps a complete answer that was computed without a lease."""
+        ...
+
+    async def lookup_chunks(
+        self, content_digest: str, fingerprint: str
+    ) -> tuple[ChunkSpan, ...] | None:
+        """Looks up how a content was cut; None where that is not known."""
+        ...
+
+    async def store_chunks(
+        self,
+        content_digest: str,
+        fingerprint: str,
+        spans: Sequence[ChunkSpan],
+        dependencies: Dependencies,
+    ) -> None:
+        """Keeps how a content was cut."""
+        ...
+
+    async def invalidate(self, invalidations: Sequence[Invalidation]) -> None:
+        """Makes what depends on 1 to 64 changes of documents unreadable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemanticPartition:
+    """What must be equal before two questions may share an answer; see the proto."""
+
+    embedding_model_digest: str
+    model_digest: str
+    access_fingerprint: str
+    configuration_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemanticMatch:
+    """A kept answer that a question matches.
+
+    Attributes:
+        entry_id: The entry.
+        query: The question it is the answer to.
+        similarity: Cosine similarity of the questions; 1 for the same words.
+        answer: The answer.
+        age_seconds: Time since it was made.
+        verification_wanted: Whether the answer is asked for anew, to see whether they agree.
+    """
+
+    entry_id: str
+    query: str
+    similarity: float
+    answer: ReusableAnswer
+    age_seconds: float
+    verification_wanted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SemanticLookup:
+    """What the cache knows of a question.
+
+    Attributes:
+        outcome: `hit_exact`, `hit_similar`, `candidate`, `miss` or `bypassed`.
+        match: The answer on a hit or a candidate.
+        read_time_ns: Time of the lookup by the cache's clock; None where it is not known.
+        degraded: Whether the shared store could not be asked.
+    """
+
+    outcome: str
+    match: SemanticMatch | None = None
+    read_time_ns: int | None = None
+    degraded: bool = False
+
+
+class Judge(Enum):
+    """Who says whether a match was right."""
+
+    EVIDENCE = "evidence"
+    RECOMPUTATION = "recomputation"
+
+
+class SemanticCachePort(Protocol):
+    """The layer that is asked with a question."""
+
+    async def look_up(
+        self,
+        partition: SemanticPartition,
+        query: str,
+        *,
+        vector: Vector | None,
+        mode: str,
+        collection: str,
+        bypass: bool,
+    ) -> SemanticLookup:
+        """Looks up the answer to a question, with a vector to one like it.
+
+        Args:
+            partition: Where to look.
+            query: The question.
+            vector: Its embedding; without it the question's words must be the same.
+            mode: Label that the lookup is counted under.
+            collection: Where the answer comes from.
+            bypass: Whether to learn the cache's time only.
+        """
+        ...
+
+    async def store(
+        self,
+        partition: SemanticPartition,
+        query: str,
+        vector: Vector,
+        answer: Answer,
+        *,
+        warnings: Sequence[str],
+        evidence: Sequence[Evidence],
+        dependencies: Dependencies,
+        basis_time_ns: int,
+    ) -> None:
+        """Keeps the answer to a question.
+
+        Args:
+            partition: Where it belongs.
+            query: The question.
+            vector: Its embedding.
+            answer: The answer.
+            warnings: What a careful reader should know of it.
+            evidence: What it cites.
+            dependencies: What it was made from.
+            basis_time_ns: The cache's time before anything was read for it.
+        """
+        ...
+
+    async def report(
+        self,
+        partition: SemanticPartition,
+        match: SemanticMatch,
+        verdict: Verdict,
+        judge: Judge,
+        *,
+        served: bool,
+        mode: str,
+    ) -> None:
+        """Says whether a match was right; `served` where a candidate's answer was given."""
+        ...

@@ -1,0 +1,254 @@
+"""When the answer to one question may be given to another, and whether two answers say the same.
+
+An answer is tied to the passages it was made from. It may be given again only while each of them is
+stored as it was, and to another question only where retrieval finds for that one what it cites.
+"""
+
+import re
+import string
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+
+import orjson
+
+from services.rag.core.answer import Answer, AnswerOrigin
+from services.rag.core.citations import Citation
+from services.rag.core.conversation import Sampling, TokenUsage
+from services.rag.core.model import FusedChunk, Passage, RankedPassage
+from services.rag.core.options import Question
+from services.rag.core.prompt import prompt_fingerprint
+from services.rag.core.sentences import MARKER_PATTERN
+
+__all__ = [
+    "Evidence",
+    "ReusableAnswer",
+    "StoredPassage",
+    "Verdict",
+    "access_fingerprint",
+    "configuration_fingerprint",
+    "evidence_of",
+    "is_worth_keeping",
+    "judge_answers",
+    "judge_evidence",
+    "says_the_same",
+]
+
+# Share of the cited passages that retrieval must find for another question, and how far up: in a
+# small collection every question finds everything, so that they are found says nothing.
+_LEAST_OVERLAP_RATIO = 0.6
+_PLACES_PER_CITED_PASSAGE = 2
+_LEAST_PLACES = 3
+
+_LEAST_SIMILARITY = 0.9
+_DIGEST_BYTES = 20
+
+_MARKERS = re.compile(rf"\s*{MARKER_PATTERN}")
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+# An answer that says that it is none, as the prompt asks for where the sources lack it.
+_SOURCES = r"\b(?:sources?|passages?|documents?|context|text)\b"
+_DO_NOT = r"\b(?:do|does|did|can) ?(?:not|n['\u2019]t)"
+_REFUSAL = re.compile(
+    rf"{_SOURCES}[^.!?]{{0,40}}{_DO_NOT} "
+    r"(?:contain|say|mention|state|provide|include|specify|answer|give|have)\b"
+    r"|\bI (?:do not|don['\u2019]t|can ?not|can['\u2019]t) (?:know|find|answer|determine|say)\b"
+    rf"|\bno (?:information|answer|mention)\b[^.!?]{{0,30}}{_SOURCES}"
+    r"|\b(?:can ?not|can['\u2019]t) be (?:answered|determined)\b",
+    re.IGNORECASE,
+)
+
+
+class Verdict(Enum):
+    """Whether an answer is an answer to the question asked."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A passage that an answer cites; the digest is that of its text with its header."""
+
+    document_id: str
+    passage_id: str
+    content_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """A passage as an answer was made from it."""
+
+    text: str
+    ranking: FusedChunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReusableAnswer:
+    """A finished answer as it was kept for other questions.
+
+    Attributes:
+        text: The answer.
+        citations: What it stands on.
+        passages: What it was made from; the first has marker 1.
+        warnings: What a careful reader should know of it.
+        model: Full name of the model.
+        finish_reason: Why the generation ended.
+        usage: Tokens it cost.
+    """
+
+    text: str
+    citations: tuple[Citation, ...]
+    passages: tuple[StoredPassage, ...]
+    warnings: tuple[str, ...]
+    model: str
+    finish_reason: str
+    usage: TokenUsage
+
+    @property
+    def chunk_ids(self) -> tuple[int, ...]:
+        """The passages it was made from."""
+        return tuple(each.ranking.chunk_id for each in self.passages)
+
+    @property
+    def cited_chunk_ids(self) -> frozenset[int]:
+        """The passages it cites."""
+        return frozenset(self.chunk_ids[each.passage_index] for each in self.citations)
+
+    def restore(
+        self, question: Question, origin: AnswerOrigin, current: Mapping[int, Passage]
+    ) -> Answer | None:
+        """Makes an answer of it.
+
+        Args:
+            question: What is asked now.
+            origin: How the answer came about.
+            current: Of the passages it was made from, those that are stored now.
+
+        Returns:
+            The answer; None where a passage is gone. Every version of a document has passages of
+            its own, so whatever has become of the document since shows here.
+        """
+        passages = [
+            RankedPassage(passage, each.ranking)
+            for each in self.passages
+            if (passage := current.get(each.ranking.chunk_id)) is not None
+            and passage.text == each.text
+            and passage.collection == question.collection
+        ]
+        if len(passages) < len(self.passages):
+            return None
+        return Answer(
+            text=self.text,
+            citations=self.citations,
+            passages=tuple(passages),
+            origin=origin,
+            mode=question.mode,
+            model=self.model,
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+        )
+
+
+def is_worth_keeping(answer: Answer, *, degraded: bool) -> bool:
+    """Says whether an answer is good enough for others who ask the same.
+
+    Args:
+        answer: A finished answer.
+        degraded: Whether something on the way to it was not done as it should have been.
+    """
+    return (
+        not degraded
+        and answer.origin in (AnswerOrigin.GENERATED, AnswerOrigin.CACHED)
+        and answer.finish_reason == "stop"
+        and bool(answer.citations)
+        and not _REFUSAL.search(answer.text)
+    )
+
+
+def evidence_of(answer: Answer) -> tuple[Evidence, ...]:
+    """Returns the passages that an answer cites, each once, in the order of their markers."""
+    cited = sorted({each.passage_index for each in answer.citations})
+    passages = [answer.passages[index].passage for index in cited]
+    return tuple(
+        Evidence(each.document_id, str(each.chunk_id), _digest(each.header, each.text))
+        for each in passages
+    )
+
+
+def judge_evidence(cited: Collection[int], found: Sequence[int]) -> Verdict:
+    """Says whether what answers one question answers another, too.
+
+    Args:
+        cited: Passages that the answer to the one cites.
+        found: Passages that retrieval finds for the other, best first.
+
+    Returns:
+        RIGHT where most of what is cited is among the best of what is found, WRONG where none of
+        it is.
+    """
+    places = max(_LEAST_PLACES, _PLACES_PER_CITED_PASSAGE * len(cited))
+    shared_count = len(set(cited) & set(found[:places]))
+    if not shared_count:
+        return Verdict.WRONG if cited else Verdict.UNDECIDED
+    enough = shared_count / len(cited) >= _LEAST_OVERLAP_RATIO
+    return Verdict.RIGHT if enough else Verdict.UNDECIDED
+
+
+def access_fingerprint(collection: str) -> str:
+    """Names what a caller may see.
+
+    Whoever may read a collection may read all of it, so the collection says it all; permissions on
+    documents would have to be part of this.
+    """
+    return _digest("collection", collection)
+
+
+def configuration_fingerprint(question: Question, sampling: Sampling) -> str:
+    """Names how an answer is made, apart from the question and the models.
+
+    Args:
+        question: Its collection, mode and retrieval count.
+        sampling: How tokens are chosen, defaults filled in.
+    """
+    parts = [question.collection, question.mode, question.retrieval, sampling, prompt_fingerprint()]
+    return _digest(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS).decode())
+
+
+def says_the_same(first: str, second: str) -> bool:
+    """Says whether two answers are the same but for markers, case, spacing and end marks."""
+    return _normal_form(first) == _normal_form(second)
+
+
+def judge_answers(
+    first: tuple[str, Collection[int]], second: tuple[str, Collection[int]], *, similarity: float
+) -> Verdict:
+    """Says whether two answers in other words agree.
+
+    Args:
+        first: Text of an answer, and the passages it cites.
+        second: The same of another.
+        similarity: Cosine similarity of the texts.
+    """
+    numbers, other_numbers = _numbers(first[0]), _numbers(second[0])
+    cited, other_cited = set(first[1]), set(second[1])
+    if not cited & other_cited or (numbers - other_numbers and other_numbers - numbers):
+        return Verdict.WRONG
+    if cited == other_cited and numbers == other_numbers and similarity >= _LEAST_SIMILARITY:
+        return Verdict.RIGHT
+    return Verdict.UNDECIDED
+
+
+def _normal_form(text: str) -> str:
+    words = _MARKERS.sub("", unicodedata.normalize("NFC", text)).casefold().split()
+    return " ".join(words).rstrip(string.punctuation + "。")
+
+
+def _numbers(text: str) -> set[str]:
+    return set(_NUMBER.findall(_MARKERS.sub("", text)))
+
+
+def _digest(*parts: str) -> str:
+    return blake2b("\0".join(parts).encode(), digest_size=_DIGEST_BYTES).hexdigest()

@@ -1,0 +1,108 @@
+"""Tells the cache of changed documents, until it has acknowledged every change.
+
+A change is noted in the database together with what changes, so it outlives this process and a
+cache that is away. Several replicas may tell of the same change; twice does no harm.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+
+from services.common.clock import Clock
+from services.common.errors import ServiceError
+from services.common.identity import Identity, current_identity
+from services.common.metrics import Metrics
+from services.rag.cache_port import CachePort
+from services.rag.core.invalidation import PendingInvalidation
+from services.rag.ports import DocumentStore
+
+__all__ = ["InvalidationDelivery"]
+
+_logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 1000
+_SELECTORS_PER_CALL = 64
+# How soon notes are seen that other processes have left behind.
+_INTERVAL_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.25
+
+
+class InvalidationDelivery:
+    """Delivers notes of changes.
+
+    Args:
+        store: Has the notes.
+        cache: Is told.
+        clock: Waits between one attempt and the next.
+        metrics: Receives how many are delivered and how many wait.
+    """
+
+    def __init__(
+        self, store: DocumentStore, cache: CachePort, *, clock: Clock, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._clock = clock
+        self._metrics = metrics
+        self._noted = asyncio.Event()
+        metrics.set_gauge("rag_invalidations_pending", 0)
+        metrics.count("rag_invalidations_delivered_total", amount=0)
+
+    def wake(self) -> None:
+        """Says that there is something new to deliver."""
+        self._noted.set()
+
+    async def run(self) -> None:
+        """Delivers again and again; never returns."""
+        pause = _INTERVAL_SECONDS
+        failing = False
+        while True:
+            try:
+                await self._deliver_all()
+            except ServiceError as error:
+                pause = min(2 * pause, _INTERVAL_SECONDS) if failing else _FIRST_PAUSE_SECONDS
+                if not failing:
+                    _logger.warning("changes wait for the cache", extra={"cause": error.message})
+                failing = True
+                # What is new meanwhile has to wait like the rest.
+                await self._clock.sleep(pause)
+            else:
+                failing = False
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_INTERVAL_SECONDS):
+                        await self._noted.wait()
+                self._noted.clear()
+
+    async def _deliver_all(self) -> None:
+        """Delivers what there is.
+
+        Raises:
+            ServiceError: Some of it could not be delivered; the changes of other tenants were.
+        """
+        while notes := await self._store.list_invalidations(limit=_BATCH_SIZE):
+            self._metrics.set_gauge("rag_invalidations_pending", len(notes))
+            by_tenant: defaultdict[str, list[PendingInvalidation]] = defaultdict(list)
+            for note in notes:
+                by_tenant[note.tenant_id].append(note)
+            failure: ServiceError | None = None
+            for tenant_id, its_notes in by_tenant.items():
+                try:
+                    await self._deliver(tenant_id, its_notes)
+                except ServiceError as error:
+                    failure = error
+            if failure is not None:
+                raise failure
+        self._metrics.set_gauge("rag_invalidations_pending", 0)
+
+    async def _deliver(self, tenant_id: str, notes: Sequence[PendingInvalidation]) -> None:
+        """Delivers the notes of one tenant, each change once."""
+        current_identity.set(Identity(tenant_id))
+        changes = list(dict.fromkeys(note.invalidation for note in notes))
+        for start in range(0, len(changes), _SELECTORS_PER_CALL):
+            told = set(changes[start : start + _SELECTORS_PER_CALL])
+            await self._cache.invalidate(tuple(told))
+            numbers = [note.number for note in notes if note.invalidation in told]
+            await self._store.drop_invalidations(numbers)
+            self._metrics.count("rag_invalidations_delivered_total", amount=len(numbers))

@@ -1,0 +1,296 @@
+"""Answers a question with what was answered before: to the same question, or to one like it.
+
+Whatever the cache says, an answer is given again only while every passage it was made from is
+stored as it was then; so what was deleted or changed is never answered from, not even while the
+cache has still to be told.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from services.common.errors import PeerUnavailable, ServiceError
+from services.common.metrics import Metrics
+from services.rag.background import BackgroundWork
+from services.rag.cache_port import (
+    Dependencies,
+    Judge,
+    SemanticCachePort,
+    SemanticLookup,
+    SemanticMatch,
+    SemanticPartition,
+)
+from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
+from services.rag.core.model import RankedPassage, Vector
+from services.rag.core.options import CachePolicy
+from services.rag.core.reuse import (
+    Verdict,
+    access_fingerprint,
+    configuration_fingerprint,
+    evidence_of,
+    is_worth_keeping,
+    judge_evidence,
+)
+from services.rag.models import ModelCatalogue, split_identity
+from services.rag.ports import DocumentStore
+from services.rag.retrieve import Search
+from services.rag.task import AnswerTask
+from services.rag.verify import Verifier
+
+__all__ = ["REUSE_OUTCOMES", "AnswerReuse", "Reuse"]
+
+REUSE_OUTCOMES = (
+    "exact",
+    "similar",
+    "confirmed",
+    "unconfirmed",
+    "stale",
+    "miss",
+    "bypassed",
+    "unavailable",
+)
+"""What may come of looking for an answer that was given before."""
+
+
+class AnswerReuse:
+    """Finds answers that were given before, and keeps new ones.
+
+    Args:
+        cache: Knows them.
+        store: Knows what documents there are.
+        catalogue: Models of the fleet.
+        verifier: Answers anew what is to be verified.
+        background: Takes what nobody waits for.
+        metrics: Receives what came of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: SemanticCachePort,
+        store: DocumentStore,
+        catalogue: ModelCatalogue,
+        verifier: Verifier,
+        background: BackgroundWork,
+        metrics: Metrics,
+    ) -> None:
+        self.cache = cache
+        self.store = store
+        self.verifier = verifier
+        self.background = background
+        self.metrics = metrics
+        self._catalogue = catalogue
+        for outcome in REUSE_OUTCOMES:
+            metrics.count("rag_answer_reuse_total", outcome, amount=0)
+
+    def begin(self, task: AnswerTask, search: Search) -> "Reuse | None":
+        """Begins to look for the answer to a question; None where there can be none.
+
+        Args:
+            task: The question, with a collection.
+            search: The search for its passages.
+        """
+        identity = search.collection.embedding_model
+        # A model that is not known yet is not waited for: nothing may be late because of the cache.
+        model = self._catalogue.known_chat_model(task.question.model)
+        if identity is None or model is None or not task.may_keep:
+            return None
+        partition = SemanticPartition(
+            embedding_model_digest=split_identity(identity)[1],
+            model_digest=model.digest,
+            access_fingerprint=access_fingerprint(task.question.collection),
+            configuration_fingerprint=configuration_fingerprint(task.question, task.sampling),
+        )
+        return Reuse(self, task, partition)
+
+
+class Reuse:
+    """Looking for the answer to one question, in ever wider circles, and keeping the new one.
+
+    Args:
+        parts: What it takes.
+        task: The question.
+        partition: Where answers to it are kept.
+
+    Attributes:
+        is_over: Whether there is no use in looking any further.
+    """
+
+    def __init__(self, parts: AnswerReuse, task: AnswerTask, partition: SemanticPartition) -> None:
+        self.is_over = False
+        self._its = parts
+        self._task = task
+        self._partition = partition
+        self._candidate: SemanticMatch | None = None
+        self._basis_time_ns: int | None = None
+
+    async def find_same(self) -> Answer | None:
+        """Returns the answer to the same question in the same words, if there is one."""
+        lookup = await self._look_up("query_lookup", None)
+        answer = await self._judge(lookup)
+        if lookup is not None and lookup.outcome == "bypassed":
+            self._end("bypassed")
+            if self._task.question.cache_policy is CachePolicy.USE:
+                # The cache takes no answers to such questions.
+                self._basis_time_ns = None
+        return answer
+
+    async def find_similar(self, vector: Vector) -> Answer | None:
+        """Returns the answer to a question that means the same, if there is one.
+
+        Args:
+            vector: The question's embedding.
+        """
+        lookup = await self._look_up("semantic_lookup", vector)
+        answer = await self._judge(lookup)
+        if answer is None and not self.is_over:
+            self._end("miss")
+        return answer
+
+    async def confirm(self, found: Sequence[RankedPassage]) -> Answer | None:
+        """Returns the answer of a candidate, if there is one and its evidence holds.
+
+        Args:
+            found: What retrieval finds for the question, best first.
+        """
+        match, task = self._candidate, self._task
+        if match is None:
+            return None
+        chunk_ids = [each.passage.chunk_id for each in found]
+        verdict = judge_evidence(match.answer.cited_chunk_ids, chunk_ids)
+        answer: Answer | None = None
+        if verdict is Verdict.RIGHT:
+            answer = await self._restore(match, exact=match.similarity >= 1.0, confirmed=True)
+            if answer is None:
+                verdict = Verdict.UNDECIDED
+                self._count("stale")
+            else:
+                self._count("confirmed")
+        else:
+            self._count("unconfirmed")
+        self._its.background.start(
+            "report",
+            lambda: self._its.cache.report(
+                self._partition,
+                match,
+                verdict,
+                Judge.EVIDENCE,
+                served=answer is not None,
+                mode=task.question.mode.value,
+            ),
+        )
+        return answer
+
+    async def keep(self, answer: Answer, vector: Vector | None) -> None:
+        """Keeps a new answer for others, if it is good enough.
+
+        Args:
+            answer: The answer.
+            vector: The question's embedding; None where there is none.
+        """
+        task = self._task
+        degraded = bool(task.recorder.degradations)
+        basis_time_ns = self._basis_time_ns
+        if (
+            vector is None
+            or basis_time_ns is None
+            or not task.may_keep
+            or task.is_coalesced
+            or not is_worth_keeping(answer, degraded=degraded)
+        ):
+            return
+        evidence = evidence_of(answer)
+        documents = (
+            *(each.document_id for each in evidence),
+            *(each.passage.document_id for each in answer.passages),
+        )
+        with task.recorder.stage("semantic_store") as stage:
+            try:
+                await self._its.cache.store(
+                    self._partition,
+                    task.question.text,
+                    vector,
+                    answer,
+                    warnings=task.recorder.warnings,
+                    evidence=evidence,
+                    dependencies=Dependencies(task.question.collection, documents),
+                    basis_time_ns=basis_time_ns,
+                )
+            except PeerUnavailable:
+                stage.failed = True
+                task.lose_cache("semantic_store")
+
+    async def _look_up(self, stage_name: str, vector: Vector | None) -> SemanticLookup | None:
+        task, lookup = self._task, None
+        with task.recorder.stage(stage_name) as stage:
+            try:
+                lookup = await self._its.cache.look_up(
+                    self._partition,
+                    task.question.text,
+                    vector=vector,
+                    mode=task.question.mode.value,
+                    collection=task.question.collection,
+                    bypass=task.question.cache_policy is not CachePolicy.USE,
+                )
+            except PeerUnavailable:
+                stage.failed = True
+                task.lose_cache(stage_name)
+            stage.cache_outcome = lookup.outcome if lookup is not None else "unavailable"
+        if lookup is None:
+            self._end("unavailable")
+            return None
+        if lookup.degraded:
+            task.lose_cache(stage_name, entirely=False)
+        if self._basis_time_ns is None:
+            self._basis_time_ns = lookup.read_time_ns
+        return lookup
+
+    async def _judge(self, lookup: SemanticLookup | None) -> Answer | None:
+        """Takes the answer of a hit if it still holds, and notes a candidate."""
+        if lookup is None or lookup.match is None:
+            return None
+        if lookup.outcome == "candidate":
+            self._candidate = lookup.match
+            self.is_over = True
+            return None
+        exact = lookup.outcome == "hit_exact"
+        answer = await self._restore(lookup.match, exact=exact, confirmed=False)
+        self._end("stale" if answer is None else "exact" if exact else "similar")
+        return answer
+
+    async def _restore(
+        self, match: SemanticMatch, *, exact: bool, confirmed: bool
+    ) -> Answer | None:
+        """Makes the answer of a match, if all it was made from is stored as it was then."""
+        task, kept = self._task, match.answer
+        origin = AnswerOrigin.CACHED if exact else AnswerOrigin.CACHED_SIMILAR
+        with task.recorder.stage("evidence_check") as stage:
+            try:
+                current = await self._its.store.load_passages(task.tenant_id, kept.chunk_ids)
+            except ServiceError:
+                stage.failed = True
+                current = {}
+            answer = kept.restore(task.question, origin, current)
+            stage.item_count = len(current)
+            if answer is None:
+                stage.cache_outcome = "miss"
+            elif confirmed:
+                stage.cache_outcome = "hit_confirmed"
+        if answer is None:
+            return None
+        task.recorder.warnings.extend(kept.warnings)
+        if match.verification_wanted:
+            self._its.background.start(
+                "verification",
+                lambda: self._its.verifier.verify(task, self._partition, match),
+            )
+        earlier = EarlierQuestion(
+            text=match.query, similarity=match.similarity, age_seconds=match.age_seconds
+        )
+        return replace(answer, earlier=earlier)
+
+    def _end(self, outcome: str) -> None:
+        self.is_over = True
+        self._count(outcome)
+
+    def _count(self, outcome: str) -> None:
+        self._its.metrics.count("rag_answer_reuse_total", outcome)

@@ -1,0 +1,100 @@
+"""One question on its way to an answer."""
+
+from dataclasses import dataclass, replace
+
+from services.rag.core.conversation import Sampling
+from services.rag.core.options import CachePolicy, Mode, Question
+from services.rag.core.profile import DegradationReason
+from services.rag.recorder import Recorder
+
+__all__ = ["AnswerDefaults", "AnswerTask"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerDefaults:
+    """What holds where the caller says nothing.
+
+    Attributes:
+        temperature: Randomness, 0 to 2.
+        answer_token_count: Longest answer.
+        context_token_count: Context window asked of the model.
+    """
+
+    temperature: float
+    answer_token_count: int
+    context_token_count: int
+
+    def applied_to(self, sampling: Sampling) -> Sampling:
+        """Fills in what is missing."""
+        return replace(
+            sampling,
+            temperature=(
+                self.temperature if sampling.temperature is None else sampling.temperature
+            ),
+            max_output_token_count=sampling.max_output_token_count or self.answer_token_count,
+            context_token_count=sampling.context_token_count or self.context_token_count,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class AnswerTask:
+    """One question on its way to an answer.
+
+    Attributes:
+        tenant_id: Owner of the collection.
+        question: What is asked.
+        sampling: How tokens are chosen, defaults filled in.
+        recorder: Receives stages, degradations and warnings.
+        partial_answers: Whether texts are shown as they come.
+        cache_is_away: Whether the cache did not answer; it is then not waited for again.
+        is_coalesced: Whether the answer was just computed for another call, which then sees to
+            it that it is kept.
+    """
+
+    tenant_id: str
+    question: Question
+    sampling: Sampling
+    recorder: Recorder
+    partial_answers: bool
+    cache_is_away: bool = False
+    is_coalesced: bool = False
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the model gives the same answer each time."""
+        return self.sampling.temperature == 0 or self.sampling.seed is not None
+
+    @property
+    def may_look_up(self) -> bool:
+        """Whether the answer may come from the cache."""
+        return (
+            self._is_cacheable
+            and self.question.cache_policy is CachePolicy.USE
+            and not self.cache_is_away
+        )
+
+    @property
+    def may_keep(self) -> bool:
+        """Whether the answer may be kept for others."""
+        return (
+            self._is_cacheable
+            and self.question.cache_policy is not CachePolicy.BYPASS
+            and not self.cache_is_away
+        )
+
+    def lose_cache(self, stage: str, *, entirely: bool = True) -> None:
+        """Notes that the cache was of no use in a stage.
+
+        Args:
+            stage: The stage.
+            entirely: Whether it is not to be asked again; else its store was away only.
+        """
+        self.cache_is_away |= entirely
+        self.recorder.degrade(
+            DegradationReason.CACHE_UNAVAILABLE, stage, "the cache or its store did not answer"
+        )
+
+    @property
+    def _is_cacheable(self) -> bool:
+        """Whether one answer may stand for others: a chance answer only if it has sources."""
+        return self.is_repeatable or self.question.mode is Mode.RAG
