@@ -84,6 +84,7 @@ async def start(settings: CacheSettings, runtime: Runtime) -> AsyncIterator[Runn
                 yield running
             finally:
                 parts.statistics.end_watches()
+                parts.inference.end_waits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

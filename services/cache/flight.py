@@ -215,7 +215,8 @@ class Flight:
             self._text.close(_SUPERSEDED)
             self._text = None
         for waiter in self._pending():
-            if waiter.is_void and waiter.text is not None:
+            # Where its own leader still has the lease, it is being given back right now.
+            if waiter.is_void and waiter.text is not None and waiter.text.token != held.token:
                 waiter.settle(Interrupted(waiter.text.failure))
             else:
                 self._keep_waiting(waiter)

@@ -247,9 +247,11 @@ class Leases:
         seconds = FIRST_LEASE_SECONDS
         if given is not None:
             seconds = given.ends_at - self._clock.monotonic()
-        self._forget(key, token)
-        if given is None or not given.lease.local:
-            self._release_later(key, token, seconds)
+            self._drop(given)
+        if (given is not None and given.lease.local) or not self._release_later(
+            key, token, seconds
+        ):
+            self._ended(key.value)
 
     async def fill(self, key: EntryKey, token: str, write: Write) -> FillOutcome:
         """Stores a value under its lease, which ends.
@@ -336,9 +338,16 @@ class Leases:
         if isinstance(answer, Lease):
             self.release_soon(key, answer.token)
 
-    def _release_later(self, key: EntryKey, token: str, seconds: float) -> None:
-        if len(self._background) < _MAXIMUM_UNDER_WAY:
-            self._background.detach(self._release_within(key, token, seconds))
+    def _release_later(self, key: EntryKey, token: str, seconds: float) -> bool:
+        if len(self._background) >= _MAXIMUM_UNDER_WAY:
+            return False
+        self._background.detach(self._release_and_tell(key, token, seconds))
+        return True
+
+    async def _release_and_tell(self, key: EntryKey, token: str, seconds: float) -> None:
+        await self._release_within(key, token, seconds)
+        # Not before: whoever asked meanwhile was told that the lease is held.
+        self._ended(key.value)
 
     async def _release_within(self, key: EntryKey, token: str, seconds: float) -> None:
         """Releases a lease, and tries for as long as it may last."""

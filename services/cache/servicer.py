@@ -1,6 +1,7 @@
 """The gRPC face of the cache."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from pannier.cache.v1 import cache_service_pb2 as pb
@@ -74,8 +75,10 @@ class CacheServicer(cache_service_pb2_grpc.CacheServiceServicer):
         self, request: pb.StreamInferenceRequest, context: Any
     ) -> AsyncIterator[pb.StreamInferenceResponse]:
         """Sends the answer of a model as it is there."""
-        async for response in self._inference.stream_inference(request):
-            yield response
+        # Closed at once where the caller goes away, and with it the lease is given back.
+        async with aclosing(self._inference.stream_inference(request)) as responses:
+            async for response in responses:
+                yield response
 
     async def FillInference(
         self, request_iterator: AsyncIterator[pb.FillInferenceRequest], context: Any
@@ -135,5 +138,6 @@ class CacheServicer(cache_service_pb2_grpc.CacheServiceServicer):
         self, request: statistics_pb2.WatchStatsRequest, context: Any
     ) -> AsyncIterator[statistics_pb2.WatchStatsResponse]:
         """Reports again and again."""
-        async for response in self._statistics.watch_stats(request):
-            yield response
+        async with aclosing(self._statistics.watch_stats(request)) as responses:
+            async for response in responses:
+                yield response

@@ -1,7 +1,7 @@
 """Answers for statistics, from memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 
 from pannier.cache.v1 import statistics_pb2 as pb
@@ -68,7 +68,7 @@ class StatisticsCalls:
 
     async def watch_stats(
         self, request: pb.WatchStatsRequest
-    ) -> AsyncIterator[pb.WatchStatsResponse]:
+    ) -> AsyncGenerator[pb.WatchStatsResponse, None]:
         """Reports at once and then at intervals.
 
         Raises:

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -74,6 +75,11 @@ class Replica:
         return await self.calls.look_up_inference(
             pb.LookupInferenceRequest(key=question(text), flight=flight(**wish))
         )
+
+    async def look_up_afresh(self, text: str = "why?", **wish: float) -> pb.LookupInferenceResponse:
+        """Does the same as a caller to whom nothing has happened yet."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_task(self.look_up(text, **wish), context=Context())
 
     async def store(
         self, text: str = "why?", *, token: str = "", inference: pb.Inference | None = None

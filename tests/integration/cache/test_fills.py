@@ -179,6 +179,23 @@ async def lease_of_followers(followers: list[Follower]) -> str:
     return done.started.lease.token
 
 
+async def test_clusters_and_sentinels_serve_as_well(any_redis) -> None:
+    async with running_replica(any_redis.url) as one, running_replica(any_redis.url) as two:
+        generation = Generation(one, await lease_of(one))
+        follower = Follower(two)
+        waiting = asyncio.create_task(two.look_up())
+        generation.generate(*WORDS)
+        await eventually(lambda: follower.text == "".join(WORDS))
+        assert (await generation.commit()).stored
+        await follower.call
+        assert kinds(follower) == ["started", "text_delta", "completed"]
+        assert (await waiting).outcome == COALESCED
+        lease = (await two.look_up("another question")).lease
+        await two.release(lease.token, kind=pb.FAILURE_KIND_REJECTED, text="another question")
+        assert (await one.look_up("another question")).outcome == NEGATIVE
+        await eventually(lambda: one.is_idle and two.is_idle)
+
+
 async def test_the_replica_of_the_fill_need_not_be_that_of_the_lease(replicas) -> None:
     one, two = replicas
     token = await lease_of(one)
