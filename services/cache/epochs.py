@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from services.cache.background import Background
 from services.cache.core.epochs import EpochTable
 from services.cache.core.model import Scope
 from services.cache.core.store_clock import StoreClock
@@ -103,7 +104,9 @@ class Epochs:
         self._remaining_seconds = remaining_seconds
         self._tenant_limit = tenant_limit
         self._tenants: OrderedDict[str, _Known] = OrderedDict()
-        self._loading: dict[str, asyncio.Future[bool]] = {}
+        # Of no caller's own: one that goes away must not leave the others without an answer.
+        self._loads = Background()
+        self._loading: dict[str, asyncio.Task[bool]] = {}
         # What each was marked with last, so that a reply that was on its way is not taken for news.
         self._outdated: dict[str, object] = {}
         self._woken = asyncio.Event()
@@ -304,21 +307,20 @@ class Epochs:
     async def _load_once(self, tenant_id: str) -> bool:
         """Loads a tenant, for all who want it at the same time; returns whether that worked."""
         running = self._loading.get(tenant_id)
-        if running is not None:
-            return await self._wait_for(running)
-        outcome = self._loading[tenant_id] = asyncio.get_running_loop().create_future()
-        loaded = False
+        if running is None:
+            running = self._loading[tenant_id] = self._loads.start(self._try_loading(tenant_id))
+        return await self._wait_for(running)
+
+    async def _try_loading(self, tenant_id: str) -> bool:
         try:
             await self._load(tenant_id)
-            loaded = True
         except StoreFailure:
-            pass
+            return False
         finally:
             del self._loading[tenant_id]
-            outcome.set_result(loaded)
-        return loaded
+        return True
 
-    async def _wait_for(self, outcome: asyncio.Future[bool]) -> bool:
+    async def _wait_for(self, outcome: asyncio.Task[bool]) -> bool:
         remaining = self._remaining_seconds()
         limit = None if remaining is None else max(0.0, remaining - _DEADLINE_MARGIN_SECONDS)
         try:

@@ -163,8 +163,8 @@ class CacheServiceServicer(object):
 
     def FillInference(self, request_iterator, context):
         """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
-        Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
-        stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
+        Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while text
+        comes, and over a silence of at most 2 minutes. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

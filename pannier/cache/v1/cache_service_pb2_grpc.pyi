@@ -55,8 +55,8 @@ class CacheServiceStub:
     """
     FillInference: _grpc.StreamUnaryMultiCallable[_cache_service_pb2.FillInferenceRequest, _cache_service_pb2.FillInferenceResponse]
     """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
-    Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
-    stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
+    Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while text
+    comes, and over a silence of at most 2 minutes. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
     """
     StoreInference: _grpc.UnaryUnaryMultiCallable[_cache_service_pb2.StoreInferenceRequest, _cache_service_pb2.StoreInferenceResponse]
     """Keeps the complete answer of a model for 24 hours. Fails with INVALID_FIELD, and with LEASE_LOST where a lease is
@@ -111,8 +111,8 @@ class CacheServiceAsyncStub(CacheServiceStub):
     """
     FillInference: _aio.StreamUnaryMultiCallable[_cache_service_pb2.FillInferenceRequest, _cache_service_pb2.FillInferenceResponse]  # type: ignore[assignment]
     """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
-    Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
-    stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
+    Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while text
+    comes, and over a silence of at most 2 minutes. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
     """
     StoreInference: _aio.UnaryUnaryMultiCallable[_cache_service_pb2.StoreInferenceRequest, _cache_service_pb2.StoreInferenceResponse]  # type: ignore[assignment]
     """Keeps the complete answer of a model for 24 hours. Fails with INVALID_FIELD, and with LEASE_LOST where a lease is
@@ -194,8 +194,8 @@ class CacheServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cache_service_pb2.FillInferenceResponse, _abc.Awaitable[_cache_service_pb2.FillInferenceResponse]]:
         """Hands over an answer while it is generated, under a lease: one `open`, then deltas, then one `commit` or `abort`.
-        Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while the
-        stream lasts. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
+        Only a committed answer is kept; a stream that ends otherwise gives the lease back. The lease is extended while text
+        comes, and over a silence of at most 2 minutes. Fails with INVALID_FIELD, STREAM_PROTOCOL, LEASE_LOST.
         """
 
     @_abc_1.abstractmethod

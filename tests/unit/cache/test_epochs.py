@@ -168,6 +168,18 @@ class TestReady:
         assert all(wait.result() for wait in waits)
         assert bench.store.runs == ["read_epochs"]
 
+    async def test_a_caller_that_goes_away_leaves_the_others_their_answer(
+        self, bench, make_epochs
+    ) -> None:
+        epochs = make_epochs()
+        first = asyncio.create_task(epochs.ready("acme"))
+        second = asyncio.create_task(epochs.ready("acme"))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert await second
+        assert first.cancelled()
+        assert bench.store.runs == ["read_epochs"]
+
     async def test_what_is_fresh_costs_nothing_and_what_is_not_is_read_first(
         self, bench, make_epochs
     ) -> None:
