@@ -45,7 +45,8 @@ def invalidate(
         list[str] | None, typer.Option(help="Those of a model, by its digest; repeatable.")
     ] = None,
     collection: Annotated[
-        list[str] | None, typer.Option("--collection", "-c", help="Those made from a collection.")
+        list[str] | None,
+        typer.Option("--collection", "-c", help="Those made from a collection; repeatable."),
     ] = None,
     document: Annotated[
         list[str] | None,

@@ -24,7 +24,8 @@ def _lines(stats: pb.GetStatsResponse) -> Iterator[str]:
     if stats.flight.lease_count or stats.flight.waiting_count:
         yield from _flight_lines(stats.flight)
     yield from _savings_lines(stats.savings)
-    if any(each.layer == pb.LAYER_SEMANTIC and each.lookup_count for each in stats.layers):
+    was_used = any(each.layer == pb.LAYER_SEMANTIC and each.lookup_count for each in stats.layers)
+    if was_used or stats.semantic.thresholds:
         yield from _semantic_lines(stats.semantic)
 
 

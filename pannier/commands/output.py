@@ -30,7 +30,7 @@ _ADVICE = {
     "MODEL_LOAD_FAILED": "`pannier backends` shows what the backends say.",
     "EMBEDDING_MODEL_MISMATCH": "Set PANNIER_RAG_EMBEDDING_MODEL to the collection's model, or "
     "ingest into another collection.",
-    "STORE_UNAVAILABLE": "`pannier status` shows whether PostgreSQL runs.",
+    "STORE_UNAVAILABLE": "`pannier status` shows whether PostgreSQL and Redis run.",
     "PEER_UNAVAILABLE": "`pannier status` shows which service is away.",
     "DEADLINE_EXCEEDED": "Give it more time with --timeout.",
     "UNIMPLEMENTED": "The service is of another release than this command.",

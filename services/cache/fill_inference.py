@@ -58,8 +58,10 @@ class InferenceFills:
         self._background = background
 
     @asynccontextmanager
-    async def open(self, key: EntryKey, scope: Scope, token: str) -> AsyncIterator["Fill"]:
-        """Begins to take an answer; its lease is prolonged for as long as that takes.
+    async def open(
+        self, key: EntryKey, scope: Scope, token: str, keeping: Keeping
+    ) -> AsyncIterator["Fill"]:
+        """Begins to take an answer; its lease is prolonged while that goes on, see `FillWriter`.
 
         A fill that is neither committed nor aborted gives its lease back.
 
@@ -67,13 +69,19 @@ class InferenceFills:
             key: What the answer is an answer to.
             scope: What it belongs to.
             token: Token of the lease.
+            keeping: How to keep it.
 
         Raises:
             LeaseLost: The lease is not held.
         """
         lease_seconds = self._times.lease_seconds(scope.model_digest)
         extended = await self._leases.extend(key, token, lease_seconds)
-        text = LiveText(token, limit_bytes=TEXT_LIMIT_BYTES)
+        text = LiveText(
+            token,
+            limit_bytes=TEXT_LIMIT_BYTES,
+            tags=keeping.tags,
+            basis_ms=keeping.basis_ms,
+        )
         writer = FillWriter(
             self._leases,
             self._store,
@@ -83,7 +91,16 @@ class InferenceFills:
             lease_seconds=lease_seconds,
             is_shared=not self._leases.is_local(key, token),
         )
-        fill = Fill(self._levels, self._leases, self._stores, writer, text, key=key, scope=scope)
+        fill = Fill(
+            self._levels,
+            self._leases,
+            self._stores,
+            writer,
+            text,
+            key=key,
+            scope=scope,
+            keeping=keeping,
+        )
         given = self._leases.given(key)
         if not extended.degraded or (given is not None and given.token == token):
             self._flights.open_text(key, text)
@@ -108,6 +125,7 @@ class Fill:
         text: The answer so far.
         key: What it is an answer to.
         scope: What it belongs to.
+        keeping: How to keep it.
 
     Attributes:
         has_ended: Whether its lease has been dealt with.
@@ -124,6 +142,7 @@ class Fill:
         *,
         key: EntryKey,
         scope: Scope,
+        keeping: Keeping,
     ) -> None:
         self._levels = levels
         self._leases = leases
@@ -132,6 +151,7 @@ class Fill:
         self._text = text
         self._key = key
         self._scope = scope
+        self._keeping = keeping
         self.has_ended = False
         self.failure = _BROKEN_OFF
 
@@ -162,12 +182,11 @@ class Fill:
             self.has_ended = True
             self._leases.release_soon(self._key, self._text.token)
 
-    async def commit(self, inference: NewInference, keeping: Keeping) -> Kept:
+    async def commit(self, inference: NewInference) -> Kept:
         """Keeps the answer, which is complete.
 
         Args:
             inference: All of it.
-            keeping: How to keep it.
 
         Raises:
             LeaseLost: The lease is not held; nothing was stored.
@@ -176,7 +195,9 @@ class Fill:
         if self._text.is_full:
             return self._stores.decline_too_large()
         token = self._text.token
-        kept = await self._stores.store_leased(self._key, self._scope, token, inference, keeping)
+        kept = await self._stores.store_leased(
+            self._key, self._scope, token, inference, self._keeping
+        )
         self.has_ended = True
         return kept
 

@@ -11,7 +11,10 @@ from services.cache.leases import Leases
 from services.cache.ports import StoreFailure
 from services.common.clock import Clock
 
-__all__ = ["FillWriter"]
+__all__ = ["LONGEST_SILENCE_SECONDS", "FillWriter"]
+
+LONGEST_SILENCE_SECONDS = 120.0
+"""How long a lease is prolonged although nothing is generated: a model may have to be loaded."""
 
 _BATCH_SECONDS = 0.05
 _BATCH_COUNT = 16
@@ -26,6 +29,10 @@ class FillWriter:
 
     The one who generates never waits for it: while a batch is on its way, the next one grows. If
     the store fails, the rest of the text is not written; other replicas wait for the whole answer.
+
+    The lease is prolonged for as long as something comes, and for up to 120 s after the last delta
+    or the opening. Then it is left to expire, so that one who hangs is succeeded; if the text goes
+    on before that, the lease is prolonged at once.
 
     Args:
         leases: Leases of this replica.
@@ -61,6 +68,7 @@ class FillWriter:
         self._cursor = Cursor()
         self._entry_count = 0
         self._delta_count = 0
+        self._heard_at = clock.monotonic()
         self._has_news = asyncio.Event()
         self._has_batch = asyncio.Event()
         self.is_lost = False
@@ -68,6 +76,7 @@ class FillWriter:
     def note_delta(self) -> None:
         """Learns that the text has grown."""
         self._delta_count += 1
+        self._heard_at = self._clock.monotonic()
         self._has_news.set()
         # The beginning goes at once: those who follow see it as early as they can.
         if self._delta_count >= _BATCH_COUNT or self._entry_count == 0:
@@ -77,13 +86,17 @@ class FillWriter:
         """Does all that until the lease is lost; to be cancelled when the fill ends."""
         extend_at = self._clock.monotonic() + self._lease_seconds * _EXTENSION_RATIO
         while not self.is_lost:
-            await _wait(self._has_news, extend_at - self._clock.monotonic())
+            wait_seconds = None if self._is_silent() else extend_at - self._clock.monotonic()
+            await _wait(self._has_news, wait_seconds)
             if self._has_news.is_set():
                 await _wait(self._has_batch, _BATCH_SECONDS)
                 await self._write()
-            if self._clock.monotonic() >= extend_at:
+            if self._clock.monotonic() >= extend_at and not self._is_silent():
                 await self._extend()
                 extend_at = self._clock.monotonic() + self._lease_seconds * _EXTENSION_RATIO
+
+    def _is_silent(self) -> bool:
+        return self._clock.monotonic() - self._heard_at >= LONGEST_SILENCE_SECONDS
 
     async def _write(self) -> None:
         self._has_news.clear()
@@ -95,7 +108,7 @@ class FillWriter:
         try:
             is_held = await self._store.append(
                 self._key,
-                self._text.token,
+                self._text,
                 self._entry_count,
                 pieces,
                 seconds=self._lease_seconds,
@@ -119,7 +132,7 @@ class FillWriter:
             self._text.close(_LOST)
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> None:
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

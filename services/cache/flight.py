@@ -15,7 +15,7 @@ from services.cache.core.flights import Found, Granted, Interrupted, Missed, Ref
 from services.cache.core.frames import FrameRejected
 from services.cache.core.keys import EntryKey
 from services.cache.core.layers import Layer
-from services.cache.core.leases import Lease, granted_ms
+from services.cache.core.leases import Lease
 from services.cache.core.model import Control, Hit, Scope
 from services.cache.lease_store import MARK_BYTES, Held, NoLease, StoredValue, Unread
 from services.cache.leases import Leases
@@ -31,6 +31,7 @@ _LAYER = Layer.INFERENCE
 _RECHECK_SECONDS = 1.0
 _JITTER_SECONDS = 0.05
 _SHORTEST_PAUSE_SECONDS = 0.01
+_USELESS_PAUSE_SECONDS = 0.1
 
 _SUPERSEDED = Failure(FailureKind.TRANSIENT, "the one who computed the answer has lost its lease")
 
@@ -60,6 +61,8 @@ class Flight:
         self._tail: asyncio.Task[None] | None = None
         # The last bytes of a stored value that is of no use to those in line.
         self._mark = b""
+        # How many such have come in a row.
+        self._useless_count = 0
         self._leader: Held | None = None
         self._leader_until = 0.0
 
@@ -111,8 +114,9 @@ class Flight:
         for waiter in self._waiters:
             waiter.settle(Missed())
 
-    def offer(self, data: bytes) -> None:
-        """Gives a stored value to those in line whom it suits."""
+    def offer(self, data: bytes) -> bool:
+        """Gives a stored value to those in line whom it suits; returns whether there were any."""
+        is_useful = False
         self._mark = data[-MARK_BYTES:]
         hits: dict[Control, Hit | None] = {}
         for waiter in self._pending():
@@ -121,6 +125,8 @@ class Flight:
             hit = hits[waiter.control]
             if hit is not None:
                 waiter.settle(Found(hit, coalesced=waiter.waits_since is not None))
+                is_useful = True
+        return is_useful
 
     def show(self, text: LiveText, *, is_local: bool = False) -> None:
         """Has the callers in line follow a text; of two, that of the later lease.
@@ -164,8 +170,9 @@ class Flight:
             return self._do_without_store()
         match answer:
             case StoredValue(data):
-                self.offer(data)
-                return 0.0
+                self._useless_count = 0 if self.offer(data) else self._useless_count + 1
+                # One that serves nobody is known by its mark, and not sent again; another may be.
+                return 0.0 if self._useless_count < 2 else _USELESS_PAUSE_SECONDS
             case KnownFailure():
                 return self._refuse(answer)
             case Lease():
@@ -242,11 +249,10 @@ class Flight:
 
     def _offer_text(self, waiter: Waiter, text: LiveText) -> None:
         """Lets a caller follow a text, unless the answer would not do for it in the end."""
-        created_ms = granted_ms(text.token) or 0
         if (
             not text.closed
-            and waiter.control.accepts(created_ms, self._levels.store_now_ms())
-            and self._levels.epochs.is_valid(self._scope, created_ms, ())
+            and waiter.control.accepts(text.created_ms, self._levels.store_now_ms())
+            and self._levels.epochs.is_valid(self._scope, text.created_ms, text.tags)
         ):
             waiter.offer_text(text)
 

@@ -1,6 +1,7 @@
 """Keeping something in step with the shared store: together, in the background, within bounds."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context
@@ -10,6 +11,8 @@ from services.cache.ports import StoreFailure
 from services.common.clock import Clock
 
 __all__ = ["Follower", "Knowledge"]
+
+_logger = logging.getLogger(__name__)
 
 _LONGEST_AGE_SECONDS = 5.0
 
@@ -42,7 +45,8 @@ class Follower:
     caller's deadline shortens.
 
     Args:
-        follow: Makes one step; raises StoreFailure where the store cannot be asked.
+        follow: Makes one step; raises StoreFailure where the store cannot be asked; anything
+            else it raises is a mistake, which fails the step too and is logged.
         clock: Time.
     """
 
@@ -52,6 +56,7 @@ class Follower:
         self._known = False
         self._in_step_at = -math.inf
         self._behind = False
+        self._is_faulty = False
         self._step: asyncio.Task[bool] | None = None
 
     @property
@@ -110,11 +115,19 @@ class Follower:
                 await self._follow()
                 self._known = True
                 self._in_step_at = started
+                self._is_faulty = False
                 # What was said to change meanwhile may have come too late for this step.
                 if not self._behind:
                     return True
         except StoreFailure:
             self._behind = True
+            return False
+        except Exception:
+            self._behind = True
+            # Once: the same mistake is made at each step until what causes it is gone.
+            if not self._is_faulty:
+                self._is_faulty = True
+                _logger.exception("a step to keep up with the shared store has failed")
             return False
         finally:
             self._step = None

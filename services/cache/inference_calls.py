@@ -90,7 +90,7 @@ class InferenceCalls:
             remaining_seconds=remaining_seconds,
         )
         self._streams = InferenceStreams(
-            self._lookups, self._leases, read_pieces=inference_convert.read_pieces
+            levels, self._lookups, self._leases, read_pieces=inference_convert.read_pieces
         )
         self._stores = InferenceStores(levels, self._leases, self._flights, self._times)
         self._fills = InferenceFills(
@@ -162,8 +162,9 @@ class InferenceCalls:
             raise StreamProtocol(expected="open", actual=kind)
         validate_event(first)
         key, scope = self._entry(first.open.key)
+        keeping = convert.keeping(first.open.control)
         try:
-            async with self._fills.open(key, scope, first.open.lease_token) as fill:
+            async with self._fills.open(key, scope, first.open.lease_token, keeping) as fill:
                 kept = await self._take(first.open, fill, requests)
         except LeaseLost:
             raise LeaseLost("open.lease_token") from None
@@ -183,8 +184,7 @@ class InferenceCalls:
                     inference = request.commit
                     inference.text, inference.thinking = fill.text, fill.thinking
                     return await fill.commit(
-                        inference_convert.new_inference(opening.key, inference),
-                        convert.keeping(opening.control),
+                        inference_convert.new_inference(opening.key, inference)
                     )
                 case "abort":
                     released = await fill.abort(inference_convert.failure(request.abort))

@@ -15,6 +15,7 @@ from services.cache.validate import (
     is_elapsed_time,
     keeping_violations,
     namespace_violations,
+    size_violations,
 )
 from services.common.errors import FieldViolation
 from services.common.sampling import sampling_violations
@@ -161,6 +162,7 @@ def _failure(field: str, failure: pb.Failure) -> Violations:
 def _inference(inference: pb.Inference) -> Violations:
     if not (inference.text or inference.tool_calls):
         yield FieldViolation("inference.text", "Must not be empty where there are no tool calls.")
+    yield from size_violations("inference", inference.ByteSize())
     yield from _cost("inference", inference)
 
 

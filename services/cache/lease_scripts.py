@@ -1,8 +1,8 @@
 """The steps of the lease protocol that the store takes as one.
 
 Each touches the keys of one entry only, which share a hash slot, and tells the time by the store's
-clock. A key that holds something of another type counts as empty: whoever put it there must not
-stop the service.
+clock. A key that holds something of another type counts as empty, and so does a value of no bytes:
+whoever put it there must not stop the service.
 """
 
 from services.cache.ports import Script
@@ -21,6 +21,9 @@ TAKE = Script(
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%06d', time[2])
 local value = redis.pcall('GET', KEYS[1])
+if value == '' then
+  value = false
+end
 if type(value) == 'string' then
   if ARGV[3] == 'any'
       or (ARGV[3] == 'other' and string.sub(value, -16) ~= ARGV[4])
@@ -141,21 +144,21 @@ return 0
 """,
 )
 
-# Keys: lease, stream. Arguments: token, how long the stream stays in ms, most entries, number of
-# the first entry, then part and text of each. Entry 0 makes the stream anew. Returns 1, or 0 where
-# the lease is not held.
+# Keys: lease, stream. Arguments: token, how long the stream stays in ms, most entries, the text's
+# date in ms, its tags, number of the first entry, then part and text of each. Entry 0 makes the
+# stream anew. Returns 1, or 0 where the lease is not held.
 APPEND = Script(
     "append_text",
     """
 if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
-local number = tonumber(ARGV[4])
+local number = tonumber(ARGV[6])
 if number == 0 then
   redis.call('DEL', KEYS[2])
-  redis.call('XADD', KEYS[2], '*', 'b', ARGV[1])
+  redis.call('XADD', KEYS[2], '*', 'b', ARGV[1], 'm', ARGV[4], 't', ARGV[5])
 end
-for index = 5, #ARGV, 2 do
+for index = 7, #ARGV, 2 do
   number = number + 1
   local part, text = ARGV[index], ARGV[index + 1]
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'n', number, part, text)

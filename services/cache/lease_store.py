@@ -15,7 +15,7 @@ from services.cache.core.failures import (
     KnownFailure,
     remembered_seconds,
 )
-from services.cache.core.fills import Piece
+from services.cache.core.fills import LiveText, Piece
 from services.cache.core.keys import EntryKey
 from services.cache.core.layers import Layer
 from services.cache.core.leases import Lease
@@ -261,13 +261,13 @@ class LeaseStore:
         return reply == 1
 
     async def append(
-        self, key: EntryKey, token: str, number: int, pieces: Sequence[Piece], *, seconds: float
+        self, key: EntryKey, text: LiveText, number: int, pieces: Sequence[Piece], *, seconds: float
     ) -> bool:
         """Appends to the stream that other replicas follow.
 
         Args:
             key: What is being computed.
-            token: The lease's token.
+            text: What they are pieces of.
             number: How many entries have been appended before; with 0 the stream is made anew.
             pieces: What to append.
             seconds: How long the lease lasts.
@@ -279,9 +279,11 @@ class LeaseStore:
             StoreFailure: The store is away; whether it has the entries is not known.
         """
         arguments: list[bytes | int] = [
-            token.encode(),
+            text.token.encode(),
             _ms(seconds + STREAM_GRACE_SECONDS),
             _STREAM_ENTRIES,
+            text.created_ms,
+            " ".join(text.tags).encode(),
             number,
         ]
         for piece in pieces:

@@ -281,7 +281,8 @@ class Leases:
                 outcome = FillOutcome.KEPT if filled is Fill.KEPT else FillOutcome.REFUSED
         self._forget(key, token)
         self._failures.forget(key.value)
-        self._recorder.flight(FlightEvent.FILLED)
+        if outcome in (FillOutcome.KEPT, FillOutcome.LOCAL):
+            self._recorder.flight(FlightEvent.FILLED)
         return outcome
 
     def note_ended(self, value_key: bytes, token: str) -> None:

@@ -4,8 +4,10 @@ Counts are kept per tenant, namespace and embedding model. Losing them is safe: 
 candidates again, until enough of them were verified.
 """
 
+import logging
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,6 +22,8 @@ from services.cache.shared_level import SharedLevel
 from services.common.clock import Clock
 
 __all__ = ["Calibration", "Subject"]
+
+_logger = logging.getLogger(__name__)
 
 _LAYER = Layer.SEMANTIC
 _TTL_MS = 90 * 86_400_000
@@ -102,10 +106,14 @@ class Calibration:
             return NO_VERDICTS
         known = tenant.summed.get(subject)
         if known is None:
-            known = tenant.summed[subject] = Verdicts(
+            known = Verdicts(
                 right=_bins(tenant, subject, right=True),
                 wrong=_bins(tenant, subject, right=False),
             )
+            if known == NO_VERDICTS:
+                # Not kept: there is no end of subjects that nothing is known of.
+                return NO_VERDICTS
+            tenant.summed[subject] = known
         return known
 
     async def ready(self, tenant_id: str, wait_seconds: float) -> Knowledge:
@@ -168,8 +176,7 @@ class Calibration:
             while True:
                 await self._clock.sleep(_REFRESH_SECONDS)
                 for tenant in list(self._tenants.values()):
-                    if self._in_use(tenant) and tenant.follower.age_seconds >= _REFRESH_AGE_SECONDS:
-                        await tenant.follower.step()
+                    await self._refresh(tenant)
         finally:
             for tenant in list(self._tenants.values()):
                 await tenant.follower.close()
@@ -187,6 +194,13 @@ class Calibration:
         self._tenants.move_to_end(tenant_id)
         return tenant
 
+    async def _refresh(self, tenant: _Tenant) -> None:
+        try:
+            if self._in_use(tenant) and tenant.follower.age_seconds >= _REFRESH_AGE_SECONDS:
+                await tenant.follower.step()
+        except Exception:
+            _logger.exception("a tenant's verdicts were not brought up to date")
+
     def _in_use(self, tenant: _Tenant) -> bool:
         return self._clock.monotonic() - tenant.used_at <= _IN_USE_SECONDS
 
@@ -194,9 +208,7 @@ class Calibration:
         found = await self._shared.read_map(_LAYER, calibration_key(tenant_id, pepper=self._pepper))
         tenant = self._tenants.get(tenant_id)
         if tenant is not None:
-            tenant.counts = {
-                name.decode(): int(count) for name, count in found.items() if count.isdigit()
-            }
+            tenant.counts = _counts(found)
             self._sum_up(tenant)
 
     def _sum_up(self, tenant: _Tenant) -> None:
@@ -213,6 +225,19 @@ class Calibration:
         self._recorder.false_hit_bounds(
             verified_count=self._verified_count, wrong_count=self._wrong_count
         )
+
+
+def _counts(found: Mapping[bytes, bytes]) -> dict[str, int]:
+    """Reads counts, leaving out what is none."""
+    counts: dict[str, int] = {}
+    for name, count in found.items():
+        try:
+            text, number = name.decode(), int(count)
+        except ValueError:
+            continue
+        if number >= 0:
+            counts[text] = number
+    return counts
 
 
 def _bins(tenant: _Tenant, subject: Subject, *, right: bool) -> tuple[int, ...]:

@@ -6,9 +6,11 @@ background while it is in use, so that callers do not wait for that.
 """
 
 import asyncio
+import logging
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 
 from services.cache.core.layers import Layer
 from services.cache.core.semantic.entries import SemanticEntry
@@ -19,10 +21,19 @@ from services.cache.core.store_clock import StoreClock
 from services.cache.follower import Follower, Knowledge
 from services.cache.ports import StoreFailure
 from services.cache.recorder import Recorder
-from services.cache.semantic_store import Changes, Place, Record, SemanticStore
+from services.cache.semantic_store import (
+    Changes,
+    Place,
+    Record,
+    SemanticStore,
+    Version,
+    WrongEntries,
+)
 from services.common.clock import Clock
 
 __all__ = ["SemanticFeed"]
+
+_logger = logging.getLogger(__name__)
 
 _REFRESH_SECONDS = 2.0
 _REFRESH_AGE_SECONDS = 3.0
@@ -32,9 +43,6 @@ _LOAD_LIMIT = 3
 _PARTITION_LIMIT = 1000
 _COMPONENT_BYTES = 4
 _GROWTH_RATIO = 1.5
-
-_Version = tuple[str, bytes]
-"""Digest of an entry's normal form, and its version."""
 
 
 @dataclass(slots=True)
@@ -49,7 +57,6 @@ class _Held:
         putting_count: Entries that are being stored here at the moment.
         announced: How far it had come by the last notice that came meanwhile.
         swept_at: When expired entries were last removed.
-        wrong: Entries judged wrong of which the store could not be told yet: form and version.
         leaving: Entries of no more use that are still in the store.
     """
 
@@ -60,8 +67,7 @@ class _Held:
     putting_count: int = 0
     announced: Place | None = None
     swept_at: float = -math.inf
-    wrong: set[_Version] = field(default_factory=set)
-    leaving: list[_Version] = field(default_factory=list)
+    leaving: list[Version] = field(default_factory=list)
 
     @property
     def place(self) -> Place:
@@ -98,6 +104,7 @@ class SemanticFeed:
         self._memory_limit_bytes = memory_limit_bytes
         self._tenant_entry_limit = tenant_entry_limit
         self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._wrong = WrongEntries(store, store_clock=store_clock, clock=clock)
 
     def partition(self, name: PartitionName) -> Partition:
         """Returns what is known of a partition at this moment."""
@@ -138,11 +145,13 @@ class SemanticFeed:
         Returns:
             Whether the store could be told; it will be as soon as it can.
         """
-        held = self._hold(name)
-        held.partition.remove(form, version)
-        held.wrong.add((form, version))
+        partition = self._hold(name).partition
+        entry = partition.find(form)
+        is_known = entry is not None and entry.version == version
+        self._wrong.add(name, (form, version), entry.expires_ms if entry and is_known else None)
+        partition.remove(form, version)
         self._changed()
-        return await self._report_wrong(held)
+        return await self._wrong.tell(name)
 
     def forget(self, name: PartitionName, entry: SemanticEntry) -> None:
         """Removes an entry that is of no more use, here at once and from the store by and by."""
@@ -176,8 +185,11 @@ class SemanticFeed:
         try:
             while True:
                 await self._clock.sleep(_REFRESH_SECONDS)
+                await self._wrong.tell_all()
                 for held in list(self._held.values()):
-                    await self._refresh(held)
+                    if self._held.get(held.name.partition_id) is held:
+                        await self._refresh(held)
+                self._changed()
         finally:
             for held in list(self._held.values()):
                 await held.follower.close()
@@ -187,6 +199,8 @@ class SemanticFeed:
         if held is None:
             follower = Follower(lambda: self._follow(name), clock=self._clock)
             held = self._held[name.partition_id] = _Held(name, follower)
+            if len(self._held) > _PARTITION_LIMIT:
+                self._drop_one()
         held.used_at = self._clock.monotonic()
         self._held.move_to_end(name.partition_id)
         return held
@@ -215,11 +229,13 @@ class SemanticFeed:
         return self._clock.monotonic() - held.used_at <= _IN_USE_SECONDS
 
     async def _refresh(self, held: _Held) -> None:
-        await self._report_wrong(held)
-        if self._clock.monotonic() - held.swept_at >= _SWEEP_SECONDS:
-            await self._sweep(held)
-        if self._in_use(held) and held.follower.age_seconds >= _REFRESH_AGE_SECONDS:
-            await held.follower.step()
+        try:
+            if self._clock.monotonic() - held.swept_at >= _SWEEP_SECONDS:
+                await self._sweep(held)
+            if self._in_use(held) and held.follower.age_seconds >= _REFRESH_AGE_SECONDS:
+                await held.follower.step()
+        except Exception:
+            _logger.exception("a partition of questions was not brought up to date")
 
     async def _follow(self, name: PartitionName) -> None:
         """Makes one step: reads what has changed, or everything where that cannot be known."""
@@ -253,15 +269,18 @@ class SemanticFeed:
         if rejected_count:
             self._recorder.rejected(Layer.SEMANTIC, rejected_count)
         partition, useless = await asyncio.to_thread(
-            self._build, records, now_ms, frozenset(held.wrong)
+            self._build, records, now_ms, self._wrong.of(held.name)
         )
+        for version in self._wrong.of(held.name):
+            # Some may have been reported while it was built.
+            partition.remove(*version)
         partition.generation, partition.sequence = place.generation, place.number
         held.partition = partition
         held.leaving += useless
 
     def _build(
-        self, records: list[Record], now_ms: int, wrong: frozenset[_Version]
-    ) -> tuple[Partition, list[_Version]]:
+        self, records: list[Record], now_ms: int, wrong: frozenset[Version]
+    ) -> tuple[Partition, list[Version]]:
         """Makes a partition of what was read; runs in another thread.
 
         Returns:
@@ -297,7 +316,7 @@ class SemanticFeed:
     def _insert(self, held: _Held, record: Record) -> None:
         entry, vector = record
         partition = held.partition
-        if entry.key in held.wrong:
+        if self._wrong.includes(held.name, entry.key):
             return
         if len(partition) >= self._room(len(vector)):
             for oldest in partition.oldest(1):
@@ -338,23 +357,19 @@ class SemanticFeed:
         except StoreFailure:
             return
 
-    async def _report_wrong(self, held: _Held) -> bool:
-        if not held.wrong:
-            return True
-        reported = sorted(held.wrong)
-        try:
-            await self._store.remove(held.name, reported)
-        except StoreFailure:
-            return False
-        held.wrong.difference_update(reported)
-        return True
+    def _drop_one(self) -> None:
+        """Drops the one not used for longest; one that holds nothing, where there is any.
+
+        While the store is away, all that are new hold nothing.
+        """
+        others = list(islice(self._held.items(), len(self._held) - 1))
+        empty = (partition_id for partition_id, held in others if not len(held.partition))
+        del self._held[next(empty, others[0][0])]
 
     def _changed(self) -> None:
         """Keeps memory within its limit and says how much there is."""
         total_bytes = sum(held.partition.size_bytes for held in self._held.values())
-        while len(self._held) > 1 and (
-            total_bytes > self._memory_limit_bytes or len(self._held) > _PARTITION_LIMIT
-        ):
+        while len(self._held) > 1 and total_bytes > self._memory_limit_bytes:
             _, dropped = self._held.popitem(last=False)
             total_bytes -= dropped.partition.size_bytes
         entry_count = sum(len(held.partition) for held in self._held.values())

@@ -1,12 +1,14 @@
 """The questions of all replicas, in the shared store: one script call per step."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from services.cache.core import frames
 from services.cache.core.frames import Frame, FrameRejected
-from services.cache.core.layers import Layer
+from services.cache.core.layers import LAYER_RULES, Layer
 from services.cache.core.semantic.entries import (
     VERSION_BYTES,
     MalformedEntry,
@@ -17,14 +19,26 @@ from services.cache.core.semantic.entries import (
 from services.cache.core.semantic.index import FloatVector
 from services.cache.core.semantic.names import CHANNEL, PartitionName
 from services.cache.core.store_clock import StoreClock
-from services.cache.ports import Script
+from services.cache.ports import Script, StoreFailure
 from services.cache.semantic_scripts import CATCH_UP, PUT, REMOVE
 from services.cache.shared_level import SharedLevel
 from services.common.clock import Clock
 
-__all__ = ["Changes", "OtherDimension", "Place", "Record", "SemanticStore"]
+__all__ = [
+    "Changes",
+    "OtherDimension",
+    "Place",
+    "Record",
+    "SemanticStore",
+    "Version",
+    "WrongEntries",
+]
+
+_logger = logging.getLogger(__name__)
 
 _LAYER = Layer.SEMANTIC
+_LONGEST_LIFE_MS = int(LAYER_RULES[_LAYER].ttl_seconds * 1000)
+_WRONG_LIMIT = 10_000
 _CHANGE_LIMIT = 128
 _REMOVAL_LIMIT = 500
 # A partition outlives its last entry by this, so that replicas see what became of it.
@@ -33,6 +47,9 @@ _DESCRIPTION = b"#"
 
 Record = tuple[SemanticEntry, FloatVector]
 """An entry and its vector."""
+
+Version = tuple[str, bytes]
+"""Digest of an entry's normal form, and its version."""
 
 
 class OtherDimension(Exception):
@@ -130,7 +147,7 @@ class SemanticStore:
         return Place(cast("bytes", reply[2]), cast("int", reply[3]))
 
     async def remove(
-        self, name: PartitionName, entries: Sequence[tuple[str, bytes]], *, quietly: bool = False
+        self, name: PartitionName, entries: Sequence[Version], *, quietly: bool = False
     ) -> None:
         """Removes entries where they still are the same.
 
@@ -170,7 +187,10 @@ class SemanticStore:
         records: dict[str, Record | None] = {}
         rejected_count = 0
         for form, data in zip(pairs[::2], pairs[1::2], strict=True):
-            text = cast("bytes", form).decode()
+            text = _text(cast("bytes", form))
+            if text is None:
+                rejected_count += 1
+                continue
             records[text] = None if data is None else self._decode(name, text, data)
             rejected_count += data is not None and records[text] is None
         return Changes(
@@ -196,7 +216,7 @@ class SemanticStore:
             The entries, and how many failed their check.
         """
         records = [
-            self._decode(name, form.decode(), value)
+            None if (text := _text(form)) is None else self._decode(name, text, value)
             for form, value in data.items()
             if not form.startswith(_DESCRIPTION)
         ]
@@ -236,6 +256,129 @@ class SemanticStore:
                 expires_ms=frame.expires_ms,
                 tags=frame.tags,
             )
-        except (FrameRejected, MalformedEntry):
+        except (FrameRejected, MalformedEntry, UnicodeDecodeError):
             return None
         return record if record[0].version == data[:VERSION_BYTES] else None
+
+
+@dataclass(slots=True)
+class _Untold:
+    """What the store has to be told of a partition.
+
+    Attributes:
+        name: The partition.
+        entries: Ends of the entries' lives by entry, milliseconds since the Unix epoch; the
+            latest report last.
+        is_faulty: Whether a mistake in telling it was logged.
+    """
+
+    name: PartitionName
+    entries: dict[Version, int] = field(default_factory=dict)
+    is_faulty: bool = False
+
+
+class WrongEntries:
+    """Entries judged wrong that may still be in the store: until it was told, or they are over.
+
+    Kept apart from the partitions in memory, which may be dropped and read again at any time.
+    At most 10,000 are kept; beyond that, the earliest of the tenant with the most is forgotten.
+
+    Args:
+        store: Is told of them.
+        store_clock: The store's time.
+        clock: Time.
+    """
+
+    def __init__(self, store: SemanticStore, *, store_clock: StoreClock, clock: Clock) -> None:
+        self._store = store
+        self._store_clock = store_clock
+        self._clock = clock
+        self._untold: dict[str, _Untold] = {}
+        self._count = 0
+
+    def add(self, name: PartitionName, version: Version, expires_ms: int | None) -> None:
+        """Notes an entry.
+
+        Args:
+            name: Its partition.
+            version: The entry.
+            expires_ms: When it ends to be valid, milliseconds since the Unix epoch; None where
+                that is not known.
+        """
+        untold = self._untold.setdefault(name.partition_id, _Untold(name))
+        if version not in untold.entries:
+            self._count += 1
+        longest_ms = self._now_ms() + _LONGEST_LIFE_MS
+        untold.entries[version] = longest_ms if expires_ms is None else expires_ms
+        if self._count > _WRONG_LIMIT:
+            self._forget_one()
+
+    def of(self, name: PartitionName) -> frozenset[Version]:
+        """Returns those of a partition."""
+        untold = self._untold.get(name.partition_id)
+        return frozenset() if untold is None else frozenset(untold.entries)
+
+    def includes(self, name: PartitionName, version: Version) -> bool:
+        """Returns whether an entry is one of them."""
+        untold = self._untold.get(name.partition_id)
+        return untold is not None and version in untold.entries
+
+    async def tell(self, name: PartitionName) -> bool:
+        """Removes those of a partition from the store.
+
+        Returns:
+            Whether that could be done.
+        """
+        untold = self._untold.get(name.partition_id)
+        if untold is None:
+            return True
+        told = list(untold.entries)
+        try:
+            await self._store.remove(name, told)
+        except StoreFailure:
+            return False
+        except Exception:
+            if not untold.is_faulty:
+                untold.is_faulty = True
+                _logger.exception("the shared store was not told of wrong entries")
+            return False
+        self._settle(untold, told)
+        return True
+
+    async def tell_all(self) -> None:
+        """Removes from the store what can be removed, and forgets what is over."""
+        now_ms = self._now_ms()
+        for untold in list(self._untold.values()):
+            over = [key for key, expires_ms in untold.entries.items() if expires_ms <= now_ms]
+            self._settle(untold, over)
+            await self.tell(untold.name)
+
+    def _now_ms(self) -> int:
+        return self._store_clock.now_ms(self._clock.monotonic())
+
+    def _settle(self, untold: _Untold, versions: Sequence[Version]) -> None:
+        for version in versions:
+            if untold.entries.pop(version, None) is not None:
+                self._count -= 1
+        if not untold.entries and self._untold.get(untold.name.partition_id) is untold:
+            del self._untold[untold.name.partition_id]
+
+    def _forget_one(self) -> None:
+        """Forgets the earliest of the tenant with the most, so that none crowds out another."""
+        counts: Counter[str] = Counter()
+        for untold in self._untold.values():
+            counts[untold.name.scope.tenant_id] += len(untold.entries)
+        ((tenant_id, _),) = counts.most_common(1)
+        of_tenant = (
+            each for each in self._untold.values() if each.name.scope.tenant_id == tenant_id
+        )
+        untold = next(of_tenant)
+        self._settle(untold, [next(iter(untold.entries))])
+
+
+def _text(form: bytes) -> str | None:
+    """Returns an entry's name; None where it is none of ours."""
+    try:
+        return form.decode()
+    except UnicodeDecodeError:
+        return None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.cache.core import frames
 from services.cache.core.errors import LeaseLost
+from services.cache.core.flight_tally import FlightEvent
 from services.cache.core.frames import Frame
 from services.cache.core.keys import EntryKey
 from services.cache.core.layers import LAYER_RULES, Layer, shared_ttl_ms
@@ -89,6 +90,7 @@ class InferenceStores:
         """
         since_ms = granted_ms(token)
         if since_ms is None:
+            self._levels.recorder.flight(FlightEvent.REJECTED)
             raise LeaseLost
         await self._levels.epochs.ready(scope.tenant_id)
         created_ms = since_ms if keeping.basis_ms is None else min(since_ms, keeping.basis_ms)

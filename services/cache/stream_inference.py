@@ -10,12 +10,15 @@ from services.cache.core.inference import Finding, Kind, Query
 from services.cache.core.leases import Lease
 from services.cache.core.model import Hit
 from services.cache.leases import Leases
+from services.cache.levels import Levels
 from services.cache.look_up_inference import InferenceLookups, Visit
-from services.cache.waiters import Waiter
 
 __all__ = ["Broken", "Event", "Followed", "InferenceStreams", "ReadPieces"]
 
 _TOO_LATE = Failure(FailureKind.TRANSIENT, "the caller's time is up")
+_INVALIDATED = Failure(
+    FailureKind.TRANSIENT, "what the answer depends on has been invalidated meanwhile"
+)
 _ANOTHER_TEXT = Failure(FailureKind.TRANSIENT, "another answer has been stored meanwhile")
 
 ReadPieces = Callable[[bytes], Iterable[Piece]]
@@ -55,14 +58,21 @@ class InferenceStreams:
     """Sends answers.
 
     Args:
+        levels: Where they are kept.
         lookups: Looks them up.
         leases: Leases of this replica.
         read_pieces: Reads stored ones.
     """
 
     def __init__(
-        self, lookups: InferenceLookups, leases: Leases, *, read_pieces: ReadPieces
+        self,
+        levels: Levels,
+        lookups: InferenceLookups,
+        leases: Leases,
+        *,
+        read_pieces: ReadPieces,
     ) -> None:
+        self._levels = levels
         self._lookups = lookups
         self._leases = leases
         self._read_pieces = read_pieces
@@ -90,7 +100,7 @@ class InferenceStreams:
                         yield event
                 finding = await self._lookups.conclude(visit)
             if visit is not None and visit.waiter.has_begun:
-                events = self._end(visit.waiter, cursor)
+                events = self._end(visit, cursor)
             else:
                 events = self._tell(finding)
             for event in events:
@@ -103,15 +113,23 @@ class InferenceStreams:
                 self._leases.release_soon(query.key, finding.lease.token)
 
     def _pass_on(self, visit: Visit, cursor: Cursor) -> Iterator[Event]:
-        """Passes on what has come of an answer that is being computed."""
+        """Passes on what has come of an answer that is being computed, for as long as it counts."""
         waiter = visit.waiter
         if waiter.text is None or waiter.outcome is not None:
             return
-        for piece in waiter.text.read(cursor):
+        pieces = waiter.text.read(cursor)
+        # Each time: the caller may have been slow to take the piece before.
+        while self._counts(visit, waiter.text) and (piece := next(pieces, None)) is not None:
             if not waiter.has_begun:
                 waiter.begin_text()
                 yield Finding(kind=Kind.COALESCED, read_ms=visit.read_ms)
             yield piece
+        if waiter.has_begun and not self._counts(visit, waiter.text):
+            waiter.settle(Interrupted(_INVALIDATED))
+
+    def _counts(self, visit: Visit, text: LiveText) -> bool:
+        """Returns whether nothing that a text depends on has been invalidated."""
+        return self._levels.epochs.is_valid(visit.query.scope, text.created_ms, text.tags)
 
     def _tell(self, finding: Finding) -> Iterator[Event]:
         """Tells of what was found at once."""
@@ -120,9 +138,12 @@ class InferenceStreams:
             yield from self._read_pieces(finding.hit.payload)
             yield Followed(finding.hit, coalesced=finding.kind is Kind.COALESCED)
 
-    def _end(self, waiter: Waiter, cursor: Cursor) -> Iterator[Event]:
+    def _end(self, visit: Visit, cursor: Cursor) -> Iterator[Event]:
         """Brings a text that was begun to its end."""
+        waiter = visit.waiter
         match waiter.outcome:
+            case Found() if waiter.text is not None and not self._counts(visit, waiter.text):
+                yield Broken(_INVALIDATED)
             case Found(hit):
                 rest = self._rest(waiter.text, cursor, hit)
                 if rest is None:

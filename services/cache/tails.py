@@ -113,7 +113,7 @@ class _Reader:
         """Takes the next entry."""
         fields = entry.fields
         if b"b" in fields:
-            self._begin(fields[b"b"].decode(errors="replace"))
+            self._begin(fields[b"b"].decode(errors="replace"), fields)
         elif b"e" in fields:
             self._end(_ENDED)
         elif b"a" in fields:
@@ -121,12 +121,19 @@ class _Reader:
         elif self._text is not None:
             self._append(self._text, fields)
 
-    def _begin(self, token: str) -> None:
-        if token < self._leader:
-            self._text = None
+    def _begin(self, token: str, fields: Mapping[bytes, bytes]) -> None:
+        self._text = None
+        basis, tags = fields.get(b"m", b""), fields.get(b"t")
+        # What it depends on must be known: otherwise it might have been invalidated.
+        if token < self._leader or tags is None or not basis.isdigit():
             return
         self._leader, self._number = token, 0
-        self._text = LiveText(token, limit_bytes=TEXT_LIMIT_BYTES)
+        self._text = LiveText(
+            token,
+            limit_bytes=TEXT_LIMIT_BYTES,
+            tags=tuple(tags.decode(errors="replace").split()),
+            basis_ms=int(basis),
+        )
         self._show(self._text)
 
     def _append(self, text: LiveText, fields: Mapping[bytes, bytes]) -> None:

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2
 from pannier.common.v1 import vector_pb2
+from services.cache.core.frames import MAXIMUM_PAYLOAD_BYTES
 from services.cache.core.layers import LAYER_RULES, Layer
 from services.cache.core.tags import MAXIMUM_TAGS
 from services.cache.core.vectors import MAXIMUM_DIMENSION, vector_fault
@@ -29,6 +30,7 @@ __all__ = [
     "keeping_violations",
     "length_violations",
     "namespace_violations",
+    "size_violations",
     "tag_violations",
     "timestamp_violations",
     "validate",
@@ -153,6 +155,16 @@ def keeping_violations(
         yield from timestamp_violations(f"{field}.basis_time", control.basis_time)
 
 
+def size_violations(field: str, size_bytes: int) -> Violations:
+    """Checks that a value is not larger than one may be."""
+    if size_bytes > MAXIMUM_PAYLOAD_BYTES:
+        yield FieldViolation(
+            field,
+            f"Must have at most {MAXIMUM_PAYLOAD_BYTES} bytes; it has {size_bytes}. "
+            "Do not store what is larger.",
+        )
+
+
 def tag_violations(field: str, tag: control_pb2.Tag) -> Violations:
     """Checks what a value depends on."""
     match tag.WhichOneof("kind"):
@@ -198,6 +210,7 @@ def _violations(request: Request) -> Violations:
             yield from keeping_violations("control", request.control, layer=Layer.CHUNK)
             if not request.HasField("chunks"):
                 yield FieldViolation("chunks", _REQUIRED)
+            yield from size_violations("chunks", request.chunks.ByteSize())
             for index, span in enumerate(request.chunks.spans):
                 yield from _span(f"chunks.spans[{index}]", span)
 
@@ -258,7 +271,8 @@ def _ttl(field: str, ttl: Duration, maximum_seconds: float) -> Violations:
     beyond = ttl.seconds + ttl.nanos / 1e9 > maximum_seconds
     if not _is_positive(ttl) or beyond:
         yield FieldViolation(
-            field, f"Must be above 0 s and at most {maximum_seconds:.0f} s, the layer's own time."
+            field,
+            f"Must be above 0 s and at most {maximum_seconds:.0f} s, the longest in the layer.",
         )
 
 

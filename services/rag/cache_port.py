@@ -16,6 +16,7 @@ from services.rag.core.model import Vector
 from services.rag.core.reuse import Evidence, ReusableAnswer, Verdict
 
 __all__ = [
+    "MOST_DEPENDENCIES",
     "CachePort",
     "CachedInference",
     "ChunkSpan",
@@ -33,6 +34,9 @@ __all__ = [
     "SemanticMatch",
     "SemanticPartition",
 ]
+
+MOST_DEPENDENCIES = 15
+"""Documents that can be noted with a value: the cache takes 16 tags, one is the collection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,8 @@ class InferenceLookup:
         degraded: Whether the shared store could not be asked.
         lease: On a miss, the right to compute the answer; on a hit, the wish to compute it anew.
         failure: On a negative hit, why there is no answer.
+        read_time_ns: When this was looked up, by the store's clock, nanoseconds since 1970; None
+            where that is not known.
     """
 
     outcome: str
@@ -101,6 +107,7 @@ class InferenceLookup:
     degraded: bool = False
     lease: str = ""
     failure: Failure | None = None
+    read_time_ns: int | None = None
 
     @property
     def is_hit(self) -> bool:
@@ -121,6 +128,11 @@ class Dependencies:
 
     collection: str
     document_ids: tuple[str, ...]
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether the cache can note them all; else it would not see each of them change."""
+        return len(set(self.document_ids)) <= MOST_DEPENDENCIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +197,10 @@ class CachePort(Protocol):
         """Looks up an answer; on a miss waits for whoever computes it, or gives a lease."""
         ...
 
+    async def bypass_inference(self, key: InferenceKey, *, mode: str) -> InferenceLookup:
+        """Looks nowhere; says what time it is for an answer computed from now on."""
+        ...
+
     def stream_inference(
         self, key: InferenceKey, *, mode: str, wait_seconds: float, time_limit_seconds: float | None
     ) -> AsyncGenerator[InferenceLookup | str | CachedInference | FillInterrupted, None]:
@@ -196,15 +212,32 @@ class CachePort(Protocol):
         ...
 
     def fill_inference(
-        self, key: InferenceKey, lease: str, dependencies: Dependencies | None
+        self,
+        key: InferenceKey,
+        lease: str,
+        dependencies: Dependencies | None,
+        *,
+        basis_time_ns: int | None,
     ) -> Fill:
-        """Begins to hand over an answer; never raises."""
+        """Begins to hand over an answer; never raises.
+
+        Args:
+            key: What it is the answer to.
+            lease: The right to compute it.
+            dependencies: What it is made from, such as may be kept.
+            basis_time_ns: `read_time_ns` of a lookup from before it was made.
+        """
         ...
 
     async def store_inference(
-        self, key: InferenceKey, inference: CachedInference, dependencies: Dependencies | None
+        self,
+        key: InferenceKey,
+        inference: CachedInference,
+        dependencies: Dependencies | None,
+        *,
+        basis_time_ns: int | None,
     ) -> None:
-        """Keeps a complete answer that was computed without a lease."""
+        """Keeps a complete answer that was computed without a lease; see `fill_inference`."""
         ...
 
     async def lookup_chunks(

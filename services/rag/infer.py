@@ -6,14 +6,13 @@ it comes; the others are given what the cache has so far, and then the rest as i
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from services.common.errors import PeerUnavailable, ServiceError
 from services.rag.background import BackgroundWork
 from services.rag.cache_port import (
     CachedInference,
     CachePort,
-    Dependencies,
     Fill,
     FillInterrupted,
     InferenceKey,
@@ -24,9 +23,10 @@ from services.rag.core.conversation import ChatMessage, ChatStarted
 from services.rag.core.draft import Draft
 from services.rag.core.errors import AnswerInterrupted
 from services.rag.core.replay import Replay
-from services.rag.generation import Generation, known_failure
+from services.rag.generation import Generation
+from services.rag.inference import Inference, dependencies_of
 from services.rag.models import ModelCatalogue
-from services.rag.ports import ModelFacts, ModelsPort
+from services.rag.ports import ModelsPort
 from services.rag.recorder import OpenStage
 from services.rag.task import AnswerTask
 
@@ -39,31 +39,6 @@ _WAITING_SHARE_RATIO = 0.5
 _REFRESH_SECONDS = 120.0
 # How often a text is gone on with that another call is computing, before it is computed here.
 _MOST_LEADERS = 8
-
-
-@dataclass(slots=True, kw_only=True)
-class _Inference:
-    """One prompt on its way to an answer.
-
-    Attributes:
-        task: The question it belongs to.
-        model: The model, as the fleet lists it.
-        key: What decides the answer.
-        draft: The answer so far, as far as it was passed on.
-        dependencies: What the prompt was made from.
-        lease: The right to compute the answer; empty for none.
-        found: The answer of the cache, once it is complete.
-        is_interrupted: Whether the one who was computing it has failed.
-    """
-
-    task: AnswerTask
-    model: ModelFacts
-    key: InferenceKey
-    draft: Draft
-    dependencies: Dependencies | None
-    lease: str = ""
-    found: CachedInference | None = None
-    is_interrupted: bool = False
 
 
 class ModelAnswers:
@@ -113,22 +88,26 @@ class ModelAnswers:
         """
         with task.recorder.stage("model"):
             model = await self._catalogue.chat_model(task.question.model)
-        inference = _Inference(
+        inference = Inference(
             task=task,
             model=model,
             key=InferenceKey(model_digest=model.digest, messages=messages, sampling=task.sampling),
             draft=draft,
-            dependencies=_dependencies(task, draft),
+            dependencies=dependencies_of(task, draft),
         )
-        steps = (self._take, self._generate) if task.may_look_up else (self._generate,)
-        for step in steps:
-            async with aclosing(step(inference)) as events:
-                async for event in events:
-                    yield event
-            if inference.found is not None:
-                return
+        may_look_up = task.may_look_up and inference.may_be_kept
+        steps = (self._take, self._generate) if may_look_up else (self._generate,)
+        try:
+            for step in steps:
+                async with aclosing(step(inference)) as events:
+                    async for event in events:
+                        yield event
+                if inference.found is not None:
+                    return
+        finally:
+            self._give_back(inference, inference.take_lease())
 
-    async def _take(self, inference: _Inference) -> AsyncGenerator[AnswerEvent, None]:
+    async def _take(self, inference: Inference) -> AsyncGenerator[AnswerEvent, None]:
         """Passes on the answer that the cache has or gets, if it does."""
         texts = (
             self._streamed(inference) if inference.task.partial_answers else self._whole(inference)
@@ -144,13 +123,12 @@ class ModelAnswers:
         found = inference.found
         if found is None:
             return
+        self._start_refresh(inference)
         for citation in inference.draft.finish():
             yield citation
         yield _answer(inference, found, AnswerOrigin.CACHED, model=inference.model.name)
-        if inference.lease:
-            self._background.start("refresh", lambda: self._refresh(inference))
 
-    async def _whole(self, inference: _Inference) -> AsyncGenerator[str, None]:
+    async def _whole(self, inference: Inference) -> AsyncGenerator[str, None]:
         with inference.task.recorder.stage("inference_lookup") as stage:
             stage.cache_outcome = "unavailable"
             lookup = await self._cache.lookup_inference(
@@ -159,12 +137,12 @@ class ModelAnswers:
                 wait_seconds=self._wait_seconds(),
             )
             stage.cache_outcome = lookup.outcome
-        _note(inference, lookup)
+        inference.note(lookup)
         if lookup.is_hit and lookup.inference is not None:
             inference.found = lookup.inference
             yield lookup.inference.text
 
-    async def _streamed(self, inference: _Inference) -> AsyncGenerator[str, None]:
+    async def _streamed(self, inference: Inference) -> AsyncGenerator[str, None]:
         for _ in range(_MOST_LEADERS):
             async with aclosing(self._followed(inference)) as texts:
                 async for text in texts:
@@ -172,7 +150,7 @@ class ModelAnswers:
             if inference.lease or not inference.is_interrupted:
                 return
 
-    async def _followed(self, inference: _Inference) -> AsyncGenerator[str, None]:
+    async def _followed(self, inference: Inference) -> AsyncGenerator[str, None]:
         """Passes on what is new to the caller, and notes how it ended."""
         inference.is_interrupted = False
         replay = Replay(inference.draft.text)
@@ -189,7 +167,7 @@ class ModelAnswers:
                 if not isinstance(lookup, InferenceLookup):
                     raise PeerUnavailable("cache", "it has not said what it found")
                 stage.cache_outcome = lookup.outcome
-            _note(inference, lookup)
+            inference.note(lookup)
             async for event in events:
                 if isinstance(event, str):
                     text = replay.feed(event)
@@ -208,10 +186,13 @@ class ModelAnswers:
             if lookup.is_hit and inference.found is None:
                 raise PeerUnavailable("cache", "its answer ended without being complete")
 
-    async def _generate(self, inference: _Inference) -> AsyncGenerator[AnswerEvent, None]:
+    async def _generate(self, inference: Inference) -> AsyncGenerator[AnswerEvent, None]:
         """Has a model answer, for the caller and for all others who ask the same."""
         inference.task.is_coalesced = False
-        run = Generation(self._begin_fill(inference), Replay(inference.draft.text))
+        await self._ask_time(inference)
+        run = Generation(
+            self._begin_fill(inference, inference.take_lease()), Replay(inference.draft.text)
+        )
         try:
             async with aclosing(self._generated(inference, run)) as events:
                 async for event in events:
@@ -221,7 +202,7 @@ class ModelAnswers:
             run.give_up()
 
     async def _generated(
-        self, inference: _Inference, run: Generation
+        self, inference: Inference, run: Generation
     ) -> AsyncGenerator[AnswerEvent, None]:
         task, draft = inference.task, inference.draft
         start = task.recorder.elapsed_seconds()
@@ -261,7 +242,7 @@ class ModelAnswers:
 
     async def _run(
         self,
-        inference: _Inference,
+        inference: Inference,
         run: Generation,
         time_limit_seconds: float | None,
         *,
@@ -294,9 +275,18 @@ class ModelAnswers:
         if not run.is_complete:
             raise PeerUnavailable("balancer", "the answer ended without being complete")
 
-    async def _refresh(self, inference: _Inference) -> None:
+    def _start_refresh(self, inference: Inference) -> None:
+        """Has an answer computed anew, if that is wanted and there is room for it."""
+        lease = inference.take_lease()
+        if lease and (
+            inference.task.cache_is_away
+            or not self._background.start("refresh", lambda: self._refresh(inference, lease))
+        ):
+            self._give_back(inference, lease)
+
+    async def _refresh(self, inference: Inference, lease: str) -> None:
         """Computes an answer anew that will expire soon."""
-        run = Generation(self._begin_fill(inference), Replay(""))
+        run = Generation(self._begin_fill(inference, lease), Replay(""))
         parts: list[str] = []
         try:
             limit = _REFRESH_SECONDS
@@ -308,15 +298,45 @@ class ModelAnswers:
         finally:
             run.give_up()
 
-    def _begin_fill(self, inference: _Inference) -> Fill | None:
-        if not inference.lease or inference.task.cache_is_away:
-            return None
-        return self._cache.fill_inference(inference.key, inference.lease, inference.dependencies)
+    async def _ask_time(self, inference: Inference) -> None:
+        """Learns from when on changes count, where nothing was looked up."""
+        task = inference.task
+        if task.basis_time_ns is not None or task.may_look_up:
+            return
+        if not task.may_keep or not inference.may_be_kept:
+            return
+        try:
+            lookup = await self._cache.bypass_inference(
+                inference.key, mode=task.question.mode.value
+            )
+        except PeerUnavailable:
+            task.lose_cache("inference_lookup")
+        else:
+            inference.note(lookup)
 
-    async def _keep(self, inference: _Inference, run: Generation, made: CachedInference) -> None:
+    def _begin_fill(self, inference: Inference, lease: str) -> Fill | None:
+        if inference.task.cache_is_away:
+            self._give_back(inference, lease)
+            return None
+        return self._open_fill(inference, lease) if lease else None
+
+    def _give_back(self, inference: Inference, lease: str) -> None:
+        """Lets others compute the answer at once that this call does not."""
+        if lease:
+            self._open_fill(inference, lease).discard()
+
+    def _open_fill(self, inference: Inference, lease: str) -> Fill:
+        return self._cache.fill_inference(
+            inference.key,
+            lease,
+            inference.dependencies,
+            basis_time_ns=inference.task.basis_time_ns,
+        )
+
+    async def _keep(self, inference: Inference, run: Generation, made: CachedInference) -> None:
         """Keeps an answer, if it is one that others may be given."""
         task = inference.task
-        if not task.may_keep or not _is_complete(made):
+        if not task.may_keep or not inference.may_be_kept or not _is_complete(made):
             return
         key = replace(inference.key, model_digest=run.started.model_digest)
         with task.recorder.stage("inference_store") as stage:
@@ -324,7 +344,9 @@ class ModelAnswers:
                 if run.fill is not None:
                     await run.fill.commit(made)
                 else:
-                    await self._cache.store_inference(key, made, inference.dependencies)
+                    await self._cache.store_inference(
+                        key, made, inference.dependencies, basis_time_ns=task.basis_time_ns
+                    )
             except PeerUnavailable:
                 stage.failed = True
                 task.lose_cache("inference_store")
@@ -343,33 +365,12 @@ class ModelAnswers:
         return remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_RATIO)
 
 
-def _note(inference: _Inference, lookup: InferenceLookup) -> None:
-    """Takes over what a lookup came to.
-
-    Raises:
-        RelayedError: It is known that there will be no answer.
-    """
-    inference.lease = lookup.lease
-    inference.task.is_coalesced = lookup.outcome == "hit_coalesced"
-    if lookup.degraded:
-        inference.task.lose_cache("inference_lookup", entirely=False)
-    if lookup.failure is not None:
-        raise known_failure(lookup.failure, inference.model.name)
-
-
 def _is_complete(made: CachedInference) -> bool:
     return bool(made.text) and made.finish_reason in ("stop", "length")
 
 
-def _dependencies(task: AnswerTask, draft: Draft) -> Dependencies | None:
-    if not draft.passages:
-        return None
-    documents = tuple(each.passage.document_id for each in draft.passages)
-    return Dependencies(task.question.collection, documents)
-
-
 def _answer(
-    inference: _Inference,
+    inference: Inference,
     made: CachedInference,
     origin: AnswerOrigin,
     *,

@@ -81,20 +81,23 @@ class InvalidationDelivery:
         Raises:
             ServiceError: Some of it could not be delivered; the changes of other tenants were.
         """
-        while notes := await self._store.list_invalidations(limit=_BATCH_SIZE):
+        failed: dict[str, ServiceError] = {}
+        while notes := await self._store.list_invalidations(
+            limit=_BATCH_SIZE, except_tenants=tuple(failed)
+        ):
             self._metrics.set_gauge("rag_invalidations_pending", len(notes))
             by_tenant: defaultdict[str, list[PendingInvalidation]] = defaultdict(list)
             for note in notes:
                 by_tenant[note.tenant_id].append(note)
-            failure: ServiceError | None = None
             for tenant_id, its_notes in by_tenant.items():
                 try:
                     await self._deliver(tenant_id, its_notes)
                 except ServiceError as error:
-                    failure = error
-            if failure is not None:
-                raise failure
-        self._metrics.set_gauge("rag_invalidations_pending", 0)
+                    failed[tenant_id] = error
+        waiting = await self._store.list_invalidations(limit=_BATCH_SIZE) if failed else ()
+        self._metrics.set_gauge("rag_invalidations_pending", len(waiting))
+        if failed:
+            raise next(iter(failed.values()))
 
     async def _deliver(self, tenant_id: str, notes: Sequence[PendingInvalidation]) -> None:
         """Delivers the notes of one tenant, each change once."""

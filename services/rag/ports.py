@@ -171,8 +171,15 @@ class DocumentStore(Protocol):
         """Returns chunks with the facts of their documents, by chunk id."""
         ...
 
-    async def list_invalidations(self, *, limit: int) -> tuple[PendingInvalidation, ...]:
-        """Returns changes that the cache has not been told of yet, oldest first."""
+    async def list_invalidations(
+        self, *, limit: int, except_tenants: Sequence[str] = ()
+    ) -> tuple[PendingInvalidation, ...]:
+        """Returns changes that the cache has not been told of yet, oldest first.
+
+        Args:
+            limit: How many at the most.
+            except_tenants: Whose changes are left out.
+        """
         ...
 
     async def drop_invalidations(self, numbers: Sequence[int]) -> None:

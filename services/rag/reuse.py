@@ -203,6 +203,9 @@ class Reuse:
             *(each.document_id for each in evidence),
             *(each.passage.document_id for each in answer.passages),
         )
+        dependencies = Dependencies(task.question.collection, documents)
+        if not dependencies.may_be_kept:
+            return
         with task.recorder.stage("semantic_store") as stage:
             try:
                 await self._its.cache.store(
@@ -212,7 +215,7 @@ class Reuse:
                     answer,
                     warnings=task.recorder.warnings,
                     evidence=evidence,
-                    dependencies=Dependencies(task.question.collection, documents),
+                    dependencies=dependencies,
                     basis_time_ns=basis_time_ns,
                 )
             except PeerUnavailable:
@@ -242,6 +245,7 @@ class Reuse:
             task.lose_cache(stage_name, entirely=False)
         if self._basis_time_ns is None:
             self._basis_time_ns = lookup.read_time_ns
+        task.note_read_time(lookup.read_time_ns)
         return lookup
 
     async def _judge(self, lookup: SemanticLookup | None) -> Answer | None:

@@ -49,6 +49,9 @@ class AnswerTask:
         cache_is_away: Whether the cache did not answer; it is then not waited for again.
         is_coalesced: Whether the answer was just computed for another call, which then sees to
             it that it is kept.
+        basis_time_ns: When the cache was first asked, by its store's clock, nanoseconds since
+            1970; None where that is not known. What is invalidated later on, the answer does not
+            reckon with.
     """
 
     tenant_id: str
@@ -58,6 +61,7 @@ class AnswerTask:
     partial_answers: bool
     cache_is_away: bool = False
     is_coalesced: bool = False
+    basis_time_ns: int | None = None
 
     @property
     def is_repeatable(self) -> bool:
@@ -81,6 +85,11 @@ class AnswerTask:
             and self.question.cache_policy is not CachePolicy.BYPASS
             and not self.cache_is_away
         )
+
+    def note_read_time(self, read_time_ns: int | None) -> None:
+        """Notes when a lookup was made; the first one counts."""
+        if self.basis_time_ns is None:
+            self.basis_time_ns = read_time_ns
 
     def lose_cache(self, stage: str, *, entirely: bool = True) -> None:
         """Notes that the cache was of no use in a stage.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pannier.cache.v1 import cache_service_pb2 as cache
-from pannier.cache.v1 import invalidation_pb2, semantic_pb2
+from pannier.cache.v1 import control_pb2, invalidation_pb2, semantic_pb2
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceServicer
 from services.common.errors import PeerUnavailable, RelayedError, ServiceError, StatusCode
 from services.common.identity import TENANT_HEADER
@@ -85,6 +85,8 @@ class FakeCache(CacheServiceServicer):
         failures: What is known to fail, by key.
         answered: Answers by question, in their partitions.
         fills: How fills have ended: `commit`, `abort` or `cut`.
+        inference_controls: How the answers to prompts are to be kept, in the order they came.
+        hold_completion: The end of a streamed hit waits for it.
     """
 
     def __init__(self) -> None:
@@ -106,6 +108,8 @@ class FakeCache(CacheServiceServicer):
         self.refused_tenants: set[str] = set()
         self.failures: dict[bytes, cache.Failure] = {}
         self.fills: asyncio.Queue[str] = asyncio.Queue()
+        self.inference_controls: list[control_pb2.StoreControl] = []
+        self.hold_completion: asyncio.Event | None = None
         self._flights: dict[bytes, _Flight] = {}
         self._clock = 0
         self._epochs: dict[tuple[str, bytes], int] = {}
@@ -127,6 +131,10 @@ class FakeCache(CacheServiceServicer):
     async def LookupInference(self, request, context):
         await self._enter("LookupInference", context)
         key = _key(context, request.key)
+        if request.control.bypass:
+            bypassed = cache.LookupInferenceResponse(outcome=cache.LOOKUP_OUTCOME_BYPASSED)
+            bypassed.read_time.FromNanoseconds(self._tick())
+            return bypassed
         if not request.HasField("flight"):
             return self._found(key) or self._missed()
         waited = False
@@ -159,6 +167,8 @@ class FakeCache(CacheServiceServicer):
             yield cache.StreamInferenceResponse(started=found)
             if inference.text:
                 yield cache.StreamInferenceResponse(text_delta=inference.text)
+                if self.hold_completion is not None:
+                    await self.hold_completion.wait()
                 yield cache.StreamInferenceResponse(completed=inference)
         elif flight is not None:
             async for event in self._tail(key, flight):
@@ -175,6 +185,7 @@ class FakeCache(CacheServiceServicer):
                 if kind == "open":
                     key = _key(context, message.open.key)
                     flight = self._flights.get(key)
+                    self.inference_controls.append(message.open.control)
                     await self._check_lease(flight, message.open.lease_token, context)
                 elif kind == "text_delta":
                     await flight.add(message.text_delta)
@@ -201,6 +212,7 @@ class FakeCache(CacheServiceServicer):
     async def StoreInference(self, request, context):
         await self._enter("StoreInference", context)
         self.entries[_key(context, request.key)] = request.inference
+        self.inference_controls.append(request.control)
         return cache.StoreInferenceResponse(stored=True)
 
     async def LookupChunks(self, request, context):
@@ -297,6 +309,11 @@ class FakeCache(CacheServiceServicer):
             flight.frozen = True
 
     @property
+    def now_ns(self):
+        """The time by its clock."""
+        return self._clock
+
+    @property
     def semantic_requests(self):
         """The answers kept by question."""
         return [entry.request for entries in self.answered.values() for entry in entries]
@@ -338,6 +355,7 @@ class FakeCache(CacheServiceServicer):
         response = cache.LookupInferenceResponse(
             outcome=cache.LOOKUP_OUTCOME_HIT_SHARED, inference=found, degraded=self.degraded
         )
+        response.read_time.FromNanoseconds(self._tick())
         if self.wants_refresh and key not in self._flights:
             response.lease.token = self._lease(key)
         return response
@@ -346,6 +364,7 @@ class FakeCache(CacheServiceServicer):
         response = cache.LookupInferenceResponse(
             outcome=cache.LOOKUP_OUTCOME_MISS, degraded=self.degraded
         )
+        response.read_time.FromNanoseconds(self._tick())
         if token:
             response.lease.token = token
         return response

@@ -826,7 +826,7 @@ Global___FillInferenceRequest: _TypeAlias = FillInferenceRequest  # noqa: Y015
 
 @_typing.final
 class FillOpening(_message.Message):
-    """Begins a fill."""
+    """Begins a fill. An answer of more than 1 MiB is not kept: the lease is given back when it grows beyond that."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -956,7 +956,9 @@ class StoreInferenceRequest(_message.Message):
 
     @_builtins.property
     def inference(self) -> Global___Inference:
-        """REQUIRED. The complete answer. Cut or failed answers must not be stored."""
+        """REQUIRED. The complete answer, at most 1 MiB. Cut or failed answers must not be stored: one that reached a limit is kept
+        only where the key sets that limit.
+        """
 
     @_builtins.property
     def control(self) -> _control_pb2.StoreControl:
@@ -1295,7 +1297,7 @@ class StoreChunksRequest(_message.Message):
 
     @_builtins.property
     def chunks(self) -> Global___ChunkSet:
-        """REQUIRED. The chunks; none for a content without any."""
+        """REQUIRED. The chunks, together at most 1 MiB; none for a content without any."""
 
     @_builtins.property
     def control(self) -> _control_pb2.StoreControl:

@@ -65,7 +65,9 @@ class StoreControl(_message.Message):
     BASIS_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """OPTIONAL. How long, above 0 and at most the layer's own time, which is the default."""
+        """OPTIONAL. How long, above 0 and at most the longest time of the layer: 7 days for embeddings, 24 hours for answers, 30
+        days for chunks, which are the defaults too; 24 hours for semantic answers, 1 hour by default.
+        """
 
     @_builtins.property
     def tags(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tag]:

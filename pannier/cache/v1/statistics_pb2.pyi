@@ -269,7 +269,9 @@ class LayerStats(_message.Message):
     shared_hit_count: _builtins.int
     """OUTPUT ONLY. Lookups answered from the shared store."""
     miss_count: _builtins.int
-    """OUTPUT ONLY. Lookups that found nothing; those made while the shared store was away included."""
+    """OUTPUT ONLY. Lookups that found nothing at once; those made while the shared store was away are included, and so are
+    those of callers who then got another caller's answer.
+    """
     degraded_miss_count: _builtins.int
     """OUTPUT ONLY. Misses made while the shared store was away."""
     hit_ratio: _builtins.float
@@ -705,7 +707,7 @@ class ModeStats(_message.Message):
     LOOKUP_COUNT_FIELD_NUMBER: _builtins.int
     HIT_COUNT_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
-    """OUTPUT ONLY. The mode."""
+    """OUTPUT ONLY. The mode; "unknown" for labels that are none of the four, empty within a tenant."""
     layer: Global___Layer.ValueType
     """OUTPUT ONLY. The layer."""
     lookup_count: _builtins.int

@@ -28,7 +28,7 @@ class LeaseLost(ServiceError):
     def __init__(self, field: str = "lease_token") -> None:
         super().__init__(
             f"The lease named in {field} is not held: it has ended, or another caller has it now. "
-            "Nothing was stored; use the answer all the same, and look it up the next time.",
+            "Nothing was stored under it; an answer computed under it may be used all the same.",
             metadata={"field": field},
         )
 

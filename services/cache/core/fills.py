@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from services.cache.core.failures import Failure
+from services.cache.core.leases import granted_ms
 
 __all__ = [
     "MAXIMUM_PIECE_BYTES",
@@ -65,17 +66,32 @@ class LiveText:
     Args:
         token: Token of the lease.
         limit_bytes: Most bytes to hold; a text that grows beyond is closed.
+        tags: What the answer depends on.
+        basis_ms: When the lookup was made that it is based on, by the store's clock, milliseconds
+            since the Unix epoch; None where that is not known.
 
     Attributes:
         token: The same.
+        tags: The same.
+        created_ms: What the answer is dated: the earlier of the lease's grant and the basis.
         size_bytes: How much it is so far, in UTF-8.
         closed: Whether nothing will come any more.
         is_full: Whether that is for its size.
         failure: Why it is closed.
     """
 
-    def __init__(self, token: str, *, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        token: str,
+        *,
+        limit_bytes: int,
+        tags: tuple[str, ...] = (),
+        basis_ms: int | None = None,
+    ) -> None:
+        since_ms = granted_ms(token) or 0
         self.token = token
+        self.tags = tags
+        self.created_ms = since_ms if basis_ms is None else min(since_ms, basis_ms)
         self.size_bytes = 0
         self.closed = False
         self.is_full = False

@@ -12,12 +12,11 @@ from pannier.cache.v1 import control_pb2
 from services.common.errors import PeerUnavailable
 from services.rag.cache_port import Dependencies
 
-__all__ = ["SignsOfLife", "answer_of", "to_tags", "unavailable"]
+__all__ = ["SignsOfLife", "answer_of", "to_store_control", "to_tags", "unavailable"]
 
 T = TypeVar("T")
 
 _WATCH_SECONDS = 1.0
-_MOST_TAGS = 16
 
 
 def unavailable(error: grpc.aio.AioRpcError) -> PeerUnavailable:
@@ -38,11 +37,17 @@ async def answer_of(call: Awaitable[T]) -> T:
 
 
 def to_tags(dependencies: Dependencies | None) -> list[control_pb2.Tag]:
-    """Writes what a value depends on: the collection, and the first documents, as many as go."""
+    """Writes what a value depends on: the collection, and each document.
+
+    Raises:
+        ValueError: It depends on more than can be noted, and must not be kept.
+    """
     if dependencies is None:
         return []
+    if not dependencies.may_be_kept:
+        raise ValueError("a value with so many dependencies must not be kept")
     collection = dependencies.collection
-    documents = list(dict.fromkeys(dependencies.document_ids))[: _MOST_TAGS - 1]
+    documents = dict.fromkeys(dependencies.document_ids)
     return [
         control_pb2.Tag(collection=collection),
         *(
@@ -52,6 +57,21 @@ def to_tags(dependencies: Dependencies | None) -> list[control_pb2.Tag]:
             for each in documents
         ),
     ]
+
+
+def to_store_control(
+    dependencies: Dependencies | None, basis_time_ns: int | None
+) -> control_pb2.StoreControl:
+    """Writes what a value depends on, and which changes it may not know of.
+
+    Args:
+        dependencies: What it is made from.
+        basis_time_ns: `read_time_ns` of a lookup from before it was made; None where not known.
+    """
+    control = control_pb2.StoreControl(tags=to_tags(dependencies))
+    if basis_time_ns is not None:
+        control.basis_time.FromNanoseconds(basis_time_ns)
+    return control
 
 
 class SignsOfLife:

@@ -9,7 +9,7 @@ from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2, invalidation_pb2
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from services.common.channels import cancelled_at_end
-from services.rag.adapters.cache_calls import SignsOfLife, answer_of, to_tags
+from services.rag.adapters.cache_calls import SignsOfLife, answer_of, to_store_control, to_tags
 from services.rag.adapters.cache_fill import FAILURE_KINDS, GrpcFill, to_inference
 from services.rag.adapters.protocol import (
     finish_reason_of,
@@ -96,6 +96,14 @@ class GrpcCache:
         call = self._stub.LookupInference(request, timeout=wait_seconds + self._limit)
         return _lookup_of(await self._signs.watch(call))
 
+    async def bypass_inference(self, key: InferenceKey, *, mode: str) -> InferenceLookup:
+        """Looks nowhere; says what time it is for an answer computed from now on."""
+        request = pb.LookupInferenceRequest(
+            key=_to_key(key), mode=mode, control=control_pb2.LookupControl(bypass=True)
+        )
+        call = self._stub.LookupInference(request, timeout=self._limit)
+        return _lookup_of(await answer_of(call))
+
     async def stream_inference(
         self,
         key: InferenceKey,
@@ -128,24 +136,34 @@ class GrpcCache:
                     yield FillInterrupted(event.interrupted.lease.token)
 
     def fill_inference(
-        self, key: InferenceKey, lease: str, dependencies: Dependencies | None
+        self,
+        key: InferenceKey,
+        lease: str,
+        dependencies: Dependencies | None,
+        *,
+        basis_time_ns: int | None,
     ) -> GrpcFill:
         """Begins to hand over an answer."""
         opening = pb.FillOpening(
             key=_to_key(key),
             lease_token=lease,
-            control=control_pb2.StoreControl(tags=to_tags(dependencies)),
+            control=to_store_control(dependencies, basis_time_ns),
         )
         return GrpcFill(self._stub, opening, time_limit_seconds=self._limit)
 
     async def store_inference(
-        self, key: InferenceKey, inference: CachedInference, dependencies: Dependencies | None
+        self,
+        key: InferenceKey,
+        inference: CachedInference,
+        dependencies: Dependencies | None,
+        *,
+        basis_time_ns: int | None,
     ) -> None:
         """Keeps a complete answer that was computed without a lease."""
         request = pb.StoreInferenceRequest(
             key=_to_key(key),
             inference=to_inference(inference),
-            control=control_pb2.StoreControl(tags=to_tags(dependencies)),
+            control=to_store_control(dependencies, basis_time_ns),
         )
         await answer_of(self._stub.StoreInference(request, timeout=self._limit))
 
@@ -223,6 +241,9 @@ def _lookup_of(response: pb.LookupInferenceResponse) -> InferenceLookup:
         degraded=response.degraded,
         lease=response.lease.token,
         failure=failure,
+        read_time_ns=(
+            response.read_time.ToNanoseconds() if response.HasField("read_time") else None
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from pannier.cache.v1 import control_pb2
 from pannier.cache.v1 import semantic_pb2 as pb
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.rag.v1 import rag_service_pb2
-from services.rag.adapters.cache_calls import answer_of, to_tags
+from services.rag.adapters.cache_calls import answer_of, to_store_control
 from services.rag.adapters.protocol import to_usage, to_vector
 from services.rag.answer_convert import reusable_of, to_answer_message
 from services.rag.cache_port import (
@@ -114,10 +114,9 @@ class GrpcSemanticCache:
                 )
                 for each in evidence
             ],
-            control=control_pb2.StoreControl(tags=to_tags(dependencies)),
+            control=to_store_control(dependencies, basis_time_ns),
             usage=to_usage(answer.usage),
         )
-        request.control.basis_time.FromNanoseconds(basis_time_ns)
         request.generation_time.FromNanoseconds(int(answer.generation_seconds * 1e9))
         await answer_of(self._stub.StoreSemantic(request, timeout=self._limit))
 

@@ -339,13 +339,15 @@ class PostgresDocumentStore:
             rows = await connection.fetch(PASSAGES, tenant_id, list(chunk_ids))
         return {row["chunk_id"]: passage_of(row) for row in rows}
 
-    async def list_invalidations(self, *, limit: int) -> tuple[PendingInvalidation, ...]:
+    async def list_invalidations(
+        self, *, limit: int, except_tenants: Sequence[str] = ()
+    ) -> tuple[PendingInvalidation, ...]:
         """Returns changes that the cache has not been told of yet, oldest first.
 
         A change is noted in the transaction that makes it, so none is ever lost.
         """
         async with self._pool.connection() as connection:
-            return await list_invalidations(connection, limit=limit)
+            return await list_invalidations(connection, limit=limit, except_tenants=except_tenants)
 
     async def drop_invalidations(self, numbers: Sequence[int]) -> None:
         """Forgets changes that the cache has been told of."""

@@ -12,7 +12,7 @@ INSERT INTO rag.invalidation (tenant_id, kind, collection, document_id) VALUES (
 """
 _LIST = """
 SELECT number, tenant_id, kind, collection, document_id
-FROM rag.invalidation ORDER BY number LIMIT $1
+FROM rag.invalidation WHERE tenant_id <> ALL($2::text[]) ORDER BY number LIMIT $1
 """
 _DROP = "DELETE FROM rag.invalidation WHERE number = ANY($1::bigint[])"
 
@@ -28,16 +28,16 @@ async def note_invalidations(
 
 
 async def list_invalidations(
-    connection: Connection, *, limit: int
+    connection: Connection, *, limit: int, except_tenants: Sequence[str]
 ) -> tuple[PendingInvalidation, ...]:
-    """Returns notes, oldest first."""
+    """Returns notes of all tenants but some, oldest first."""
     return tuple(
         PendingInvalidation(
             row["number"],
             row["tenant_id"],
             Invalidation(InvalidationKind(row["kind"]), row["collection"], row["document_id"]),
         )
-        for row in await connection.fetch(_LIST, limit)
+        for row in await connection.fetch(_LIST, limit, list(except_tenants))
     )
 
 

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pannier.cache.v1 import cache_service_pb2 as pb
+from pannier.cache.v1 import control_pb2
 from pannier.common.v1 import generation_pb2
+from services.cache import fill_writer
 from services.cache.core.errors import LeaseLost, StreamProtocol
-from services.cache.core.tags import EVERYTHING
+from services.cache.core.tags import EVERYTHING, document_tag
 from services.cache.recorder import FlightEvent
 from services.common.errors import InvalidRequest
 from tests.kit.cache_replicas import (
@@ -45,9 +47,12 @@ async def replicas(redis_server: RedisServer) -> AsyncIterator[tuple[Replica, Re
 class Generation:
     """A fill whose messages are sent when the test says so."""
 
-    def __init__(self, replica: Replica, token: str) -> None:
+    def __init__(
+        self, replica: Replica, token: str, control: control_pb2.StoreControl | None = None
+    ) -> None:
         self._messages: asyncio.Queue[Event | None] = asyncio.Queue()
-        self.send(Event(open=pb.FillOpening(key=question(), lease_token=token)))
+        opening = pb.FillOpening(key=question(), lease_token=token, control=control)
+        self.send(Event(open=opening))
         self.call = asyncio.create_task(replica.fill(self._read()))
 
     def send(self, *messages: Event) -> None:
@@ -331,6 +336,43 @@ async def test_the_lease_is_kept_up_while_the_stream_lasts(replicas) -> None:
     assert (await generation.commit()).stored
 
 
+async def test_a_stream_without_news_keeps_its_lease_for_a_bounded_time(
+    replicas, monkeypatch
+) -> None:
+    monkeypatch.setattr(fill_writer, "LONGEST_SILENCE_SECONDS", 1.2)
+    one, two = replicas
+    one.calls._times.lease_seconds = lambda _digest: 0.6
+    token = (await one.look_up(lease=1.0)).lease.token
+    generation = Generation(one, token)
+    await asyncio.sleep(0.5)
+    generation.generate("half an ")
+    # Longer than the lease itself: a silent stream is kept up at first.
+    assert (await two.look_up(wait=1.0)).outcome == WAITED
+    found = await two.look_up(wait=3.0)
+    assert found.outcome == MISS
+    assert found.lease.token > token
+    generation.generate("answer")
+    with pytest.raises(LeaseLost):
+        await generation.commit()
+    assert (await two.store(token=found.lease.token)).stored
+
+
+async def test_a_stream_that_speaks_again_in_time_has_its_lease_kept_up_at_once(
+    replicas, monkeypatch
+) -> None:
+    monkeypatch.setattr(fill_writer, "LONGEST_SILENCE_SECONDS", 0.2)
+    one, two = replicas
+    one.calls._times.lease_seconds = lambda _digest: 1.5
+    token = await lease_of(one)
+    generation = Generation(one, token)
+    await asyncio.sleep(1.1)
+    for _ in range(10):
+        generation.generate("more ")
+        await asyncio.sleep(0.1)
+    assert (await two.look_up(wait=0.1)).outcome == WAITED
+    assert (await generation.commit()).stored
+
+
 async def test_a_fill_whose_lease_was_lost_is_refused_and_interrupts_its_followers(
     replicas, redis_server
 ) -> None:
@@ -376,6 +418,86 @@ async def test_an_answer_invalidated_while_it_was_followed_is_void(replicas) -> 
     (second,) = [token for token in tokens if token]
     assert (await one.store(token=second)).stored
     await late.call
+
+
+async def followed_until_invalidated(
+    replicas: tuple[Replica, Replica], control: control_pb2.StoreControl, field: str
+) -> None:
+    """Has an answer followed, invalidates what it depends on, and has it go on after that."""
+    one, two = replicas
+    token = await lease_of(one)
+    early = [Follower(one), Follower(two)]
+    await all_waiting(2, one, two)
+    generation = Generation(one, token, control)
+    generation.generate("before")
+    await eventually(lambda: all(each.text == "before" for each in early))
+    epoch_ms = (await two.levels.epochs.bump("default", [field])).epoch_ms
+    await eventually(
+        lambda: all(
+            each.levels.epochs.invalidated_at("default", field) == epoch_ms for each in replicas
+        )
+    )
+    late = [Follower(one), Follower(two)]
+    await all_waiting(4, one, two)
+    generation.generate(" after", *WORDS)
+    await asyncio.wait([each.call for each in early], timeout=5.0)
+    assert [(kinds(each), each.text) for each in early] == [
+        (["started", "text_delta", "interrupted"], "before")
+    ] * 2
+    assert not any(each.last.interrupted.HasField("lease") for each in early)
+    assert not any(each.events for each in late)
+    assert not (await generation.commit()).stored
+    token = await lease_of_followers(late)
+    assert (await two.store(token=token, inference=answer("anew"))).stored
+    await asyncio.wait([each.call for each in late])
+    assert [each.text for each in late] == ["anew"]
+
+
+async def test_text_of_an_invalidated_document_goes_no_further(replicas) -> None:
+    control = control_pb2.StoreControl()
+    document = control.tags.add().document
+    document.collection, document.document_id = "laws", "1"
+    await followed_until_invalidated(replicas, control, document_tag("laws", "1"))
+
+
+async def test_text_on_the_basis_of_what_was_invalidated_before_its_lease_is_shown_to_nobody(
+    replicas,
+) -> None:
+    one, two = replicas
+    field = document_tag("laws", "1")
+    basis_ms = one.levels.store_now_ms() - 1000
+    await two.levels.epochs.bump("default", [field])
+    control = control_pb2.StoreControl()
+    control.basis_time.FromMilliseconds(basis_ms)
+    document = control.tags.add().document
+    document.collection, document.document_id = "laws", "1"
+    generation = Generation(one, await lease_of(one), control)
+    followers = [Follower(one), Follower(two)]
+    await all_waiting(2, one, two)
+    generation.generate("of the old document")
+    await asyncio.sleep(0.2)
+    assert not any(each.events for each in followers)
+    assert not (await generation.commit()).stored
+    token = await lease_of_followers(followers)
+    await two.store(token=token)
+    await asyncio.wait([each.call for each in followers])
+
+
+async def test_text_is_followed_whatever_else_is_invalidated(replicas) -> None:
+    one, two = replicas
+    control = control_pb2.StoreControl()
+    document = control.tags.add().document
+    document.collection, document.document_id = "laws", "1"
+    generation = Generation(one, await lease_of(one), control)
+    followers = [Follower(one), Follower(two)]
+    generation.generate("some ")
+    await eventually(lambda: all(each.text == "some " for each in followers))
+    await two.levels.epochs.bump("default", [document_tag("laws", "2")])
+    followers += [Follower(one), Follower(two)]
+    generation.generate("text")
+    await eventually(lambda: all(each.text == "some text" for each in followers))
+    assert (await generation.commit()).stored
+    await asyncio.wait([each.call for each in followers])
 
 
 async def test_who_has_begun_one_text_is_never_given_another_answer(replicas) -> None:

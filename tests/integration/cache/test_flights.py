@@ -13,6 +13,7 @@ from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2
 from services.cache.core.errors import LeaseLost
 from services.cache.core.tags import EVERYTHING
+from services.cache.lease_store import StoredValue
 from services.cache.recorder import FlightEvent
 from services.common.identity import Identity, current_identity
 from tests.kit.cache_replicas import (
@@ -355,6 +356,40 @@ async def test_a_damaged_value_is_computed_anew(replicas, answers) -> None:
     await two.store(token=lease.token)
     await asyncio.wait(callers)
     assert outcomes(callers) == {COALESCED: 4}
+
+
+@pytest.mark.parametrize("value", [b"", b"x"])
+async def test_a_value_of_next_to_nothing_is_computed_anew(replicas, answers, value) -> None:
+    one, two = replicas
+    await one.store()
+    (key,) = await answers.keys("*:v")
+    await answers.set(key, value)
+    async with asyncio.timeout(2.0):
+        found = await two.look_up()
+    assert found.outcome == MISS
+    await two.store(token=found.lease.token)
+    assert (await answers.get(key)) != value
+
+
+async def test_values_that_serve_nobody_are_not_asked_for_without_a_pause(
+    replicas, monkeypatch
+) -> None:
+    one, _ = replicas
+    asked = 0
+
+    async def take(*_: object, **__: object) -> StoredValue:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return StoredValue(b"%d" % asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.calls._leases, "take", take)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await one.look_up()
+        assert 2 < asked < 20
+        await eventually(lambda: one.is_idle)
 
 
 async def test_values_of_another_type_stop_nobody(replicas, answers) -> None:

@@ -1,16 +1,21 @@
 """The semantic layer while Redis loses data, restarts, hangs and is away."""
 
 import asyncio
+import gc
 import random
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from redis.asyncio import Redis
 
 from pannier.cache.v1 import semantic_pb2 as pb
+from services.cache.core.semantic.bins import NO_VERDICTS
 from services.cache.core.semantic.names import PartitionName
 from services.cache.core.semantic.partition import Partition
+from services.cache.follower import Knowledge
+from services.cache.semantic_calibration import Subject
 from services.cache.semantic_store import SemanticStore
 from tests.kit.redis import RedisServer
 from tests.kit.semantic import (
@@ -18,6 +23,7 @@ from tests.kit.semantic import (
     StartReplica,
     answer,
     at_similarity,
+    partition,
     start_replica,
     unit,
     until,
@@ -29,6 +35,7 @@ QUESTION = "How is a forgotten password reset?"
 BASE = unit(1)
 HIT, MISS = pb.SEMANTIC_OUTCOME_HIT_EXACT, pb.SEMANTIC_OUTCOME_MISS
 DATABASE = 1
+FOREIGN = b"\xff\xfe garbage"
 
 
 @pytest.fixture
@@ -55,6 +62,17 @@ def keys(replica: SemanticReplica) -> tuple[bytes, bytes]:
 def loaded(replica: SemanticReplica) -> Partition:
     """Returns what was loaded; following changes changes it, loading again replaces it."""
     return replica.layer.feed.partition(replica.where().name)
+
+
+def form_of(entry_id: str) -> bytes:
+    return entry_id.partition(".")[0].encode()
+
+
+async def until_found(replica: SemanticReplica, query: str, outcome: int, **where) -> None:
+    """Waits until a lookup ends in a certain way."""
+    async with asyncio.timeout(20):
+        while (await replica.look_up(query, **where)).outcome != outcome:
+            await asyncio.sleep(0.05)
 
 
 async def keep_some(replica: SemanticReplica, count: int, *, start: int = 0) -> None:
@@ -239,6 +257,118 @@ async def test_a_wrong_entry_reported_while_redis_hangs_is_removed_when_it_answe
         while (await other.look_up(QUESTION)).outcome != MISS or other.known():
             await asyncio.sleep(0.02)
     assert (await one.look_up(QUESTION)).outcome == MISS
+
+
+async def test_a_wrong_entry_that_redis_was_not_told_of_stays_gone_without_its_partition(
+    start_replica: StartReplica, private_redis: RedisServer
+):
+    private_redis.start()
+    one = await start_replica(private_redis.url, memory_limit_bytes=3500)
+    where, elsewhere = partition(namespace="one"), partition(namespace="two")
+    stored = await one.keep(QUESTION, BASE, partition=where)
+    await one.keep("another question", unit(2), partition=elsewhere)
+    assert (await one.look_up(QUESTION, partition=where)).outcome == HIT
+    private_redis.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    wrong = {"verdict": pb.MATCH_VERDICT_WRONG, "judge": pb.MATCH_JUDGE_PERSON}
+    assert (await one.report(stored.entry_id, partition=where, **wrong)).degraded
+    held = one.layer.feed.partition(one.where(namespace="one").name)
+    await until_found(one, "another question", HIT, partition=elsewhere)
+    assert (await one.look_up(QUESTION, partition=where)).outcome == MISS
+    # It was dropped and read again, with the entry that Redis still has.
+    assert one.layer.feed.partition(one.where(namespace="one").name) is not held
+    await until_found(one, "another question", HIT, partition=elsewhere)
+    private_redis.command("CONFIG", "SET", "min-replicas-to-write", "0")
+    entries_key = one.where(namespace="one").name.entries_key
+    async with asyncio.timeout(20):
+        while form_of(stored.entry_id) in await one.store.read_map(
+            1, entries_key, timeout_seconds=1
+        ):
+            await asyncio.sleep(0.05)
+    other = await start_replica(private_redis.url)
+    assert (await other.look_up(QUESTION, partition=where)).outcome == MISS
+
+
+async def test_a_foreign_field_is_left_out_and_counted(
+    one: SemanticReplica, start_replica: StartReplica, redis_server: RedisServer
+):
+    await one.keep(QUESTION, BASE)
+    entries_key, changes_key = keys(one)
+    async with Redis(port=redis_server.port, db=DATABASE) as client:
+        await client.hset(entries_key, FOREIGN, b"x")
+        late = await start_replica(redis_server.url, listening=False)
+        assert (await late.look_up(QUESTION)).outcome == HIT
+        assert late.metric("cache_rejected_values_total", layer="semantic") == 1
+        await client.hset(entries_key, "#n", 2)
+        await client.xadd(changes_key, {b"f": FOREIGN, b"t": b"0"}, id="2-0")
+        await until(lambda: loaded(late).sequence == 2)
+    assert late.metric("cache_rejected_values_total", layer="semantic") == 2
+    assert (await late.look_up(QUESTION)).outcome == HIT
+
+
+async def test_a_foreign_count_is_left_out(one: SemanticReplica, redis_server: RedisServer):
+    await one.prove(0.975, count=2)
+    (key,) = command(redis_server, "KEYS", "pannier:2:cal:*")
+    async with Redis(port=redis_server.port, db=DATABASE) as client:
+        await client.hset(key, mapping={FOREIGN: b"5"})
+    one.layer.calibration.fall_behind()
+    assert await one.layer.calibration.ready("default", 5) is Knowledge.IN_STEP
+    assert sum(one.layer.calibration.verdicts(one.where().subject).right) == 2
+
+
+async def test_a_fault_of_one_partition_leaves_the_others_in_step(
+    one: SemanticReplica,
+    start_replica: StartReplica,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    deaf = await start_replica(redis_server.url, listening=False)
+    assert (await deaf.look_up(QUESTION, partition=partition(namespace="faulty"))).outcome == MISS
+    assert (await deaf.look_up(QUESTION)).outcome == MISS
+    faulty, real_remove = deaf.where(namespace="faulty").name, SemanticStore.remove
+
+    async def remove(self: SemanticStore, name: PartitionName, *rest, **options) -> None:
+        if name == faulty:
+            raise ValueError("a mistake")
+        await real_remove(self, name, *rest, **options)
+
+    monkeypatch.setattr(SemanticStore, "remove", remove)
+    await one.keep(QUESTION, BASE)
+    await until(lambda: deaf.known() == 1)
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+async def test_without_redis_memory_stays_within_its_limits(
+    start_replica: StartReplica, private_redis: RedisServer
+):
+    private_redis.start()
+    one = await start_replica(private_redis.url)
+    await one.keep(QUESTION, BASE)
+    await asyncio.to_thread(private_redis.kill)
+    await until(lambda: not one.layer.levels.shared.available)
+    feed, calibration = one.layer.feed, one.layer.calibration
+    for number in range(1500):
+        where = one.where(namespace=f"n{number}")
+        feed.partition(where.name)
+        assert calibration.verdicts(where.subject) == NO_VERDICTS
+    await until(lambda: (one.metric("cache_semantic_partitions") or 0) > 1)
+    assert one.metric("cache_semantic_partitions") == 1000
+    # What is known is worth more than the names of what is not.
+    assert (await one.look_up(QUESTION)).outcome == HIT
+
+
+async def test_subjects_without_verdicts_take_no_memory(one: SemanticReplica):
+    await one.prove(0.975, count=1)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(2000):
+            subject = Subject("default", f"namespace {number}", "a" * 64)
+            assert one.layer.calibration.verdicts(subject) == NO_VERDICTS
+        grown_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown_bytes < 100_000
 
 
 async def test_no_lookup_waits_long_for_a_redis_that_hangs(

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.cache.v1 import cache_admin_service_pb2, invalidation_pb2
 from pannier.cache.v1 import cache_service_pb2 as pb
+from pannier.common.v1 import generation_pb2
 from services.common.errors import StatusCode
 from services.common.status import error_from_call
 
@@ -151,3 +152,17 @@ async def test_a_threshold_below_the_service_s_own_or_above_one_is_refused(
     assert await refused(call, request) == ["threshold"]
     request.namespace = "A"
     assert await refused(call, request) == ["namespace", "threshold"]
+
+
+async def test_values_beyond_a_mebibyte_are_refused_with_their_size(cache) -> None:
+    key = pb.InferenceKey(model_digest=DIGEST, prompt=pb.Prompt(text="a"))
+    inference = pb.Inference(
+        text="x" * (1024 * 1024), finish_reason=generation_pb2.FINISH_REASON_STOP
+    )
+    request = pb.StoreInferenceRequest(key=key, inference=inference)
+    assert await refused(cache.stub.StoreInference, request) == ["inference"]
+    found = await cache.stub.LookupInference(pb.LookupInferenceRequest(key=key))
+    assert found.outcome == pb.LOOKUP_OUTCOME_MISS
+    many = [pb.ChunkSpan(char_start=i, char_end=i + 1, token_count=1) for i in range(150_000)]
+    chunks = pb.StoreChunksRequest(key=CHUNKS_KEY, chunks=pb.ChunkSet(spans=many))
+    assert await refused(cache.stub.StoreChunks, chunks) == ["chunks"]

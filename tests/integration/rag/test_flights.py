@@ -9,6 +9,7 @@ from pannier.balancer.v1 import balancer_service_pb2 as balancer
 from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import RelayedError, StatusCode
+from services.rag.background import BACKGROUND_KINDS
 from tests.integration.rag.conftest import as_tenant
 from tests.kit.rpc import error_of
 
@@ -283,6 +284,73 @@ async def test_an_answer_about_to_expire_is_computed_anew_behind_all_others(fill
     first, second = filled.balancer.chats
     assert second.routing.priority == balancer.PRIORITY_BATCH
     assert second.messages == first.messages
+
+
+async def test_a_refresh_without_room_gives_its_lease_back(filled, monkeypatch):
+    monkeypatch.setitem(BACKGROUND_KINDS, "refresh", 0)
+    await ask(filled)
+    assert await fill_ends(filled) == "commit"
+    filled.cache.answered.clear()
+    filled.cache.wants_refresh = True
+    assert (await ask(filled)).origin == pb.ANSWER_ORIGIN_CACHED
+    assert await fill_ends(filled) == "cut"
+    assert len(filled.balancer.chats) == 1
+
+
+async def test_a_caller_that_leaves_a_cached_answer_gives_the_lease_to_refresh_it_back(filled):
+    await ask(filled)
+    assert await fill_ends(filled) == "commit"
+    filled.cache.answered.clear()
+    filled.cache.wants_refresh = True
+    filled.cache.hold_completion = asyncio.Event()
+    reader = Reader(filled)
+    await reader.has_text()
+    reader.task.cancel()
+    reader.call.cancel()
+    assert await fill_ends(filled) == "cut"
+    assert len(filled.balancer.chats) == 1
+
+
+@pytest.mark.parametrize("policy", [pb.CACHE_POLICY_USE, pb.CACHE_POLICY_REFRESH])
+@pytest.mark.parametrize("mode", [pb.QUERY_MODE_RAG, pb.QUERY_MODE_DIRECT])
+async def test_what_is_invalidated_during_a_generation_is_newer_than_its_answer(
+    filled, mode, policy
+):
+    filled.balancer.hold = asyncio.Event()
+    sampling = generation_pb2.SamplingOptions(temperature=0)
+    request = query(
+        mode=mode,
+        collection="docs" if mode == pb.QUERY_MODE_RAG else "",
+        cache_policy=policy,
+        sampling=sampling,
+    )
+    asking = asyncio.ensure_future(ask(filled, request))
+    async with asyncio.timeout(10):
+        while not filled.balancer.chats:
+            await asyncio.sleep(0.005)
+    before = filled.cache.now_ns
+    filled.balancer.hold.set()
+    await asking
+    (control,) = filled.cache.inference_controls
+    assert 1 <= control.basis_time.ToNanoseconds() <= before
+
+
+@pytest.mark.parametrize(("document_count", "is_kept"), [(15, True), (16, False)])
+async def test_an_answer_from_more_documents_than_can_be_noted_is_not_kept(
+    rag, document_count, is_kept
+):
+    names = [f"m{number:02}.txt" for number in range(document_count)]
+    await rag.ingest({name: f"Machine {name} stops by its button." for name in names})
+    await rag.told()
+    retrieval = pb.RetrievalOptions(passage_count=50)
+    sampling = generation_pb2.SamplingOptions(context_token_count=32768)
+    response = await ask(rag, query(retrieval=retrieval, sampling=sampling))
+    assert len({each.document_id for each in response.passages}) == document_count
+    assert response.origin == pb.ANSWER_ORIGIN_GENERATED
+    assert not response.degradations
+    kept = {name: bool(rag.cache.calls[name]) for name in ("FillInference", "StoreSemantic")}
+    assert kept == dict.fromkeys(kept, is_kept)
+    assert not rag.cache.calls["StoreInference"]
 
 
 async def test_a_lost_lease_harms_no_answer(filled):

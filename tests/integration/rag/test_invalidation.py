@@ -106,6 +106,14 @@ async def test_one_tenant_that_cannot_be_told_holds_up_no_other(rag):
     assert (await told(rag))[0] == "acme"
 
 
+async def test_a_tenant_that_is_refused_for_good_holds_up_none_behind_its_notes(rag, monkeypatch):
+    monkeypatch.setattr("services.rag.invalidate._BATCH_SIZE", 1)
+    rag.cache.refused_tenants = {"acme"}
+    await rag.ingest({"a.txt": "One.", "b.txt": "Two."})
+    await rag.ingest({"a.txt": "One.", "b.txt": "Two."}, tenant="rival")
+    assert (await told(rag))[0] == "rival"
+
+
 @pytest.mark.parametrize("name", ["rag_invalidations_pending"])
 async def test_what_waits_is_shown_to_operators(rag, name):
     rag.cache.faults["Invalidate"] = PeerUnavailable("redis", "away")

@@ -16,12 +16,15 @@ class Store:
         self.seconds = seconds
         self.step_count = 0
         self.away = False
+        self.faulty = False
 
     async def follow(self) -> None:
         self.step_count += 1
         await asyncio.sleep(self.seconds)
         if self.away:
             raise StoreFailure("away")
+        if self.faulty:
+            raise ValueError("a mistake")
 
 
 def test_callers_share_one_step():
@@ -131,5 +134,23 @@ def test_a_step_under_way_ends_with_the_follower():
         await asyncio.sleep(1)
         await follower.close()
         assert await call is Knowledge.NONE
+
+    run_virtually(main())
+
+
+def test_a_mistake_is_a_failed_step_and_said_once(caplog):
+    async def main() -> None:
+        store = Store()
+        follower = Follower(store.follow, clock=LoopClock())
+        assert await follower.ready(1) is Knowledge.IN_STEP
+        for said_count in (1, 2):
+            store.faulty = True
+            follower.fall_behind()
+            for _ in range(3):
+                assert await follower.ready(1) is Knowledge.BEHIND
+                assert not await follower.step()
+            assert len(caplog.records) == said_count
+            store.faulty = False
+            assert await follower.ready(1) is Knowledge.IN_STEP
 
     run_virtually(main())

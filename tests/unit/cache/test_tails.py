@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from services.cache.background import Background
 from services.cache.core.failures import Failure, FailureKind
 from services.cache.core.fills import Cursor, LiveText, Part
@@ -41,8 +43,8 @@ class Streams:
         return entries
 
 
-def begin(token: str) -> dict[bytes, bytes]:
-    return {b"b": token.encode()}
+def begin(token: str, basis_ms: bytes = b"1700000000000", tags: bytes = b"") -> dict[bytes, bytes]:
+    return {b"b": token.encode(), b"m": basis_ms, b"t": tags}
 
 
 def text(number: int, value: str, part: bytes = b"x") -> dict[bytes, bytes]:
@@ -78,6 +80,32 @@ def test_a_text_is_followed_in_order_and_by_part() -> None:
     assert (only.whole(Part.THINKING), only.whole(Part.TEXT)) == ("hm", "one two")
     assert (only.closed, woken) == (False, 0)
     assert streams.asked_after[:3] == [b"0", b"3-0", b"4-0"]
+
+
+def test_a_text_says_what_it_depends_on_and_since_when() -> None:
+    texts, _, _ = follow([begin(FIRST, b"1600000000000", b"d:abc c:def")])
+    (only,) = texts
+    assert (only.created_ms, only.tags) == (1_600_000_000_000, ("d:abc", "c:def"))
+
+
+def test_a_text_is_no_younger_than_its_lease() -> None:
+    texts, _, _ = follow([begin(FIRST, b"1900000000000")])
+    (only,) = texts
+    assert (only.created_ms, only.tags) == (1_700_000_000_000, ())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"b": FIRST.encode()},
+        {b"b": FIRST.encode(), b"m": b"1600000000000"},
+        {b"b": FIRST.encode(), b"t": b"d:abc"},
+        begin(FIRST, b"soon"),
+    ],
+)
+def test_a_text_that_does_not_say_what_it_depends_on_is_left_alone(fields) -> None:
+    texts, _, _ = follow([fields, text(1, "text"), begin(SECOND), text(1, "new")])
+    assert [(each.token, each.whole(Part.TEXT)) for each in texts] == [(SECOND, "new")]
 
 
 def test_what_an_earlier_leader_has_left_is_ignored() -> None:

@@ -1,0 +1,68 @@
+"""One prompt on its way to an answer."""
+
+from dataclasses import dataclass
+
+from services.rag.cache_port import CachedInference, Dependencies, InferenceKey, InferenceLookup
+from services.rag.core.draft import Draft
+from services.rag.generation import known_failure
+from services.rag.ports import ModelFacts
+from services.rag.task import AnswerTask
+
+__all__ = ["Inference", "dependencies_of"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Inference:
+    """One prompt on its way to an answer.
+
+    Attributes:
+        task: The question it belongs to.
+        model: The model, as the fleet lists it.
+        key: What decides the answer.
+        draft: The answer so far, as far as it was passed on.
+        dependencies: What the prompt was made from.
+        lease: The right to compute the answer, as long as nothing makes use of it; else empty.
+        found: The answer of the cache, once it is complete.
+        is_interrupted: Whether the one who was computing it has failed.
+    """
+
+    task: AnswerTask
+    model: ModelFacts
+    key: InferenceKey
+    draft: Draft
+    dependencies: Dependencies | None
+    lease: str = ""
+    found: CachedInference | None = None
+    is_interrupted: bool = False
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether the cache would see each document change that the answer is made from."""
+        return self.dependencies is None or self.dependencies.may_be_kept
+
+    def take_lease(self) -> str:
+        """Hands the lease over to whoever makes use of it or gives it back."""
+        lease, self.lease = self.lease, ""
+        return lease
+
+    def note(self, lookup: InferenceLookup) -> None:
+        """Takes over what a lookup came to.
+
+        Raises:
+            RelayedError: It is known that there will be no answer.
+        """
+        self.lease = lookup.lease
+        self.task.note_read_time(lookup.read_time_ns)
+        self.task.is_coalesced = lookup.outcome == "hit_coalesced"
+        if lookup.degraded:
+            self.task.lose_cache("inference_lookup", entirely=False)
+        if lookup.failure is not None:
+            raise known_failure(lookup.failure, self.model.name)
+
+
+def dependencies_of(task: AnswerTask, draft: Draft) -> Dependencies | None:
+    """Returns what the prompt of a draft is made from; None where it is only the question."""
+    if not draft.passages:
+        return None
+    documents = tuple(each.passage.document_id for each in draft.passages)
+    return Dependencies(task.question.collection, documents)
