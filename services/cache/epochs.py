@@ -284,12 +284,15 @@ class Epochs:
     async def _load_all(self, tenant_ids: Sequence[str]) -> None:
         pending = iter(tenant_ids)
         while batch := list(islice(pending, _PARALLEL_READS)):
+            failed = False
             try:
                 async with asyncio.TaskGroup() as group:
                     for tenant_id in batch:
                         group.create_task(self._load(tenant_id))
-            except* StoreFailure as failures:
-                raise StoreFailure("went away") from failures
+            except* StoreFailure:
+                failed = True
+            if failed:
+                raise StoreFailure("went away")
 
     def _is_fresh(self, tenant_id: str, known: _Known, now: float) -> bool:
         recent = known.read_at is not None and now - known.read_at <= _FRESH_SECONDS

@@ -365,6 +365,7 @@ class Ingestion:
             await report_embedding()
 
         await report_embedding()
+        failure: ServiceError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 for start in range(0, len(missing), size):
@@ -374,7 +375,9 @@ class Ingestion:
                     task = group.create_task(embed(missing[start : start + size]))
                     task.add_done_callback(lambda _: self._embedding_slots.release())
         except* ServiceError as errors:
-            raise _first(errors) from errors
+            failure = _first(errors)
+        if failure is not None:
+            raise failure
         return [vectors[chunk.text_digest] for chunk in chunks], computed_count
 
 

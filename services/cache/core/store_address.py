@@ -10,7 +10,7 @@ Sentinel and Cluster take `rediss+` as well.
 
 from dataclasses import dataclass, field
 from enum import Enum
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 __all__ = ["Endpoint", "StoreAddress", "Topology", "parse_store_url"]
 
@@ -66,26 +66,28 @@ def parse_store_url(url: str) -> StoreAddress:
     Raises:
         ValueError: It does not name a store; the message does not show it.
     """
-    parts = urlsplit(url)
-    if parts.query or parts.fragment:
+    # Several hosts are none to the standard library, which refuses some of them.
+    scheme, _, rest = url.partition("://")
+    if "?" in rest or "#" in rest:
         raise ValueError("must not name options; they have settings of their own")
-    if parts.scheme == "unix":
-        if parts.netloc or not parts.path:
+    authority, slash, path = rest.partition("/")
+    if scheme.lower() == "unix":
+        if authority or not path:
             raise ValueError("must be unix:///path")
-        return StoreAddress(topology=Topology.SINGLE, path=unquote(parts.path))
-    security, _, shape = parts.scheme.partition("+")
+        return StoreAddress(topology=Topology.SINGLE, path=unquote(slash + path))
+    security, _, shape = scheme.lower().partition("+")
     if security not in ("redis", "rediss") or shape not in ("", "sentinel", "cluster"):
         raise ValueError(
             "must be a URL such as redis://127.0.0.1:6379, rediss://, unix://, redis+sentinel:// "
             "or redis+cluster://"
         )
     topology = Topology(shape or "single")
-    credentials, _, hosts = parts.netloc.rpartition("@")
+    credentials, _, hosts = authority.rpartition("@")
     username, _, password = credentials.partition(":")
     return StoreAddress(
         topology=topology,
         endpoints=_endpoints(hosts, topology),
-        service=_service(parts.path, topology),
+        service=_service(path, topology),
         username=unquote(username) or None,
         password=unquote(password) or None,
         tls=security == "rediss",
@@ -101,7 +103,7 @@ def _endpoints(hosts: str, topology: Topology) -> tuple[Endpoint, ...]:
 
 
 def _endpoint(host: str, default_port: int) -> Endpoint:
-    parts = urlsplit(f"//{host}")
+    parts = _split_host(host)
     try:
         port = parts.port
     except ValueError:
@@ -109,6 +111,13 @@ def _endpoint(host: str, default_port: int) -> Endpoint:
     if not parts.hostname or port == 0:
         raise ValueError("must name a host, and a port of 1 to 65535 where it names one")
     return parts.hostname, default_port if port is None else port
+
+
+def _split_host(host: str) -> SplitResult:
+    try:
+        return urlsplit(f"//{host}")
+    except ValueError:
+        raise ValueError("must name hosts, IPv6 addresses in brackets") from None
 
 
 def _service(path: str, topology: Topology) -> str:
