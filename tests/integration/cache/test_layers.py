@@ -359,13 +359,6 @@ async def test_an_answer_cut_by_a_limit_nobody_asked_for_is_not_kept(cache) -> N
     assert cache.metric("cache_writes_total", **labels) == 1
 
 
-async def test_an_answer_over_one_mebibyte_is_not_kept(cache) -> None:
-    long = pb.Inference(text="x" * (1 << 20), finish_reason=generation.FINISH_REASON_STOP)
-    refused = await store_answer(cache, inference=long)
-    assert (refused.stored, refused.degraded) == (False, False)
-    assert (await look_up_answer(cache)).outcome == MISS
-
-
 async def test_a_full_store_refuses_values_and_still_answers(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
     first = await start_cache(private_redis.url)

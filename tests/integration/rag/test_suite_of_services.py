@@ -81,14 +81,20 @@ async def start_services(database_dsn, redis_server):  # noqa: F811
                 **quick,
             )
             balancer, _ = await service(balancer_app, settings, BALANCER_CATALOGUE)
+            patience = {}
             if not cache_address:
-                settings = CacheSettings(redis_url=redis_server.url, **quick)
+                # All services share one loop here, on whatever machine: being late is no failure.
+                patience = {"cache_time_limit_seconds": 5.0}
+                settings = CacheSettings(
+                    redis_url=redis_server.url, redis_timeout_seconds=2.0, **quick
+                )
                 running, _ = await service(cache_app, settings, CACHE_CATALOGUE)
                 cache_address = f"127.0.0.1:{running.grpc_port}"
             settings = RagSettings(
                 database_url=database_dsn,
                 balancer_address=f"127.0.0.1:{balancer.grpc_port}",
                 cache_address=cache_address,
+                **patience,
                 **quick,
             )
             running, spans = await service(rag_app, settings, RAG_CATALOGUE)
