@@ -8,7 +8,7 @@ from opentelemetry import trace
 from pannier.cache.v1 import cache_service_pb2 as pb
 from services.cache import convert, inference_convert
 from services.cache.background import Background
-from services.cache.core.errors import LeaseLost, StreamProtocol
+from services.cache.core.errors import LeaseLost
 from services.cache.core.fills import Part, Piece
 from services.cache.core.inference import Finding, Kind
 from services.cache.core.keys import EntryKey
@@ -27,6 +27,7 @@ from services.cache.notices import Notices
 from services.cache.store_inference import InferenceStores
 from services.cache.stream_inference import Followed, InferenceStreams
 from services.cache.tails import Tails
+from services.common.errors import StreamProtocolViolation
 from services.common.identity import current_identity
 
 __all__ = ["InferenceCalls"]
@@ -159,7 +160,7 @@ class InferenceCalls:
         first = await anext(requests, None)
         kind = _kind(first)
         if first is None or kind != "open":
-            raise StreamProtocol(expected="open", actual=kind)
+            raise StreamProtocolViolation(expected="open", actual=kind)
         validate_event(first)
         key, scope = self._entry(first.open.key)
         keeping = convert.keeping(first.open.control)
@@ -190,8 +191,10 @@ class InferenceCalls:
                     released = await fill.abort(inference_convert.failure(request.abort))
                     return Kept((), degraded=released.degraded)
                 case _:
-                    raise StreamProtocol(expected="a delta, commit or abort", actual=_kind(request))
-        raise StreamProtocol(expected="a delta, commit or abort", actual="the end")
+                    raise StreamProtocolViolation(
+                        expected="a delta, commit or abort", actual=_kind(request)
+                    )
+        raise StreamProtocolViolation(expected="a delta, commit or abort", actual="the end")
 
     async def store_inference(self, request: pb.StoreInferenceRequest) -> pb.StoreInferenceResponse:
         """Keeps the complete answer of a model."""

@@ -11,7 +11,7 @@ from services.cache.core.model import Keeping, Kept, NewValue, Scope, WriteOutco
 from services.cache.levels import Levels
 from services.cache.ports import Write
 
-__all__ = ["AS_USUAL", "MAXIMUM_VALUE_BYTES", "keep", "prepare"]
+__all__ = ["AS_USUAL", "MAXIMUM_VALUE_BYTES", "keep", "prepare", "seal"]
 
 MAXIMUM_VALUE_BYTES = MAXIMUM_PAYLOAD_BYTES
 """Larger values are not kept, and counted; their size is the data's doing and not the caller's
@@ -111,34 +111,58 @@ def prepare(
         tags: What it depends on, at most 16.
         delta_ms: How long its computation took, milliseconds; 0 where that is not known.
     """
-    rules = LAYER_RULES[layer]
-    wished_seconds = rules.default_ttl_seconds if ttl_seconds is None else ttl_seconds
-    ttl_ms = shared_ttl_ms(min(wished_seconds, rules.ttl_seconds), levels.draw())
-    now = levels.clock.monotonic()
-    expires_ms = levels.store_clock.now_ms(now) + ttl_ms
+    frame, write = seal(
+        levels,
+        layer,
+        key,
+        payload,
+        created_ms=created_ms,
+        ttl_seconds=ttl_seconds,
+        tags=tags,
+        delta_ms=delta_ms,
+    )
     if levels.epochs.is_valid(scope, created_ms, tags):
+        local_seconds = min(LAYER_RULES[layer].local_ttl_seconds, write.ttl_ms / 1000)
         levels.local[layer].put(
             key.value,
             LocalValue(
                 payload=payload,
                 created_ms=created_ms,
-                expires_ms=expires_ms,
-                local_until=now + min(rules.local_ttl_seconds, ttl_ms / 1000),
+                expires_ms=frame.expires_ms,
+                local_until=levels.clock.monotonic() + local_seconds,
                 scope=scope,
                 tags=tags,
                 delta_ms=delta_ms,
             ),
         )
+    return write
+
+
+def seal(
+    levels: Levels,
+    layer: Layer,
+    key: EntryKey,
+    payload: bytes,
+    *,
+    created_ms: int,
+    ttl_seconds: float | None,
+    tags: tuple[str, ...],
+    delta_ms: int,
+) -> tuple[Frame, Write]:
+    """Makes what is to stand in the shared store, and keeps nothing; arguments as for `prepare`."""
+    rules = LAYER_RULES[layer]
+    wished_seconds = rules.default_ttl_seconds if ttl_seconds is None else ttl_seconds
+    ttl_ms = shared_ttl_ms(min(wished_seconds, rules.ttl_seconds), levels.draw())
     frame = Frame(
         layer=layer,
         created_ms=created_ms,
-        expires_ms=expires_ms,
+        expires_ms=levels.store_now_ms() + ttl_ms,
         payload=payload,
         tags=tags,
         delta_ms=delta_ms,
     )
     data = frames.encode(frame, key=key.value, pepper=levels.pepper)
-    return Write(key.value, data, ttl_ms)
+    return frame, Write(key.value, data, ttl_ms)
 
 
 def _outcomes(taken: Sequence[bool] | None, count: int) -> list[WriteOutcome]:

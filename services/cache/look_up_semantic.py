@@ -14,11 +14,11 @@ from functools import lru_cache
 from services.cache.core.frames import FrameRejected
 from services.cache.core.layers import Layer
 from services.cache.core.model import Control, Hit
-from services.cache.core.semantic.agreement import LEAST_SIMILARITY, required_similarity
+from services.cache.core.semantic.agreement import LEAST_SIMILARITY, refusal_at
 from services.cache.core.semantic.budget import effective_threshold, judge
 from services.cache.core.semantic.decision import Reason, SemanticOutcome, reason_to_doubt
 from services.cache.core.semantic.entries import SemanticEntry
-from services.cache.core.semantic.guards import Features, Guard, features, refusal_of
+from services.cache.core.semantic.guards import Features, Guard, features
 from services.cache.core.semantic.index import FloatVector
 from services.cache.core.semantic.partition import Candidate, Partition
 from services.cache.core.semantic.scope import QuestionScope, scope_of
@@ -263,9 +263,7 @@ class _Search:
         for entry, similarity in candidates:
             other = _features(entry.question)
             similar_enough = similarity >= self._set_threshold
-            guard = refusal_of(asked, other)
-            if guard is None and similarity < required_similarity(asked, other):
-                guard = Guard.CONTENT_WORDS
+            guard = refusal_at(similarity, asked, other)
             if guard is None:
                 passed.append((entry, similarity))
             elif similar_enough:

@@ -2,21 +2,18 @@
 
 from dataclasses import dataclass
 
-from services.cache.core import frames
 from services.cache.core.errors import LeaseLost
 from services.cache.core.flight_tally import FlightEvent
-from services.cache.core.frames import Frame
 from services.cache.core.keys import EntryKey
-from services.cache.core.layers import LAYER_RULES, Layer, shared_ttl_ms
+from services.cache.core.layers import Layer
 from services.cache.core.leases import GenerationTimes, granted_ms
 from services.cache.core.model import Keeping, Kept, NewValue, Scope, WriteOutcome
 from services.cache.core.savings import Savings
 from services.cache.flights import Flights
-from services.cache.keep import MAXIMUM_VALUE_BYTES, keep
+from services.cache.keep import MAXIMUM_VALUE_BYTES, keep, seal
 from services.cache.leases import FillOutcome, Leases
 from services.cache.levels import Levels
 from services.cache.look_up import accept
-from services.cache.ports import Write
 
 __all__ = ["InferenceStores", "NewInference"]
 
@@ -99,7 +96,16 @@ class InferenceStores:
             await self._leases.release(key, token)
             return self._decline(reason)
         seconds = inference.cost.seconds or max(0, self._levels.store_now_ms() - since_ms) / 1000
-        write = self._seal(key, inference.payload, created_ms, keeping, seconds)
+        _, write = seal(
+            self._levels,
+            _LAYER,
+            key,
+            inference.payload,
+            created_ms=created_ms,
+            ttl_seconds=keeping.ttl_seconds,
+            tags=keeping.tags,
+            delta_ms=round(seconds * 1000),
+        )
         outcome = await self._leases.fill(key, token, write)
         if outcome is not FillOutcome.DROPPED:
             # Only now, when the lease has proved to be held, is the value one to go by.
@@ -136,21 +142,3 @@ class InferenceStores:
         self._times.note(scope.model_digest, inference.cost.seconds)
         if kept.stored_count:
             self._levels.recorder.generated(_LAYER, inference.cost)
-
-    def _seal(
-        self, key: EntryKey, payload: bytes, created_ms: int, keeping: Keeping, seconds: float
-    ) -> Write:
-        """Makes what is to stand in the shared store; keeps nothing yet."""
-        rules = LAYER_RULES[_LAYER]
-        longest_seconds = keeping.ttl_seconds or rules.default_ttl_seconds
-        ttl_ms = shared_ttl_ms(min(longest_seconds, rules.ttl_seconds), self._levels.draw())
-        frame = Frame(
-            layer=_LAYER,
-            created_ms=created_ms,
-            expires_ms=self._levels.store_now_ms() + ttl_ms,
-            payload=payload,
-            tags=keeping.tags,
-            delta_ms=round(seconds * 1000),
-        )
-        data = frames.encode(frame, key=key.value, pepper=self._levels.pepper)
-        return Write(key.value, data, ttl_ms)

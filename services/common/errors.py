@@ -10,6 +10,7 @@ A service raises subclasses of `ServiceError`; one interceptor turns them into `
     +-- InvalidIdentity       UNAUTHENTICATED       INVALID_IDENTITY
     +-- DeadlineExceeded      DEADLINE_EXCEEDED     DEADLINE_EXCEEDED
     +-- PageTokenMismatch     INVALID_ARGUMENT      PAGE_TOKEN_MISMATCH
+    +-- StreamProtocolViolation  INVALID_ARGUMENT   STREAM_PROTOCOL
     +-- PeerUnavailable       UNAVAILABLE           PEER_UNAVAILABLE
     +-- ShuttingDown          UNAVAILABLE           SHUTTING_DOWN
     +-- RelayedError          as the peer said
@@ -38,6 +39,7 @@ __all__ = [
     "ServiceError",
     "ShuttingDown",
     "StatusCode",
+    "StreamProtocolViolation",
 ]
 
 
@@ -199,6 +201,24 @@ class PageTokenMismatch(ServiceError):
         super().__init__(
             "The page token was not issued for this request. Repeat the request without a token.",
             violations=[FieldViolation("page_token", "Must come from the page before.")],
+        )
+
+
+class StreamProtocolViolation(ServiceError):
+    """The messages of a client stream came in an order that the method does not allow.
+
+    Args:
+        expected: What had to come.
+        actual: What came.
+    """
+
+    reason = "STREAM_PROTOCOL"
+    code = StatusCode.INVALID_ARGUMENT
+
+    def __init__(self, *, expected: str, actual: str) -> None:
+        super().__init__(
+            f"The stream must continue with {expected}, but {actual} came.",
+            metadata={"expected": expected, "actual": actual},
         )
 
 

@@ -5,8 +5,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from pannier.rag.v1 import corpus_service_pb2 as pb
-from services.common.errors import FieldViolation, InvalidRequest, ServiceError
-from services.rag.core.errors import DocumentTooLarge, StreamProtocolViolation
+from services.common.errors import (
+    FieldViolation,
+    InvalidRequest,
+    ServiceError,
+    StreamProtocolViolation,
+)
+from services.rag.core.errors import DocumentTooLarge
 from services.rag.core.intake import IncomingDocument
 from services.rag.corpus_convert import (
     MAXIMUM_DOCUMENT_ID_LENGTH,

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
+from services.cache.core.intervals import wilson
 from tests.bench.cache.quality_measures import (
     DECISIONS,
     Corpus,
     areas,
     simulate,
     uncontested,
-    wilson_interval,
 )
 from tests.bench.cache.quality_sets import Question
 
@@ -59,7 +59,7 @@ def test_contested_labels_are_left_out():
 
 
 def test_the_wilson_interval_is_the_published_one():
-    low, high = wilson_interval(8, 10)
+    low, high = wilson(8, 10)
     assert low == pytest.approx(0.4902, abs=1e-4)
     assert high == pytest.approx(0.9433, abs=1e-4)
-    assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert wilson(0, 0) == (0.0, 1.0)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from services.cache.core.semantic.agreement import accept
+from services.cache.core.semantic.agreement import refusal_at
 from services.cache.core.semantic.guards import features, refusal
 from tests.bench.cache.quality_sets import pairs
 from tests.kit.minilm import Embedder
@@ -58,7 +58,7 @@ def test_no_pair_of_opposite_meaning_shares_an_answer(embedder):
         near += similarity >= THRESHOLD
         query, other = features(pair.question), features(pair.other)
         assert not (similarity >= THRESHOLD and refusal(pair.question, pair.other) is None), pair
-        assert not accept(similarity, query, other), pair
+        assert refusal_at(similarity, query, other) is not None, pair
     # Were they not similar, the guards would not have been tried.
     assert near >= 100
 

@@ -4,12 +4,11 @@ ServiceError
 +-- LeaseLost         FAILED_PRECONDITION  LEASE_LOST
 +-- TenantMismatch    PERMISSION_DENIED    TENANT_MISMATCH
 +-- StoreUnavailable  UNAVAILABLE          STORE_UNAVAILABLE
-+-- StreamProtocol    INVALID_ARGUMENT     STREAM_PROTOCOL
 """
 
 from services.common.errors import ServiceError, StatusCode
 
-__all__ = ["LeaseLost", "StoreUnavailable", "StreamProtocol", "TenantMismatch"]
+__all__ = ["LeaseLost", "StoreUnavailable", "TenantMismatch"]
 
 # Longer than the breaker's first pause.
 STORE_RETRY_DELAY_SECONDS = 2.0
@@ -67,22 +66,4 @@ class StoreUnavailable(ServiceError):
             "try again.",
             metadata={"cause": cause},
             retry_delay_seconds=STORE_RETRY_DELAY_SECONDS,
-        )
-
-
-class StreamProtocol(ServiceError):
-    """The messages of a client stream came in an order that the method does not allow.
-
-    Args:
-        expected: What had to come.
-        actual: What came.
-    """
-
-    reason = "STREAM_PROTOCOL"
-    code = StatusCode.INVALID_ARGUMENT
-
-    def __init__(self, *, expected: str, actual: str) -> None:
-        super().__init__(
-            f"The stream must continue with {expected}, but {actual} came.",
-            metadata={"expected": expected, "actual": actual},
         )

@@ -12,7 +12,6 @@ ServiceError
 +-- ModelNotFound               NOT_FOUND             MODEL_NOT_FOUND
 +-- EmbeddingModelMismatch      FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
 +-- EmbeddingModelChanged       FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
-+-- StreamProtocolViolation     INVALID_ARGUMENT      STREAM_PROTOCOL
 +-- AnswerInterrupted           ABORTED               STREAM_INTERRUPTED
 +-- StoreUnavailable            UNAVAILABLE           STORE_UNAVAILABLE
 +-- StoreSchemaTooNew           FAILED_PRECONDITION   STORE_SCHEMA_TOO_NEW
@@ -38,7 +37,6 @@ __all__ = [
     "ModelNotFound",
     "StoreSchemaTooNew",
     "StoreUnavailable",
-    "StreamProtocolViolation",
     "UnexpectedFailure",
 ]
 
@@ -202,24 +200,6 @@ class DocumentTooLarge(DocumentRejected):
         super().__init__(
             f"The document has more than {limit_bytes} bytes. Split it.",
             metadata={"limit_bytes": str(limit_bytes)},
-        )
-
-
-class StreamProtocolViolation(ServiceError):
-    """The messages of a client stream came in an order that the method does not allow.
-
-    Args:
-        expected: What had to come.
-        actual: What came.
-    """
-
-    reason = "STREAM_PROTOCOL"
-    code = StatusCode.INVALID_ARGUMENT
-
-    def __init__(self, *, expected: str, actual: str) -> None:
-        super().__init__(
-            f"The stream must continue with {expected}, but {actual} came.",
-            metadata={"expected": expected, "actual": actual},
         )
 
 

@@ -12,7 +12,6 @@ from tests.bench.balancer import report
 from tests.bench.balancer.capacity_check import check_capacity
 from tests.bench.balancer.contenders import direct, haproxy, litellm, nginx, pannier
 from tests.bench.balancer.contenders.port import Contender
-from tests.bench.balancer.processes import PROCESSOR_COUNT
 from tests.bench.balancer.scenarios import traffic
 from tests.bench.balancer.scenarios.embeddings import Embeddings
 from tests.bench.balancer.scenarios.equal import EqualHosts
@@ -21,6 +20,7 @@ from tests.bench.balancer.scenarios.overhead import Overhead
 from tests.bench.balancer.scenarios.port import Context, Scenario
 from tests.bench.balancer.scenarios.tenants import Tenants
 from tests.bench.balancer.session import Session
+from tests.bench.processes import PROCESSOR_COUNT
 
 _ROOT = Path(__file__).parents[3]
 _NOT_BY_DEFAULT = ("bursts",)

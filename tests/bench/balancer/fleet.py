@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.bench.balancer import processes
+from tests.bench import processes
 from tests.bench.balancer.reference import Host, ModelProfile, profile_toml
 
 __all__ = ["Fleet", "Totals", "counted_since", "running_fleet"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.balancer import processes
+from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.figures import Outcome, Summary, percentile, summarise
 from tests.bench.balancer.fleet import Fleet, Totals, counted_since, running_fleet

@@ -10,7 +10,7 @@ import numpy as np
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2, invalidation_pb2
 from pannier.common.v1 import vector_pb2
-from tests.bench.balancer import processes
+from tests.bench import processes
 from tests.bench.cache.rows import Row
 from tests.bench.cache.suite import running_suite
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from pannier.cache.v1 import cache_service_pb2 as pb
-from tests.bench.balancer import processes
+from tests.bench import processes
 from tests.bench.cache.entries import answer, inference_key, vectors
 from tests.bench.cache.rows import Row, milliseconds
 from tests.bench.cache.suite import Suite, running_suite

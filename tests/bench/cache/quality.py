@@ -16,7 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from services.cache.core.semantic.agreement import accept
+from services.cache.core.intervals import wilson
+from services.cache.core.semantic.agreement import refusal_at
 from services.cache.core.semantic.guards import features, refusal_of
 from services.cache.core.semantic.scope import scope_of
 from services.standin.core.minilm import Floats
@@ -26,7 +27,6 @@ from tests.bench.cache.quality_measures import (
     areas,
     simulate,
     uncontested,
-    wilson_interval,
 )
 from tests.bench.cache.quality_sets import Pair, Question, banking, clinc, out_of_scope, pairs
 from tests.kit.minilm import embed_cached
@@ -87,7 +87,7 @@ def _pairs_report(found: list[Pair], kept: Path) -> dict[str, Any]:
         passed["cosine"] += similarity >= _SERVED
         passed["guards"] += guard is None
         passed["both"] += similarity >= _SERVED and guard is None
-        passed["agreement"] += accept(similarity, query, other)
+        passed["agreement"] += refusal_at(similarity, query, other) is None
         if guard is None:
             by_category[pair.category] += 1
         else:
@@ -127,7 +127,7 @@ def _simulations(questions: list[Question], options: argparse.Namespace) -> dict
             result = simulate(corpus, decision, threshold, range(options.seeds))
             # The orders repeat the same questions, so the interval is that of one of them.
             per_order = round(result.hits / options.seeds), round(result.wrong / options.seeds)
-            low, high = wilson_interval(per_order[0] - per_order[1], per_order[0])
+            low, high = wilson(per_order[0] - per_order[1], per_order[0])
             precision = 1 - result.false_share
             rows.append(
                 {
@@ -168,7 +168,7 @@ def _out_of_scope(stored: list[Question], options: argparse.Namespace) -> dict[s
             for similarity, other in candidates
         )
         counts["agreement"] += any(
-            accept(similarity, query, other) for similarity, other in candidates
+            (refusal_at(similarity, query, other) is None) for similarity, other in candidates
         )
     return {"asked": len(asked), "stored": len(stored), "hits": dict(counts)}
 

@@ -4,7 +4,6 @@ the share of questions that are answered from the cache, precision the share of 
 are right, VCHR their product; P-CHR AUC is the area under precision over CHR, CRR its ratio
 to the area under precision over recall."""
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ __all__ = [
     "areas",
     "simulate",
     "uncontested",
-    "wilson_interval",
 ]
 
 LOWEST_SIMILARITY = 0.80
@@ -32,7 +30,6 @@ LOWEST_SIMILARITY = 0.80
 _CANDIDATES = 5
 _BLOCK_ROWS = 512
 _NEIGHBOURS = 10
-_Z_95 = 1.959964
 
 Decision = Callable[["Corpus", int, int, float], bool]
 
@@ -173,17 +170,6 @@ def uncontested(questions: Sequence[Question], vectors: Floats) -> list[Question
             if others.count(questions[index].intent) * 2 >= _NEIGHBOURS:
                 kept.append(questions[index])
     return kept
-
-
-def wilson_interval(count: int, total: int) -> tuple[float, float]:
-    """Returns the Wilson score interval of a ratio at 95 % confidence."""
-    if not total:
-        return 0.0, 1.0
-    ratio, square = count / total, _Z_95**2
-    middle = ratio + square / (2 * total)
-    margin = _Z_95 * math.sqrt(ratio * (1 - ratio) / total + square / (4 * total**2))
-    scale = 1 + square / total
-    return (middle - margin) / scale, (middle + margin) / scale
 
 
 def _match(

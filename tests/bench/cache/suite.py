@@ -11,8 +11,8 @@ import grpc
 
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.client import open_channel
-from tests.bench.balancer import processes
-from tests.bench.balancer.processes import Started
+from tests.bench import processes
+from tests.bench.processes import Started
 from tests.kit.redis import find_redis_server
 
 __all__ = ["ONE_CORE", "Replica", "Suite", "running_suite"]

@@ -10,10 +10,10 @@ from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2
 from pannier.common.v1 import generation_pb2
 from services.cache import fill_writer
-from services.cache.core.errors import LeaseLost, StreamProtocol
+from services.cache.core.errors import LeaseLost
 from services.cache.core.tags import EVERYTHING, document_tag
 from services.cache.recorder import FlightEvent
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StreamProtocolViolation
 from tests.kit.cache_replicas import (
     Replica,
     answer,
@@ -588,7 +588,7 @@ async def test_messages_out_of_order_are_refused_and_nothing_is_kept(
     token = await lease_of(one)
     opening = Event(open=pb.FillOpening(key=question(), lease_token=token))
     sent = [opening if message == "open" else message for message in messages]
-    with pytest.raises(StreamProtocol) as refused:
+    with pytest.raises(StreamProtocolViolation) as refused:
         await one.fill(_each(sent))
     assert refused.value.metadata == {"expected": expected, "actual": actual}
     if opening in sent:

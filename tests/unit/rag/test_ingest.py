@@ -5,8 +5,9 @@ from hashlib import blake2b
 
 import pytest
 
+from services.common.errors import StreamProtocolViolation
 from services.rag import ingest
-from services.rag.core.errors import DocumentEmpty, StreamProtocolViolation
+from services.rag.core.errors import DocumentEmpty
 from services.rag.core.intake import (
     DocumentDone,
     DocumentProgress,

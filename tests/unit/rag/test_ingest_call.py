@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from services.rag.core.errors import StreamProtocolViolation
+from services.common.errors import StreamProtocolViolation
 from services.rag.core.intake import DocumentDone, DocumentProgress, IngestOutcome, IngestStage
 from services.rag.ingest_call import WAITING_EVENT_COUNT, IngestCall, Outbox
 from tests.kit.ingestion import document

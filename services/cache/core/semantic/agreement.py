@@ -8,9 +8,9 @@ three shared words the vectors alone would decide, and these are blind to what m
 from __future__ import annotations
 
 from services.cache.core.semantic.features import Features
-from services.cache.core.semantic.guards import refusal_of
+from services.cache.core.semantic.guards import Guard, refusal_of
 
-__all__ = ["LEAST_SIMILARITY", "accept", "required_similarity"]
+__all__ = ["LEAST_SIMILARITY", "refusal_at", "required_similarity"]
 
 # By the number of shared words; the last counts for all above. Chosen on parts of CLINC150 and
 # BANKING77 with all-MiniLM-L6-v2, and measured on the other parts (tests.bench.cache.quality).
@@ -26,12 +26,15 @@ def required_similarity(query: Features, other: Features) -> float:
     return _REQUIRED[min(shared_count, len(_REQUIRED) - 1)]
 
 
-def accept(similarity: float, query: Features, other: Features) -> bool:
-    """Whether two questions may share an answer.
+def refusal_at(similarity: float, query: Features, other: Features) -> Guard | None:
+    """Returns what forbids two questions to share an answer; None where they may.
 
     Args:
         similarity: Cosine of their vectors, [-1, 1].
         query: One question's features.
         other: The other's.
     """
-    return similarity >= required_similarity(query, other) and refusal_of(query, other) is None
+    guard = refusal_of(query, other)
+    if guard is None and similarity < required_similarity(query, other):
+        return Guard.CONTENT_WORDS
+    return guard

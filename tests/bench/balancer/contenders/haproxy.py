@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.bench.balancer import processes
+from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.fleet import Fleet
 

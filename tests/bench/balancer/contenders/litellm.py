@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.bench.balancer import processes
+from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.fleet import Fleet
 from tests.bench.balancer.reference import CHAT_A, CHAT_B, EMBED

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from services.common.settings import duration_seconds
-from tests.bench.balancer import processes
+from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.fleet import Fleet
 

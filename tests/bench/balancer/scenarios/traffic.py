@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.bench.balancer.processes import ProcessEnded
 from tests.bench.balancer.reference import (
     CHAT_A,
     CHAT_B,
@@ -31,6 +30,7 @@ from tests.bench.balancer.scenarios.workloads import (
 )
 from tests.bench.balancer.session import Plan, Run
 from tests.bench.balancer.traces import Bursts, RequestClass
+from tests.bench.processes import ProcessEnded
 
 __all__ = ["EQUAL", "SCENARIOS", "Traffic", "first_p99", "run_all"]
 
