@@ -45,6 +45,9 @@ def open_channel(
         ("grpc.max_receive_message_length", maximum_message_bytes),
         ("grpc.max_send_message_length", maximum_message_bytes),
         ("grpc.enable_http_proxy", 0),
+        # One channel per peer has nothing to share, and would inherit the backoff of another one
+        # to the same address, closed or not.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),

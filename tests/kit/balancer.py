@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
-import grpc
 
 from pannier.balancer.v1.balancer_service_pb2_grpc import (
     BalancerAdminServiceStub,
@@ -37,7 +36,7 @@ from services.balancer.load_models import LoadLimits, ModelLoader
 from services.balancer.metrics import CATALOGUE
 from services.balancer.settings import BalancerSettings, parse_endpoint
 from services.common.metrics import Metrics
-from tests.kit.rpc import make_runtime
+from tests.kit.rpc import channel_to, make_runtime
 from tests.kit.virtual_time import LoopClock
 
 __all__ = [
@@ -284,7 +283,7 @@ def a_chat_demand(key: str, now: float) -> Demand:
 @asynccontextmanager
 async def opened_admin(grpc_port: int) -> AsyncIterator[BalancerAdminServiceStub]:
     """Opens a client of an operator."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+    async with channel_to(grpc_port) as channel:
         yield BalancerAdminServiceStub(channel)
 
 
@@ -311,7 +310,5 @@ async def served_alone(*urls: str, **fields: Any) -> AsyncIterator[tuple[Any, An
         backends=tuple(parse_endpoint(url) for url in urls), drain_delay_seconds=0.0, **fields
     )
     async with AsyncExitStack() as clients, start(settings, runtime) as running:
-        channel = await clients.enter_async_context(
-            grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
-        )
+        channel = await clients.enter_async_context(channel_to(running.grpc_port))
         yield BalancerServiceStub(channel), BalancerAdminServiceStub(channel)

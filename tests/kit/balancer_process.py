@@ -8,12 +8,12 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import grpc
 import psutil
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1 import balancer_service_pb2_grpc as pb_grpc
 from tests.kit.redis import free_port
+from tests.kit.rpc import channel_to
 from tests.kit.standin import StandinProcess
 
 __all__ = ["BalancerProcess", "Footprint", "fleet_of_processes", "is_idle"]
@@ -92,10 +92,7 @@ class BalancerProcess:
         finally:
             if output:
                 output.close()
-        channel = grpc.aio.insecure_channel(
-            f"127.0.0.1:{self.port}",
-            options=(*_LARGE_MESSAGES, ("grpc.use_local_subchannel_pool", 1)),
-        )
+        channel = channel_to(self.port, *_LARGE_MESSAGES)
         await self._opened.enter_async_context(channel)
         self.stub = pb_grpc.BalancerServiceStub(channel)
         self.admin = pb_grpc.BalancerAdminServiceStub(channel)

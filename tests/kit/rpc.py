@@ -41,6 +41,17 @@ def make_runtime(
     return Runtime(clock or SystemClock(), metrics, provider), Spans(exporter)
 
 
+def channel_to(port: int, *options: tuple[str, Any]) -> grpc.aio.Channel:
+    """Opens a plain channel that shares no connection, nor its failures, with others of a test.
+
+    Ports are used again: through a shared pool a test would meet the backoff of a channel that
+    went to a server of an earlier test.
+    """
+    return grpc.aio.insecure_channel(
+        f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1), *options]
+    )
+
+
 async def error_of(call: Awaitable[Any]) -> RelayedError:
     """Awaits a call that must fail, and returns what it failed with."""
     try:

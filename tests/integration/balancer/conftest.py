@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
-import grpc
 import numpy as np
 import orjson
 import pytest
@@ -18,7 +17,7 @@ from services.balancer.app import start
 from services.balancer.metrics import CATALOGUE
 from services.balancer.settings import BalancerSettings, parse_endpoint
 from services.common.server import Runtime
-from tests.kit.rpc import Spans, make_runtime
+from tests.kit.rpc import Spans, channel_to, make_runtime
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, Standin, running_standins
 
 _LOADS = {
@@ -70,7 +69,7 @@ async def running_balancer(*urls: str, **fields) -> AsyncIterator[Balancer]:
     )
     async with (
         start(settings, runtime) as running,
-        grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel,
+        channel_to(running.grpc_port) as channel,
     ):
         yield Balancer(
             pb_grpc.BalancerServiceStub(channel),

@@ -7,12 +7,12 @@ import sys
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import grpc
 import pytest
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1 import balancer_service_pb2_grpc as pb_grpc
 from tests.kit.redis import free_port
+from tests.kit.rpc import channel_to
 from tests.kit.standin import EMBEDDING_MODEL, StandinProcess
 
 
@@ -29,7 +29,7 @@ async def balancer_process(**settings):
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with channel_to(port) as channel:
             stub = pb_grpc.BalancerServiceStub(channel)
             await stub.GetStats(pb.GetStatsRequest(), wait_for_ready=True, timeout=30)
             yield stub

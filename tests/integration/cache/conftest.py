@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-import grpc
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -22,6 +21,7 @@ from tests.kit.redis import private_redis, redis_server, shared_redis
 from tests.kit.redis_cluster import private_cluster, shared_cluster
 from tests.kit.redis_sentinel import private_sentinels, shared_sentinels
 from tests.kit.redis_stores import any_redis, make_store, patient_store
+from tests.kit.rpc import channel_to
 
 __all__ = [
     "any_redis",
@@ -75,9 +75,7 @@ async def start_cache() -> AsyncIterator[StartCache]:
             running = await one.enter_async_context(
                 start(settings, Runtime(SystemClock(), metrics, provider))
             )
-            channel = await one.enter_async_context(
-                grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
-            )
+            channel = await one.enter_async_context(channel_to(running.grpc_port))
             stub = cache_service_pb2_grpc.CacheServiceStub(channel)
             admin_stub = cache_admin_service_pb2_grpc.CacheAdminServiceStub(channel)
             return RunningCache(stub, admin_stub, running.http_port, spans, metrics, one.aclose)

@@ -7,12 +7,12 @@ import sys
 import urllib.request
 from contextlib import asynccontextmanager
 
-import grpc
 import pytest
 
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import cache_service_pb2_grpc
 from tests.kit.redis import free_port
+from tests.kit.rpc import channel_to
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ async def running(redis_url: str):
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        async with channel_to(grpc_port) as channel:
             await asyncio.wait_for(channel.channel_ready(), 30)
             yield cache_service_pb2_grpc.CacheServiceStub(channel), http_port
         process.send_signal(signal.SIGTERM)

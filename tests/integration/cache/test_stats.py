@@ -5,7 +5,6 @@ import logging
 import time
 from contextlib import AsyncExitStack
 
-import grpc
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -20,7 +19,7 @@ from services.cache.recorder import Recorder
 from services.cache.settings import CacheSettings
 from services.common.identity import TENANT_HEADER
 from services.common.settings import load
-from tests.kit.rpc import error_of, make_runtime
+from tests.kit.rpc import channel_to, error_of, make_runtime
 
 DIGEST = "0123456789abcdef" * 4
 SPACE = pb.EmbeddingSpace(model_digest=DIGEST)
@@ -274,8 +273,7 @@ async def test_those_who_watch_do_not_hold_up_the_end_of_the_service(redis_serve
     variables = {"REDIS_URL": redis_server.url, "DRAIN_DELAY_SECONDS": "0s"}
     async with AsyncExitStack() as channels:
         async with start(load(CacheSettings, variables, prefix=""), runtime) as running:
-            target = f"127.0.0.1:{running.grpc_port}"
-            channel = await channels.enter_async_context(grpc.aio.insecure_channel(target))
+            channel = await channels.enter_async_context(channel_to(running.grpc_port))
             request = statistics_pb2.WatchStatsRequest(interval=Duration(seconds=60))
             reports = cache_service_pb2_grpc.CacheServiceStub(channel).WatchStats(request)
             await reports.read()

@@ -1,6 +1,7 @@
 """What surrounds every call, over a real server and a real channel."""
 
 import asyncio
+import socket
 import urllib.request
 from contextlib import aclosing, asynccontextmanager
 
@@ -17,7 +18,7 @@ from services.common.identity import current_identity
 from services.common.interceptors import remaining_seconds
 from services.common.server import CommonSettings, serve
 from services.common.status import error_from_call
-from tests.kit.rpc import error_of, make_runtime
+from tests.kit.rpc import channel_to, error_of, make_runtime
 
 NAME = "pannier.balancer.v1.BalancerService"
 
@@ -229,7 +230,7 @@ async def test_the_tenant_travels_in_metadata():
 
 async def test_a_malformed_tenant_is_refused():
     async with running() as (_, _, _, server, _):
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        async with channel_to(server.grpc_port) as channel:
             stub = pb_grpc.BalancerServiceStub(channel)
             error = await error_of(
                 stub.GetStats(pb.GetStatsRequest(), metadata=[("x-pannier-tenant-id", "A B")])
@@ -312,7 +313,7 @@ async def test_a_watcher_sees_the_drain_before_calls_are_refused():
             pass
 
     async with running(drain_grace_seconds=0.1) as (_, _, _, server, _):
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}")
+        channel = channel_to(server.grpc_port)
         watcher = asyncio.create_task(watch(channel))
         assert await statuses.get() == health_pb2.HealthCheckResponse.SERVING
     assert await statuses.get() == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -329,7 +330,7 @@ async def test_a_call_under_way_finishes_during_the_drain():
                 return
 
     async with running(drain_grace_seconds=5.0) as (_, servicer, _, server, _):
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}")
+        channel = channel_to(server.grpc_port)
         stub = pb_grpc.BalancerServiceStub(channel)
         call = asyncio.ensure_future(stub.GetHealth(pb.GetHealthRequest(), timeout=5))
         await servicer.entered.get()
@@ -341,7 +342,7 @@ async def test_a_call_under_way_finishes_during_the_drain():
 
 async def test_a_new_call_during_the_drain_is_refused_and_may_be_retried():
     async with running(drain_grace_seconds=5.0) as (_, servicer, _, server, _):
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}")
+        channel = channel_to(server.grpc_port)
         stub = pb_grpc.BalancerServiceStub(channel)
         call = asyncio.ensure_future(stub.GetHealth(pb.GetHealthRequest(), timeout=5))
         await servicer.entered.get()
@@ -380,3 +381,21 @@ async def test_a_taken_port_is_an_os_error():
         with pytest.raises(OSError, match="cannot bind"):
             async with running(grpc_address=f"127.0.0.1:{server.grpc_port}"):
                 pass
+
+
+async def test_a_new_channel_does_not_wait_for_the_backoff_of_another_to_its_address():
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    runtime, _ = make_runtime("test")
+    tracer = runtime.tracer_provider.get_tracer("test")
+
+    def open_one():
+        return open_channel(f"127.0.0.1:{port}", tracer=tracer, maximum_message_bytes=1 << 20)
+
+    async with open_one() as early:
+        check = health_pb2_grpc.HealthStub(early).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert (await error_of(check)).status_code is StatusCode.UNAVAILABLE
+    async with running(grpc_address=f"127.0.0.1:{port}") as (_, _, _, _, _), open_one() as late:
+        await health_pb2_grpc.HealthStub(late).Check(health_pb2.HealthCheckRequest(), timeout=5)
+    runtime.tracer_provider.shutdown()

@@ -14,7 +14,7 @@ from services.rag.metrics import CATALOGUE
 from services.rag.settings import RagSettings
 from tests.kit.peers import FakeBalancer, FakeCache, serving
 from tests.kit.postgres import database_dsn, empty_database_dsn, postgres_server  # noqa: F401
-from tests.kit.rpc import Spans, make_runtime
+from tests.kit.rpc import Spans, channel_to, make_runtime
 
 
 @dataclass
@@ -99,9 +99,7 @@ async def start_rag(database_dsn):  # noqa: F811
             running = await service.enter_async_context(
                 start(RagSettings(**{**chosen, **settings}), runtime)
             )
-            channel = await stack.enter_async_context(
-                grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
-            )
+            channel = await stack.enter_async_context(channel_to(running.grpc_port))
             return Rag(
                 RagServiceStub(channel),
                 CorpusServiceStub(channel),

@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import AsyncExitStack
 
-import grpc
 import pytest
 
 from pannier.cache.v1 import statistics_pb2 as statistics
@@ -27,7 +26,7 @@ from services.rag.metrics import CATALOGUE as RAG_CATALOGUE
 from services.rag.settings import RagSettings
 from tests.integration.rag.conftest import Rag, as_tenant
 from tests.kit.redis import free_port, private_redis, redis_server, shared_redis  # noqa: F401
-from tests.kit.rpc import make_runtime
+from tests.kit.rpc import channel_to, make_runtime
 from tests.kit.standin import running_standins
 
 DOCUMENTS = {
@@ -98,9 +97,7 @@ async def start_services(database_dsn, redis_server):  # noqa: F811
                 **quick,
             )
             running, spans = await service(rag_app, settings, RAG_CATALOGUE)
-            channel = await stack.enter_async_context(
-                grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}")
-            )
+            channel = await stack.enter_async_context(channel_to(running.grpc_port))
             services = Services(
                 RagServiceStub(channel),
                 CorpusServiceStub(channel),
@@ -255,7 +252,7 @@ async def test_what_came_of_it_shows_in_the_statistics_of_the_cache(services):
     await services.ask()
     await services.ask()
     await services.ask(PARAPHRASE)
-    async with grpc.aio.insecure_channel(services.cache_address) as channel:
+    async with channel_to(int(services.cache_address.rpartition(":")[2])) as channel:
         stub = CacheServiceStub(channel)
         async with asyncio.timeout(5):
             while True:
@@ -293,7 +290,7 @@ class CacheProcess:
             env=self._environment,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        async with channel_to(self.port) as channel:
             await asyncio.wait_for(channel.channel_ready(), 30)
 
     def freeze(self):
