@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from services.common.errors import InvalidIdentity
 
 __all__ = [
+    "GROUPS_HEADER",
     "TENANT_HEADER",
     "USER_HEADER",
     "Identity",
@@ -23,9 +24,12 @@ __all__ = [
 
 TENANT_HEADER = "x-pannier-tenant-id"
 USER_HEADER = "x-pannier-user-id"
+GROUPS_HEADER = "x-pannier-group-ids"
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _USER = re.compile(r"[!-~]{1,128}")
+_GROUP = re.compile(r"[!-+\--~]{1,128}")
+_MOST_GROUPS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,12 @@ class Identity:
     Attributes:
         tenant_id: Owner of everything the call reads and writes.
         user_id: Person or program within the tenant; empty where not given.
+        group_ids: Groups the user belongs to, sorted.
     """
 
     tenant_id: str = "default"
     user_id: str = ""
+    group_ids: tuple[str, ...] = ()
 
 
 NO_IDENTITY = Identity()
@@ -54,9 +60,11 @@ def identity_from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Ident
         metadata: Pairs of lower-case key and value.
 
     Raises:
-        InvalidIdentity: Tenant or user have a form that is not allowed, or there are two tenants.
+        InvalidIdentity: Tenant, user or groups have a form that is not allowed, or there are two
+            tenants.
     """
     tenant_id, user_id = "", ""
+    group_ids: set[str] = set()
     for key, value in metadata:
         if key == TENANT_HEADER:
             if tenant_id not in ("", value):
@@ -72,7 +80,15 @@ def identity_from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Ident
             user_id = str(value)
             if not _USER.fullmatch(user_id):
                 raise InvalidIdentity(USER_HEADER, "a user has 1 to 128 visible ASCII characters.")
-    return Identity(tenant_id or "default", user_id)
+        elif key == GROUPS_HEADER:
+            group_ids.update(each.strip() for each in str(value).split(","))
+            if len(group_ids) > _MOST_GROUPS or not all(map(_GROUP.fullmatch, group_ids)):
+                raise InvalidIdentity(
+                    GROUPS_HEADER,
+                    "groups are at most 256, separated by commas, each of 1 to 128 visible ASCII "
+                    "characters.",
+                )
+    return Identity(tenant_id or "default", user_id, tuple(sorted(group_ids)))
 
 
 def identity_metadata(identity: Identity) -> list[tuple[str, str]]:

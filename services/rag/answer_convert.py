@@ -12,7 +12,7 @@ from pannier.rag.v1 import rag_service_pb2 as pb
 from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.citations import Citation
 from services.rag.core.conversation import TokenUsage
-from services.rag.core.model import FusedChunk, RankedPassage
+from services.rag.core.model import FusedChunk, PassageOrigin, RankedPassage
 from services.rag.core.options import Mode
 from services.rag.core.reuse import ReusableAnswer, StoredPassage
 
@@ -25,7 +25,7 @@ __all__ = [
     "to_passages",
 ]
 
-TO_MODES = {Mode.DIRECT: pb.QUERY_MODE_DIRECT, Mode.RAG: pb.QUERY_MODE_RAG}
+TO_MODES = {mode: pb.QueryMode.Value(f"QUERY_MODE_{mode.name}") for mode in Mode}
 
 _ORIGINS = {
     AnswerOrigin.GENERATED: pb.ANSWER_ORIGIN_GENERATED,
@@ -33,6 +33,10 @@ _ORIGINS = {
     AnswerOrigin.CACHED_SIMILAR: pb.ANSWER_ORIGIN_CACHED_SIMILAR,
     AnswerOrigin.EXTRACTIVE: pb.ANSWER_ORIGIN_EXTRACTIVE,
     AnswerOrigin.NO_MATCH: pb.ANSWER_ORIGIN_NO_MATCH,
+    AnswerOrigin.REFUSED: pb.ANSWER_ORIGIN_REFUSED,
+}
+_PASSAGE_ORIGINS = {
+    origin: pb.PassageOrigin.Value(f"PASSAGE_ORIGIN_{origin.name}") for origin in PassageOrigin
 }
 _FINISH_REASONS = {
     "stop": generation_pb2.FINISH_REASON_STOP,
@@ -83,8 +87,13 @@ def to_passages(passages: tuple[RankedPassage, ...]) -> list[pb.Passage]:
                 vector_similarity=each.ranking.vector_score,
                 keyword_rank=each.ranking.keyword_rank,
                 keyword_score=each.ranking.keyword_score,
+                rerank_score=each.ranking.rerank_score,
             ),
             passage_id=str(each.passage.chunk_id),
+            page_start=each.passage.page_start,
+            page_end=each.passage.page_end,
+            origin=_PASSAGE_ORIGINS[each.passage.origin],
+            injection_suspected=each.passage.injection_suspected,
         )
         for marker, each in enumerate(passages, 1)
     ]

@@ -104,6 +104,30 @@ INGEST_OUTCOME_FAILED: IngestOutcome.ValueType  # 4
 """Not stored; what was stored before is unchanged."""
 Global___IngestOutcome: _TypeAlias = IngestOutcome  # noqa: Y015
 
+class _ChunkingStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChunkingStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChunkingStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHUNKING_STRATEGY_UNSPECIFIED: _ChunkingStrategy.ValueType  # 0
+    """The default, STRUCTURE."""
+    CHUNKING_STRATEGY_STRUCTURE: _ChunkingStrategy.ValueType  # 1
+    """Along headings, paragraphs, list items, rows and sentences."""
+    CHUNKING_STRATEGY_SEMANTIC: _ChunkingStrategy.ValueType  # 2
+    """Where the meaning changes, found by embedding the sentences; slower, and seldom better."""
+
+class ChunkingStrategy(_ChunkingStrategy, metaclass=_ChunkingStrategyEnumTypeWrapper):
+    """Says where documents are cut. New values may be added."""
+
+CHUNKING_STRATEGY_UNSPECIFIED: ChunkingStrategy.ValueType  # 0
+"""The default, STRUCTURE."""
+CHUNKING_STRATEGY_STRUCTURE: ChunkingStrategy.ValueType  # 1
+"""Along headings, paragraphs, list items, rows and sentences."""
+CHUNKING_STRATEGY_SEMANTIC: ChunkingStrategy.ValueType  # 2
+"""Where the meaning changes, found by embedding the sentences; slower, and seldom better."""
+Global___ChunkingStrategy: _TypeAlias = ChunkingStrategy  # noqa: Y015
+
 @_typing.final
 class IngestDocumentsRequest(_message.Message):
     """One message of an ingestion."""
@@ -149,20 +173,58 @@ class IngestOptions(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COLLECTION_FIELD_NUMBER: _builtins.int
+    CHUNKING_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """REQUIRED. Collection to put them in, [1, 64] characters of a-z, 0-9, "-", "_" and ".", beginning with a letter or digit."""
+    @_builtins.property
+    def chunking(self) -> Global___ChunkingOptions:
+        """OPTIONAL. How documents are cut. Default: the service's settings."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
+        chunking: Global___ChunkingOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "collection", b"collection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IngestOptions: _TypeAlias = IngestOptions  # noqa: Y015
+
+@_typing.final
+class ChunkingOptions(_message.Message):
+    """Says how documents are cut into chunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    TARGET_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    MAXIMUM_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    strategy: Global___ChunkingStrategy.ValueType
+    """OPTIONAL. Where to cut. Default STRUCTURE."""
+    target_token_count: _builtins.int
+    """OPTIONAL. Size that chunks are cut to, in tokens, [32, 2000]. Default: the service's."""
+    maximum_token_count: _builtins.int
+    """OPTIONAL. Largest chunk, in tokens, at least the target and at most 4000; never more than the embedding model can
+    read. Default: the service's.
+    """
+    def __init__(
+        self,
+        *,
+        strategy: Global___ChunkingStrategy.ValueType = ...,
+        target_token_count: _builtins.int = ...,
+        maximum_token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["maximum_token_count", b"maximum_token_count", "strategy", b"strategy", "target_token_count", b"target_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkingOptions: _TypeAlias = ChunkingOptions  # noqa: Y015
 
 @_typing.final
 class DocumentHeader(_message.Message):
@@ -195,6 +257,11 @@ class DocumentHeader(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    EXPECTED_CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """REQUIRED. Id within the collection, [1, 512] characters without control characters, for example the file's relative path.
     A document with this id is replaced.
@@ -204,10 +271,28 @@ class DocumentHeader(_message.Message):
     title: _builtins.str
     """OPTIONAL. Title, at most 500 characters. Default: what the document itself says, else the id."""
     media_type: _builtins.str
-    """OPTIONAL. "text/plain", "text/markdown", "text/html" or "text/x-python". Default: judged by name and content."""
+    """OPTIONAL. Kind of the content, for example "text/markdown" or "application/pdf". Default: judged by content and name."""
+    language: _builtins.str
+    """OPTIONAL. Language, an ISO 639-1 code. Default: judged by the text."""
+    expected_content_digest: _builtins.str
+    """OPTIONAL. `content_digest` that the stored version must have for this one to replace it; the document fails with
+    DOCUMENT_CHANGED where it has another, or where there is none. Default: any version is replaced.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """OPTIONAL. Facts to keep with it, at most 64 keys of 100 and values of 2000 characters."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Tags, at most 64 of [1, 64] characters."""
+
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Who may read it: "user:<id>" and "group:<id>", at most 256. Default: everyone of the tenant."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """OPTIONAL. When it ceases to be found and is deleted. Default: never."""
 
     def __init__(
         self,
@@ -217,10 +302,15 @@ class DocumentHeader(_message.Message):
         title: _builtins.str = ...,
         media_type: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        readers: _abc.Iterable[_builtins.str] | None = ...,
+        language: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        expected_content_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "media_type", b"media_type", "metadata", b"metadata", "source_uri", b"source_uri", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "expected_content_digest", b"expected_content_digest", "expire_time", b"expire_time", "language", b"language", "media_type", b"media_type", "metadata", b"metadata", "readers", b"readers", "source_uri", b"source_uri", "tags", b"tags", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -608,6 +698,13 @@ class Document(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PENDING_VECTOR_COUNT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """OUTPUT ONLY. Its collection."""
     document_id: _builtins.str
@@ -626,6 +723,14 @@ class Document(_message.Message):
     """OUTPUT ONLY. Chunks it was cut into."""
     text: _builtins.str
     """OUTPUT ONLY. The stored text, which the offsets of passages and citations count in; only in the FULL view."""
+    language: _builtins.str
+    """OUTPUT ONLY. Language, an ISO 639-1 code; empty where it is not known."""
+    page_count: _builtins.int
+    """OUTPUT ONLY. Pages; 0 where it has none."""
+    version: _builtins.int
+    """OUTPUT ONLY. Grows by one each time it is replaced, from 1."""
+    pending_vector_count: _builtins.int
+    """OUTPUT ONLY. Chunks that have no vector yet and are found by words alone."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """OUTPUT ONLY. Facts kept with it."""
@@ -637,6 +742,18 @@ class Document(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """OUTPUT ONLY. When it was last replaced."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Tags."""
+
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Who may read it; empty for everyone of the tenant."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. When it ceases to be found; absent for never."""
 
     def __init__(
         self,
@@ -653,10 +770,17 @@ class Document(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         text: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        readers: _abc.Iterable[_builtins.str] | None = ...,
+        language: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        page_count: _builtins.int = ...,
+        version: _builtins.int = ...,
+        pending_vector_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["character_count", b"character_count", "chunk_count", b"chunk_count", "collection", b"collection", "content_digest", b"content_digest", "create_time", b"create_time", "document_id", b"document_id", "media_type", b"media_type", "metadata", b"metadata", "source_uri", b"source_uri", "text", b"text", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["character_count", b"character_count", "chunk_count", b"chunk_count", "collection", b"collection", "content_digest", b"content_digest", "create_time", b"create_time", "document_id", b"document_id", "expire_time", b"expire_time", "language", b"language", "media_type", b"media_type", "metadata", b"metadata", "page_count", b"page_count", "pending_vector_count", b"pending_vector_count", "readers", b"readers", "source_uri", b"source_uri", "tags", b"tags", "text", b"text", "title", b"title", "update_time", b"update_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

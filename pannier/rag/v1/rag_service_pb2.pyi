@@ -11,6 +11,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pannier.common.v1 import generation_pb2 as _generation_pb2
+from pannier.rag.v1 import filter_pb2 as _filter_pb2
+from pannier.rag.v1 import quality_pb2 as _quality_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -58,6 +60,8 @@ class _QueryModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueryMode.V
     """By the model alone."""
     QUERY_MODE_RAG: _QueryMode.ValueType  # 2
     """From the documents of a collection."""
+    QUERY_MODE_DEEP: _QueryMode.ValueType  # 3
+    """As RAG, and more thoroughly: other wordings where the passages leave doubt, a cross-encoder, checks by meaning."""
 
 class QueryMode(_QueryMode, metaclass=_QueryModeEnumTypeWrapper):
     """Says how a question is answered. New values may be added."""
@@ -68,6 +72,8 @@ QUERY_MODE_DIRECT: QueryMode.ValueType  # 1
 """By the model alone."""
 QUERY_MODE_RAG: QueryMode.ValueType  # 2
 """From the documents of a collection."""
+QUERY_MODE_DEEP: QueryMode.ValueType  # 3
+"""As RAG, and more thoroughly: other wordings where the passages leave doubt, a cross-encoder, checks by meaning."""
 Global___QueryMode: _TypeAlias = QueryMode  # noqa: Y015
 
 class _CachePolicy:
@@ -116,6 +122,8 @@ class _AnswerOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerOr
     """Nothing in the collection matches the question."""
     ANSWER_ORIGIN_CACHED_SIMILAR: _AnswerOrigin.ValueType  # 5
     """A model generated it earlier for a question that means the same; `cached` says for which."""
+    ANSWER_ORIGIN_REFUSED: _AnswerOrigin.ValueType  # 6
+    """The passages found do not answer the question, and the policy allows nothing else; `answer` says so."""
 
 class AnswerOrigin(_AnswerOrigin, metaclass=_AnswerOriginEnumTypeWrapper):
     """Says how an answer came about. New values may be added."""
@@ -132,6 +140,8 @@ ANSWER_ORIGIN_NO_MATCH: AnswerOrigin.ValueType  # 4
 """Nothing in the collection matches the question."""
 ANSWER_ORIGIN_CACHED_SIMILAR: AnswerOrigin.ValueType  # 5
 """A model generated it earlier for a question that means the same; `cached` says for which."""
+ANSWER_ORIGIN_REFUSED: AnswerOrigin.ValueType  # 6
+"""The passages found do not answer the question, and the policy allows nothing else; `answer` says so."""
 Global___AnswerOrigin: _TypeAlias = AnswerOrigin  # noqa: Y015
 
 class _DegradationReason:
@@ -152,6 +162,32 @@ class _DegradationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deg
     """One way of finding passages failed; the other was used alone."""
     DEGRADATION_REASON_GENERATION_INTERRUPTED: _DegradationReason.ValueType  # 5
     """The generation broke off; the answer consists of sentences of the sources."""
+    DEGRADATION_REASON_RERANK_UNAVAILABLE: _DegradationReason.ValueType  # 6
+    """No cross-encoder could order the passages; the order of the searches was kept."""
+    DEGRADATION_REASON_RERANK_BUDGET_EXCEEDED: _DegradationReason.ValueType  # 7
+    """The cross-encoder ran out of time; passages it did not reach kept their place."""
+    DEGRADATION_REASON_REWRITE_SKIPPED: _DegradationReason.ValueType  # 8
+    """The question could not be rewritten in the light of the history; it was taken as it is."""
+    DEGRADATION_REASON_EXPANSION_SKIPPED: _DegradationReason.ValueType  # 9
+    """Other wordings could not be made; only the question itself was searched for."""
+    DEGRADATION_REASON_WEB_SEARCH_UNAVAILABLE: _DegradationReason.ValueType  # 10
+    """The web was wanted and could not be searched."""
+    DEGRADATION_REASON_STORE_UNAVAILABLE: _DegradationReason.ValueType  # 11
+    """The documents cannot be reached."""
+    DEGRADATION_REASON_SERVED_STALE: _DegradationReason.ValueType  # 12
+    """The answer was given earlier, and whether it still holds could not be checked."""
+    DEGRADATION_REASON_UNGROUNDED: _DegradationReason.ValueType  # 13
+    """The answer stands on nothing but the model."""
+    DEGRADATION_REASON_CONTEXT_TRUNCATED: _DegradationReason.ValueType  # 14
+    """The backend cut the prompt; the model has not seen all sources."""
+    DEGRADATION_REASON_DEADLINE_TRUNCATED: _DegradationReason.ValueType  # 15
+    """The deadline ended the answer early."""
+    DEGRADATION_REASON_VECTORS_PENDING: _DegradationReason.ValueType  # 16
+    """Many documents have no vectors yet; they are found by words alone."""
+    DEGRADATION_REASON_VERIFICATION_REDUCED: _DegradationReason.ValueType  # 17
+    """The answer could only be checked by words, not by meaning."""
+    DEGRADATION_REASON_TOOL_FAILED: _DegradationReason.ValueType  # 18
+    """A tool failed; the answer was made without it."""
 
 class DegradationReason(_DegradationReason, metaclass=_DegradationReasonEnumTypeWrapper):
     """Names what could not be done as it should have been. New values may be added."""
@@ -168,7 +204,237 @@ DEGRADATION_REASON_SEARCH_ARM_FAILED: DegradationReason.ValueType  # 4
 """One way of finding passages failed; the other was used alone."""
 DEGRADATION_REASON_GENERATION_INTERRUPTED: DegradationReason.ValueType  # 5
 """The generation broke off; the answer consists of sentences of the sources."""
+DEGRADATION_REASON_RERANK_UNAVAILABLE: DegradationReason.ValueType  # 6
+"""No cross-encoder could order the passages; the order of the searches was kept."""
+DEGRADATION_REASON_RERANK_BUDGET_EXCEEDED: DegradationReason.ValueType  # 7
+"""The cross-encoder ran out of time; passages it did not reach kept their place."""
+DEGRADATION_REASON_REWRITE_SKIPPED: DegradationReason.ValueType  # 8
+"""The question could not be rewritten in the light of the history; it was taken as it is."""
+DEGRADATION_REASON_EXPANSION_SKIPPED: DegradationReason.ValueType  # 9
+"""Other wordings could not be made; only the question itself was searched for."""
+DEGRADATION_REASON_WEB_SEARCH_UNAVAILABLE: DegradationReason.ValueType  # 10
+"""The web was wanted and could not be searched."""
+DEGRADATION_REASON_STORE_UNAVAILABLE: DegradationReason.ValueType  # 11
+"""The documents cannot be reached."""
+DEGRADATION_REASON_SERVED_STALE: DegradationReason.ValueType  # 12
+"""The answer was given earlier, and whether it still holds could not be checked."""
+DEGRADATION_REASON_UNGROUNDED: DegradationReason.ValueType  # 13
+"""The answer stands on nothing but the model."""
+DEGRADATION_REASON_CONTEXT_TRUNCATED: DegradationReason.ValueType  # 14
+"""The backend cut the prompt; the model has not seen all sources."""
+DEGRADATION_REASON_DEADLINE_TRUNCATED: DegradationReason.ValueType  # 15
+"""The deadline ended the answer early."""
+DEGRADATION_REASON_VECTORS_PENDING: DegradationReason.ValueType  # 16
+"""Many documents have no vectors yet; they are found by words alone."""
+DEGRADATION_REASON_VERIFICATION_REDUCED: DegradationReason.ValueType  # 17
+"""The answer could only be checked by words, not by meaning."""
+DEGRADATION_REASON_TOOL_FAILED: DegradationReason.ValueType  # 18
+"""A tool failed; the answer was made without it."""
 Global___DegradationReason: _TypeAlias = DegradationReason  # noqa: Y015
+
+class _SearchArms:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SearchArmsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SearchArms.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEARCH_ARMS_UNSPECIFIED: _SearchArms.ValueType  # 0
+    """The default, HYBRID."""
+    SEARCH_ARMS_HYBRID: _SearchArms.ValueType  # 1
+    """By meaning and by words."""
+    SEARCH_ARMS_VECTOR: _SearchArms.ValueType  # 2
+    """By meaning alone."""
+    SEARCH_ARMS_KEYWORD: _SearchArms.ValueType  # 3
+    """By words alone."""
+
+class SearchArms(_SearchArms, metaclass=_SearchArmsEnumTypeWrapper):
+    """Says how passages are searched for. New values may be added."""
+
+SEARCH_ARMS_UNSPECIFIED: SearchArms.ValueType  # 0
+"""The default, HYBRID."""
+SEARCH_ARMS_HYBRID: SearchArms.ValueType  # 1
+"""By meaning and by words."""
+SEARCH_ARMS_VECTOR: SearchArms.ValueType  # 2
+"""By meaning alone."""
+SEARCH_ARMS_KEYWORD: SearchArms.ValueType  # 3
+"""By words alone."""
+Global___SearchArms: _TypeAlias = SearchArms  # noqa: Y015
+
+class _RerankPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RerankPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RerankPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RERANK_POLICY_UNSPECIFIED: _RerankPolicy.ValueType  # 0
+    """The default, AUTO."""
+    RERANK_POLICY_AUTO: _RerankPolicy.ValueType  # 1
+    """Where one is configured: always in mode DEEP, else where the searches leave doubt."""
+    RERANK_POLICY_ON: _RerankPolicy.ValueType  # 2
+    """Always; without one a degradation says so."""
+    RERANK_POLICY_OFF: _RerankPolicy.ValueType  # 3
+    """Never."""
+
+class RerankPolicy(_RerankPolicy, metaclass=_RerankPolicyEnumTypeWrapper):
+    """Says whether a cross-encoder orders the best candidates. New values may be added."""
+
+RERANK_POLICY_UNSPECIFIED: RerankPolicy.ValueType  # 0
+"""The default, AUTO."""
+RERANK_POLICY_AUTO: RerankPolicy.ValueType  # 1
+"""Where one is configured: always in mode DEEP, else where the searches leave doubt."""
+RERANK_POLICY_ON: RerankPolicy.ValueType  # 2
+"""Always; without one a degradation says so."""
+RERANK_POLICY_OFF: RerankPolicy.ValueType  # 3
+"""Never."""
+Global___RerankPolicy: _TypeAlias = RerankPolicy  # noqa: Y015
+
+class _ExpansionPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExpansionPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExpansionPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPANSION_POLICY_UNSPECIFIED: _ExpansionPolicy.ValueType  # 0
+    """The default, AUTO."""
+    EXPANSION_POLICY_AUTO: _ExpansionPolicy.ValueType  # 1
+    """In mode DEEP, where the passages leave doubt: MULTI_QUERY. Else none."""
+    EXPANSION_POLICY_NONE: _ExpansionPolicy.ValueType  # 2
+    """None."""
+    EXPANSION_POLICY_MULTI_QUERY: _ExpansionPolicy.ValueType  # 3
+    """Up to three other wordings."""
+    EXPANSION_POLICY_HYDE: _ExpansionPolicy.ValueType  # 4
+    """A passage that might answer the question, searched for by its meaning."""
+    EXPANSION_POLICY_STEP_BACK: _ExpansionPolicy.ValueType  # 5
+    """A more general question."""
+    EXPANSION_POLICY_DECOMPOSE: _ExpansionPolicy.ValueType  # 6
+    """Up to three questions that together make up the question."""
+
+class ExpansionPolicy(_ExpansionPolicy, metaclass=_ExpansionPolicyEnumTypeWrapper):
+    """Says whether other wordings of the question are searched for as well. New values may be added."""
+
+EXPANSION_POLICY_UNSPECIFIED: ExpansionPolicy.ValueType  # 0
+"""The default, AUTO."""
+EXPANSION_POLICY_AUTO: ExpansionPolicy.ValueType  # 1
+"""In mode DEEP, where the passages leave doubt: MULTI_QUERY. Else none."""
+EXPANSION_POLICY_NONE: ExpansionPolicy.ValueType  # 2
+"""None."""
+EXPANSION_POLICY_MULTI_QUERY: ExpansionPolicy.ValueType  # 3
+"""Up to three other wordings."""
+EXPANSION_POLICY_HYDE: ExpansionPolicy.ValueType  # 4
+"""A passage that might answer the question, searched for by its meaning."""
+EXPANSION_POLICY_STEP_BACK: ExpansionPolicy.ValueType  # 5
+"""A more general question."""
+EXPANSION_POLICY_DECOMPOSE: ExpansionPolicy.ValueType  # 6
+"""Up to three questions that together make up the question."""
+Global___ExpansionPolicy: _TypeAlias = ExpansionPolicy  # noqa: Y015
+
+class _AnswerPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_POLICY_UNSPECIFIED: _AnswerPolicy.ValueType  # 0
+    """The default, GROUNDED_ONLY."""
+    ANSWER_POLICY_GROUNDED_ONLY: _AnswerPolicy.ValueType  # 1
+    """Nothing but sources. Where these do not answer the question, the answer says so."""
+    ANSWER_POLICY_ALLOW_MODEL_KNOWLEDGE: _AnswerPolicy.ValueType  # 2
+    """What the model knows as well, where the sources do not answer the question."""
+    ANSWER_POLICY_EXTRACTIVE: _AnswerPolicy.ValueType  # 3
+    """Sentences of the sources, word for word; no model is asked."""
+
+class AnswerPolicy(_AnswerPolicy, metaclass=_AnswerPolicyEnumTypeWrapper):
+    """Says what an answer may stand on. New values may be added."""
+
+ANSWER_POLICY_UNSPECIFIED: AnswerPolicy.ValueType  # 0
+"""The default, GROUNDED_ONLY."""
+ANSWER_POLICY_GROUNDED_ONLY: AnswerPolicy.ValueType  # 1
+"""Nothing but sources. Where these do not answer the question, the answer says so."""
+ANSWER_POLICY_ALLOW_MODEL_KNOWLEDGE: AnswerPolicy.ValueType  # 2
+"""What the model knows as well, where the sources do not answer the question."""
+ANSWER_POLICY_EXTRACTIVE: AnswerPolicy.ValueType  # 3
+"""Sentences of the sources, word for word; no model is asked."""
+Global___AnswerPolicy: _TypeAlias = AnswerPolicy  # noqa: Y015
+
+class _WebPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WebPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WebPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEB_POLICY_UNSPECIFIED: _WebPolicy.ValueType  # 0
+    """The default, AUTO."""
+    WEB_POLICY_AUTO: _WebPolicy.ValueType  # 1
+    """Where a provider is configured and the documents probably do not hold the answer."""
+    WEB_POLICY_NEVER: _WebPolicy.ValueType  # 2
+    """Never."""
+    WEB_POLICY_ALWAYS: _WebPolicy.ValueType  # 3
+    """Always; without a provider a degradation says so."""
+
+class WebPolicy(_WebPolicy, metaclass=_WebPolicyEnumTypeWrapper):
+    """Says whether the web is searched. New values may be added."""
+
+WEB_POLICY_UNSPECIFIED: WebPolicy.ValueType  # 0
+"""The default, AUTO."""
+WEB_POLICY_AUTO: WebPolicy.ValueType  # 1
+"""Where a provider is configured and the documents probably do not hold the answer."""
+WEB_POLICY_NEVER: WebPolicy.ValueType  # 2
+"""Never."""
+WEB_POLICY_ALWAYS: WebPolicy.ValueType  # 3
+"""Always; without a provider a degradation says so."""
+Global___WebPolicy: _TypeAlias = WebPolicy  # noqa: Y015
+
+class _PassageOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PassageOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PassageOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PASSAGE_ORIGIN_UNSPECIFIED: _PassageOrigin.ValueType  # 0
+    """Not known."""
+    PASSAGE_ORIGIN_CORPUS: _PassageOrigin.ValueType  # 1
+    """From the collection."""
+    PASSAGE_ORIGIN_WEB: _PassageOrigin.ValueType  # 2
+    """From the web; `source_uri` is its address."""
+
+class PassageOrigin(_PassageOrigin, metaclass=_PassageOriginEnumTypeWrapper):
+    """Says where a passage comes from. New values may be added."""
+
+PASSAGE_ORIGIN_UNSPECIFIED: PassageOrigin.ValueType  # 0
+"""Not known."""
+PASSAGE_ORIGIN_CORPUS: PassageOrigin.ValueType  # 1
+"""From the collection."""
+PASSAGE_ORIGIN_WEB: PassageOrigin.ValueType  # 2
+"""From the web; `source_uri` is its address."""
+Global___PassageOrigin: _TypeAlias = PassageOrigin  # noqa: Y015
+
+class _ProgressState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProgressStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProgressState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROGRESS_STATE_UNSPECIFIED: _ProgressState.ValueType  # 0
+    """Not known."""
+    PROGRESS_STATE_STARTED: _ProgressState.ValueType  # 1
+    """It begins."""
+    PROGRESS_STATE_FINISHED: _ProgressState.ValueType  # 2
+    """It has ended."""
+    PROGRESS_STATE_FAILED: _ProgressState.ValueType  # 3
+    """It has failed; what was done instead is among the degradations."""
+
+class ProgressState(_ProgressState, metaclass=_ProgressStateEnumTypeWrapper):
+    """Says whether a stage begins or has ended. New values may be added."""
+
+PROGRESS_STATE_UNSPECIFIED: ProgressState.ValueType  # 0
+"""Not known."""
+PROGRESS_STATE_STARTED: ProgressState.ValueType  # 1
+"""It begins."""
+PROGRESS_STATE_FINISHED: ProgressState.ValueType  # 2
+"""It has ended."""
+PROGRESS_STATE_FAILED: ProgressState.ValueType  # 3
+"""It has failed; what was done instead is among the degradations."""
+Global___ProgressState: _TypeAlias = ProgressState  # noqa: Y015
 
 @_typing.final
 class RetrievalOptions(_message.Message):
@@ -180,6 +446,13 @@ class RetrievalOptions(_message.Message):
     CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
     VECTOR_WEIGHT_RATIO_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
+    EXPANSION_FIELD_NUMBER: _builtins.int
+    RELEVANCE_WEIGHT_RATIO_FIELD_NUMBER: _builtins.int
+    MERGE_NEIGHBORS_FIELD_NUMBER: _builtins.int
+    PREFER_RECENT_FIELD_NUMBER: _builtins.int
     passage_count: _builtins.int
     """OPTIONAL. Passages to return, [1, 50]. Default 8."""
     candidate_count: _builtins.int
@@ -188,6 +461,24 @@ class RetrievalOptions(_message.Message):
     """OPTIONAL. How the two rankings are merged. Default CONVEX."""
     vector_weight_ratio: _builtins.float
     """OPTIONAL. Weight of meaning against words in convex fusion, [0, 1]. Default 0.5."""
+    arms: Global___SearchArms.ValueType
+    """OPTIONAL. How passages are searched for. Default HYBRID."""
+    rerank: Global___RerankPolicy.ValueType
+    """OPTIONAL. Whether a cross-encoder orders the best candidates. Default AUTO."""
+    expansion: Global___ExpansionPolicy.ValueType
+    """OPTIONAL. Whether other wordings of the question are searched for as well. Default AUTO."""
+    relevance_weight_ratio: _builtins.float
+    """OPTIONAL. Weight of relevance against variety where the passages are to differ from each other (maximal marginal
+    relevance), [0, 1]. Default: near duplicates are left out, nothing else.
+    """
+    merge_neighbors: _builtins.bool
+    """OPTIONAL. Whether passages that follow each other in a document are joined. Default true."""
+    prefer_recent: _builtins.bool
+    """OPTIONAL. Whether newer documents come first among those that match equally well. Default false."""
+    @_builtins.property
+    def filter(self) -> _filter_pb2.DocumentFilter:
+        """OPTIONAL. Which documents count. Default: all the caller may read."""
+
     def __init__(
         self,
         *,
@@ -195,21 +486,36 @@ class RetrievalOptions(_message.Message):
         candidate_count: _builtins.int | None = ...,
         fusion: Global___FusionMethod.ValueType = ...,
         vector_weight_ratio: _builtins.float | None = ...,
+        filter: _filter_pb2.DocumentFilter | None = ...,
+        arms: Global___SearchArms.ValueType = ...,
+        rerank: Global___RerankPolicy.ValueType = ...,
+        expansion: Global___ExpansionPolicy.ValueType = ...,
+        relevance_weight_ratio: _builtins.float | None = ...,
+        merge_neighbors: _builtins.bool | None = ...,
+        prefer_recent: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_count", b"_candidate_count", "_passage_count", b"_passage_count", "_vector_weight_ratio", b"_vector_weight_ratio", "candidate_count", b"candidate_count", "passage_count", b"passage_count", "vector_weight_ratio", b"vector_weight_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_count", b"_candidate_count", "_merge_neighbors", b"_merge_neighbors", "_passage_count", b"_passage_count", "_relevance_weight_ratio", b"_relevance_weight_ratio", "_vector_weight_ratio", b"_vector_weight_ratio", "candidate_count", b"candidate_count", "filter", b"filter", "merge_neighbors", b"merge_neighbors", "passage_count", b"passage_count", "relevance_weight_ratio", b"relevance_weight_ratio", "vector_weight_ratio", b"vector_weight_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_count", b"_candidate_count", "_passage_count", b"_passage_count", "_vector_weight_ratio", b"_vector_weight_ratio", "candidate_count", b"candidate_count", "fusion", b"fusion", "passage_count", b"passage_count", "vector_weight_ratio", b"vector_weight_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_count", b"_candidate_count", "_merge_neighbors", b"_merge_neighbors", "_passage_count", b"_passage_count", "_relevance_weight_ratio", b"_relevance_weight_ratio", "_vector_weight_ratio", b"_vector_weight_ratio", "arms", b"arms", "candidate_count", b"candidate_count", "expansion", b"expansion", "filter", b"filter", "fusion", b"fusion", "merge_neighbors", b"merge_neighbors", "passage_count", b"passage_count", "prefer_recent", b"prefer_recent", "relevance_weight_ratio", b"relevance_weight_ratio", "rerank", b"rerank", "vector_weight_ratio", b"vector_weight_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__candidate_count: _TypeAlias = _typing.Literal["candidate_count"]  # noqa: Y015
     _WhichOneofArgType__candidate_count: _TypeAlias = _typing.Literal["_candidate_count", b"_candidate_count"]  # noqa: Y015
+    _WhichOneofReturnType__merge_neighbors: _TypeAlias = _typing.Literal["merge_neighbors"]  # noqa: Y015
+    _WhichOneofArgType__merge_neighbors: _TypeAlias = _typing.Literal["_merge_neighbors", b"_merge_neighbors"]  # noqa: Y015
     _WhichOneofReturnType__passage_count: _TypeAlias = _typing.Literal["passage_count"]  # noqa: Y015
     _WhichOneofArgType__passage_count: _TypeAlias = _typing.Literal["_passage_count", b"_passage_count"]  # noqa: Y015
+    _WhichOneofReturnType__relevance_weight_ratio: _TypeAlias = _typing.Literal["relevance_weight_ratio"]  # noqa: Y015
+    _WhichOneofArgType__relevance_weight_ratio: _TypeAlias = _typing.Literal["_relevance_weight_ratio", b"_relevance_weight_ratio"]  # noqa: Y015
     _WhichOneofReturnType__vector_weight_ratio: _TypeAlias = _typing.Literal["vector_weight_ratio"]  # noqa: Y015
     _WhichOneofArgType__vector_weight_ratio: _TypeAlias = _typing.Literal["_vector_weight_ratio", b"_vector_weight_ratio"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_count) -> _WhichOneofReturnType__candidate_count | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__merge_neighbors) -> _WhichOneofReturnType__merge_neighbors | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__passage_count) -> _WhichOneofReturnType__passage_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relevance_weight_ratio) -> _WhichOneofReturnType__relevance_weight_ratio | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vector_weight_ratio) -> _WhichOneofReturnType__vector_weight_ratio | None: ...
 
@@ -256,6 +562,11 @@ class RetrieveResponse(_message.Message):
     PASSAGES_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    EXPANSIONS_FIELD_NUMBER: _builtins.int
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.str
+    """OUTPUT ONLY. Name of this search, for GetProfile and SubmitFeedback."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
         """OUTPUT ONLY. The passages, best first."""
@@ -268,16 +579,27 @@ class RetrieveResponse(_message.Message):
     def profile(self) -> Global___Profile:
         """OUTPUT ONLY. Where the time went."""
 
+    @_builtins.property
+    def confidence(self) -> _quality_pb2.RetrievalConfidence:
+        """OUTPUT ONLY. How likely the answer is among them."""
+
+    @_builtins.property
+    def expansions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Other wordings that were searched for as well."""
+
     def __init__(
         self,
         *,
         passages: _abc.Iterable[Global___Passage] | None = ...,
         degradations: _abc.Iterable[Global___Degradation] | None = ...,
         profile: Global___Profile | None = ...,
+        confidence: _quality_pb2.RetrievalConfidence | None = ...,
+        expansions: _abc.Iterable[_builtins.str] | None = ...,
+        query_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degradations", b"degradations", "passages", b"passages", "profile", b"profile"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "passages", b"passages", "profile", b"profile", "query_id", b"query_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -296,6 +618,11 @@ class QueryRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     CACHE_POLICY_FIELD_NUMBER: _builtins.int
+    ANSWER_POLICY_FIELD_NUMBER: _builtins.int
+    WEB_FIELD_NUMBER: _builtins.int
+    OUTPUT_FORMAT_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    INCLUDE_PASSAGE_TEXTS_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """REQUIRED unless the mode is DIRECT. Name of the collection."""
     query: _builtins.str
@@ -306,6 +633,12 @@ class QueryRequest(_message.Message):
     """OPTIONAL. Model that answers. Default: the service's."""
     cache_policy: Global___CachePolicy.ValueType
     """OPTIONAL. What may come from the cache. Default USE."""
+    answer_policy: Global___AnswerPolicy.ValueType
+    """OPTIONAL. What the answer may stand on. Default GROUNDED_ONLY."""
+    web: Global___WebPolicy.ValueType
+    """OPTIONAL. Whether the web is searched. Default AUTO."""
+    include_passage_texts: _builtins.bool
+    """OPTIONAL. Whether the texts of the passages are returned. Default true."""
     @_builtins.property
     def retrieval(self) -> Global___RetrievalOptions:
         """OPTIONAL. How passages are found."""
@@ -313,6 +646,14 @@ class QueryRequest(_message.Message):
     @_builtins.property
     def sampling(self) -> _generation_pb2.SamplingOptions:
         """OPTIONAL. How tokens are chosen."""
+
+    @_builtins.property
+    def output_format(self) -> _generation_pb2.OutputFormat:
+        """OPTIONAL. Form of the answer. Default: text with citations."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConversationTurn]:
+        """OPTIONAL. What was said before, oldest first, at most 100 turns; the question is understood in its light."""
 
     def __init__(
         self,
@@ -324,14 +665,47 @@ class QueryRequest(_message.Message):
         model: _builtins.str = ...,
         sampling: _generation_pb2.SamplingOptions | None = ...,
         cache_policy: Global___CachePolicy.ValueType = ...,
+        answer_policy: Global___AnswerPolicy.ValueType = ...,
+        web: Global___WebPolicy.ValueType = ...,
+        output_format: _generation_pb2.OutputFormat | None = ...,
+        history: _abc.Iterable[Global___ConversationTurn] | None = ...,
+        include_passage_texts: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retrieval", b"retrieval", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_include_passage_texts", b"_include_passage_texts", "include_passage_texts", b"include_passage_texts", "output_format", b"output_format", "retrieval", b"retrieval", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_policy", b"cache_policy", "collection", b"collection", "mode", b"mode", "model", b"model", "query", b"query", "retrieval", b"retrieval", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_include_passage_texts", b"_include_passage_texts", "answer_policy", b"answer_policy", "cache_policy", b"cache_policy", "collection", b"collection", "history", b"history", "include_passage_texts", b"include_passage_texts", "mode", b"mode", "model", b"model", "output_format", b"output_format", "query", b"query", "retrieval", b"retrieval", "sampling", b"sampling", "web", b"web"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__include_passage_texts: _TypeAlias = _typing.Literal["include_passage_texts"]  # noqa: Y015
+    _WhichOneofArgType__include_passage_texts: _TypeAlias = _typing.Literal["_include_passage_texts", b"_include_passage_texts"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_passage_texts) -> _WhichOneofReturnType__include_passage_texts | None: ...
+
+Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+
+@_typing.final
+class ConversationTurn(_message.Message):
+    """One turn of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """REQUIRED. What was asked, [1, 8000] characters."""
+    answer: _builtins.str
+    """REQUIRED. What was answered, at most 65536 characters."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        answer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QueryRequest: _TypeAlias = QueryRequest  # noqa: Y015
+Global___ConversationTurn: _TypeAlias = ConversationTurn  # noqa: Y015
 
 @_typing.final
 class QueryResponse(_message.Message):
@@ -353,6 +727,12 @@ class QueryResponse(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     BACKEND_ID_FIELD_NUMBER: _builtins.int
     CACHED_FIELD_NUMBER: _builtins.int
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
+    EXPANSIONS_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """OUTPUT ONLY. The answer's text."""
     origin: Global___AnswerOrigin.ValueType
@@ -367,6 +747,10 @@ class QueryResponse(_message.Message):
     """OUTPUT ONLY. Trace of this call, 32 hexadecimal digits."""
     backend_id: _builtins.str
     """OUTPUT ONLY. The backend that generated the answer; empty where none did now."""
+    query_id: _builtins.str
+    """OUTPUT ONLY. Name of this answer, for ResumeQuery, GetProfile and SubmitFeedback."""
+    rewritten_query: _builtins.str
+    """OUTPUT ONLY. The question as it was understood in the light of the history; empty where it was taken as it is."""
     @_builtins.property
     def citations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Citation]:
         """OUTPUT ONLY. Which parts of the answer stand on which parts of which document."""
@@ -395,6 +779,22 @@ class QueryResponse(_message.Message):
     def cached(self) -> Global___CachedAnswer:
         """OUTPUT ONLY. What the answer was first given to; set where it was found by its question."""
 
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedCompositeFieldContainer[_quality_pb2.SentenceSupport]:
+        """OUTPUT ONLY. What checking the answer against its sources found, sentence by sentence."""
+
+    @_builtins.property
+    def quality(self) -> _quality_pb2.AnswerQuality:
+        """OUTPUT ONLY. How good the answer is; absent in mode DIRECT."""
+
+    @_builtins.property
+    def confidence(self) -> _quality_pb2.RetrievalConfidence:
+        """OUTPUT ONLY. How likely the passages hold the answer; absent where none were looked for now."""
+
+    @_builtins.property
+    def expansions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Other wordings that were searched for as well."""
+
     def __init__(
         self,
         *,
@@ -412,10 +812,16 @@ class QueryResponse(_message.Message):
         trace_id: _builtins.str = ...,
         backend_id: _builtins.str = ...,
         cached: Global___CachedAnswer | None = ...,
+        query_id: _builtins.str = ...,
+        sentences: _abc.Iterable[_quality_pb2.SentenceSupport] | None = ...,
+        quality: _quality_pb2.AnswerQuality | None = ...,
+        confidence: _quality_pb2.RetrievalConfidence | None = ...,
+        rewritten_query: _builtins.str = ...,
+        expansions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "profile", b"profile", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "confidence", b"confidence", "profile", b"profile", "quality", b"quality", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "backend_id", b"backend_id", "cached", b"cached", "citations", b"citations", "degradations", b"degradations", "finish_reason", b"finish_reason", "mode", b"mode", "model", b"model", "origin", b"origin", "passages", b"passages", "profile", b"profile", "trace_id", b"trace_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "backend_id", b"backend_id", "cached", b"cached", "citations", b"citations", "confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "finish_reason", b"finish_reason", "mode", b"mode", "model", b"model", "origin", b"origin", "passages", b"passages", "profile", b"profile", "quality", b"quality", "query_id", b"query_id", "rewritten_query", b"rewritten_query", "sentences", b"sentences", "trace_id", b"trace_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,8 +894,14 @@ class StreamQueryResponse(_message.Message):
     TEXT_DELTA_FIELD_NUMBER: _builtins.int
     CITATION_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     text_delta: _builtins.str
     """Text to append to what came before."""
+    sequence: _builtins.int
+    """OUTPUT ONLY. Number of the event, from 1 without gaps; where ResumeQuery goes on."""
     @_builtins.property
     def started(self) -> Global___QueryStarted:
         """The question was understood and work begins. Sent once, first."""
@@ -506,6 +918,18 @@ class StreamQueryResponse(_message.Message):
     def completed(self) -> Global___QueryResponse:
         """The whole answer again, with everything known about it. Sent once, last."""
 
+    @_builtins.property
+    def progress(self) -> Global___QueryProgress:
+        """A stage has begun or ended."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___QueryHeartbeat:
+        """Work goes on, but there was nothing to say for ten seconds."""
+
+    @_builtins.property
+    def failed(self) -> Global___QueryFailed:
+        """There will be no whole answer. Sent instead of `completed`, last; the call then ends with the same reason."""
+
     def __init__(
         self,
         *,
@@ -514,12 +938,16 @@ class StreamQueryResponse(_message.Message):
         text_delta: _builtins.str = ...,
         citation: Global___Citation | None = ...,
         completed: Global___QueryResponse | None = ...,
+        progress: Global___QueryProgress | None = ...,
+        heartbeat: Global___QueryHeartbeat | None = ...,
+        failed: Global___QueryFailed | None = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "retrieved", b"retrieved", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "failed", b"failed", "heartbeat", b"heartbeat", "progress", b"progress", "retrieved", b"retrieved", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "retrieved", b"retrieved", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "completed", b"completed", "event", b"event", "failed", b"failed", "heartbeat", b"heartbeat", "progress", b"progress", "retrieved", b"retrieved", "sequence", b"sequence", "started", b"started", "text_delta", b"text_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "retrieved", "text_delta", "citation", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "retrieved", "text_delta", "citation", "completed", "progress", "heartbeat", "failed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -533,23 +961,127 @@ class QueryStarted(_message.Message):
 
     MODE_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    QUERY_ID_FIELD_NUMBER: _builtins.int
     mode: Global___QueryMode.ValueType
     """OUTPUT ONLY. The mode that answers."""
     trace_id: _builtins.str
     """OUTPUT ONLY. Trace of this call, 32 hexadecimal digits."""
+    query_id: _builtins.str
+    """OUTPUT ONLY. Name of this answer, for ResumeQuery."""
     def __init__(
         self,
         *,
         mode: Global___QueryMode.ValueType = ...,
         trace_id: _builtins.str = ...,
+        query_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "query_id", b"query_id", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QueryStarted: _TypeAlias = QueryStarted  # noqa: Y015
+
+@_typing.final
+class QueryProgress(_message.Message):
+    """Says how far an answer is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    ITEM_COUNT_FIELD_NUMBER: _builtins.int
+    CACHE_OUTCOME_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """OUTPUT ONLY. Name of the stage, as in the profile."""
+    state: Global___ProgressState.ValueType
+    """OUTPUT ONLY. Whether it begins or has ended."""
+    item_count: _builtins.int
+    """OUTPUT ONLY. Items the stage produced; absent where it produces none or has just begun."""
+    cache_outcome: _builtins.str
+    """OUTPUT ONLY. What the cache said, as in the profile; empty where it was not asked."""
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Since the call's arrival."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        state: Global___ProgressState.ValueType = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+        item_count: _builtins.int | None = ...,
+        cache_outcome: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_item_count", b"_item_count", "elapsed", b"elapsed", "item_count", b"item_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item_count", b"_item_count", "cache_outcome", b"cache_outcome", "elapsed", b"elapsed", "item_count", b"item_count", "stage", b"stage", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__item_count: _TypeAlias = _typing.Literal["item_count"]  # noqa: Y015
+    _WhichOneofArgType__item_count: _TypeAlias = _typing.Literal["_item_count", b"_item_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__item_count) -> _WhichOneofReturnType__item_count | None: ...
+
+Global___QueryProgress: _TypeAlias = QueryProgress  # noqa: Y015
+
+@_typing.final
+class QueryHeartbeat(_message.Message):
+    """Says that work goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Since the call's arrival."""
+
+    def __init__(
+        self,
+        *,
+        elapsed: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryHeartbeat: _TypeAlias = QueryHeartbeat  # noqa: Y015
+
+@_typing.final
+class QueryFailed(_message.Message):
+    """Says why there is no whole answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    PARTIAL_ANSWER_FIELD_NUMBER: _builtins.int
+    RETRYABLE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """OUTPUT ONLY. Reason as in `google.rpc.ErrorInfo`."""
+    message: _builtins.str
+    """OUTPUT ONLY. What went wrong and what to do about it."""
+    partial_answer: _builtins.str
+    """OUTPUT ONLY. The text sent so far."""
+    retryable: _builtins.bool
+    """OUTPUT ONLY. Whether the same question may succeed later."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        partial_answer: _builtins.str = ...,
+        retryable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "partial_answer", b"partial_answer", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryFailed: _TypeAlias = QueryFailed  # noqa: Y015
 
 @_typing.final
 class QueryRetrieved(_message.Message):
@@ -597,6 +1129,10 @@ class Passage(_message.Message):
     CHAR_END_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     PASSAGE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_START_FIELD_NUMBER: _builtins.int
+    PAGE_END_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    INJECTION_SUSPECTED_FIELD_NUMBER: _builtins.int
     marker: _builtins.int
     """OUTPUT ONLY. Number the answer's markers use for it, from 1."""
     document_id: _builtins.str
@@ -613,6 +1149,14 @@ class Passage(_message.Message):
     """OUTPUT ONLY. One past the last character."""
     passage_id: _builtins.str
     """OUTPUT ONLY. Identity of this version of the passage; a new version of its document has passages of its own."""
+    page_start: _builtins.int
+    """OUTPUT ONLY. First page, from 1; 0 where the document has no pages."""
+    page_end: _builtins.int
+    """OUTPUT ONLY. Last page; 0 where the document has no pages."""
+    origin: Global___PassageOrigin.ValueType
+    """OUTPUT ONLY. Where it comes from."""
+    injection_suspected: _builtins.bool
+    """OUTPUT ONLY. Whether it holds text that looks like instructions to a model; it then counts less."""
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OUTPUT ONLY. Headings above the passage, outermost first."""
@@ -634,10 +1178,14 @@ class Passage(_message.Message):
         char_end: _builtins.int = ...,
         score: Global___PassageScore | None = ...,
         passage_id: _builtins.str = ...,
+        page_start: _builtins.int = ...,
+        page_end: _builtins.int = ...,
+        origin: Global___PassageOrigin.ValueType = ...,
+        injection_suspected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "document_id", b"document_id", "heading_path", b"heading_path", "marker", b"marker", "passage_id", b"passage_id", "score", b"score", "source_uri", b"source_uri", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "document_id", b"document_id", "heading_path", b"heading_path", "injection_suspected", b"injection_suspected", "marker", b"marker", "origin", b"origin", "page_end", b"page_end", "page_start", b"page_start", "passage_id", b"passage_id", "score", b"score", "source_uri", b"source_uri", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -654,6 +1202,7 @@ class PassageScore(_message.Message):
     VECTOR_SIMILARITY_FIELD_NUMBER: _builtins.int
     KEYWORD_RANK_FIELD_NUMBER: _builtins.int
     KEYWORD_SCORE_FIELD_NUMBER: _builtins.int
+    RERANK_SCORE_FIELD_NUMBER: _builtins.int
     fused_score: _builtins.float
     """OUTPUT ONLY. Score of the merged ranking, [0, 1] in convex fusion; higher is better."""
     vector_rank: _builtins.int
@@ -664,6 +1213,8 @@ class PassageScore(_message.Message):
     """OUTPUT ONLY. Rank by words from 1; absent where words did not find it."""
     keyword_score: _builtins.float
     """OUTPUT ONLY. BM25 score, above 0; absent where words did not find it."""
+    rerank_score: _builtins.float
+    """OUTPUT ONLY. The cross-encoder's belief in it, [0, 1]; absent where it was not asked."""
     def __init__(
         self,
         *,
@@ -672,15 +1223,18 @@ class PassageScore(_message.Message):
         vector_similarity: _builtins.float | None = ...,
         keyword_rank: _builtins.int | None = ...,
         keyword_score: _builtins.float | None = ...,
+        rerank_score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_keyword_rank", b"_keyword_rank", "_keyword_score", b"_keyword_score", "_vector_rank", b"_vector_rank", "_vector_similarity", b"_vector_similarity", "keyword_rank", b"keyword_rank", "keyword_score", b"keyword_score", "vector_rank", b"vector_rank", "vector_similarity", b"vector_similarity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keyword_rank", b"_keyword_rank", "_keyword_score", b"_keyword_score", "_rerank_score", b"_rerank_score", "_vector_rank", b"_vector_rank", "_vector_similarity", b"_vector_similarity", "keyword_rank", b"keyword_rank", "keyword_score", b"keyword_score", "rerank_score", b"rerank_score", "vector_rank", b"vector_rank", "vector_similarity", b"vector_similarity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keyword_rank", b"_keyword_rank", "_keyword_score", b"_keyword_score", "_vector_rank", b"_vector_rank", "_vector_similarity", b"_vector_similarity", "fused_score", b"fused_score", "keyword_rank", b"keyword_rank", "keyword_score", b"keyword_score", "vector_rank", b"vector_rank", "vector_similarity", b"vector_similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keyword_rank", b"_keyword_rank", "_keyword_score", b"_keyword_score", "_rerank_score", b"_rerank_score", "_vector_rank", b"_vector_rank", "_vector_similarity", b"_vector_similarity", "fused_score", b"fused_score", "keyword_rank", b"keyword_rank", "keyword_score", b"keyword_score", "rerank_score", b"rerank_score", "vector_rank", b"vector_rank", "vector_similarity", b"vector_similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__keyword_rank: _TypeAlias = _typing.Literal["keyword_rank"]  # noqa: Y015
     _WhichOneofArgType__keyword_rank: _TypeAlias = _typing.Literal["_keyword_rank", b"_keyword_rank"]  # noqa: Y015
     _WhichOneofReturnType__keyword_score: _TypeAlias = _typing.Literal["keyword_score"]  # noqa: Y015
     _WhichOneofArgType__keyword_score: _TypeAlias = _typing.Literal["_keyword_score", b"_keyword_score"]  # noqa: Y015
+    _WhichOneofReturnType__rerank_score: _TypeAlias = _typing.Literal["rerank_score"]  # noqa: Y015
+    _WhichOneofArgType__rerank_score: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score"]  # noqa: Y015
     _WhichOneofReturnType__vector_rank: _TypeAlias = _typing.Literal["vector_rank"]  # noqa: Y015
     _WhichOneofArgType__vector_rank: _TypeAlias = _typing.Literal["_vector_rank", b"_vector_rank"]  # noqa: Y015
     _WhichOneofReturnType__vector_similarity: _TypeAlias = _typing.Literal["vector_similarity"]  # noqa: Y015
@@ -689,6 +1243,8 @@ class PassageScore(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keyword_rank) -> _WhichOneofReturnType__keyword_rank | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__keyword_score) -> _WhichOneofReturnType__keyword_score | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vector_rank) -> _WhichOneofReturnType__vector_rank | None: ...
     @_typing.overload
@@ -712,6 +1268,8 @@ class Citation(_message.Message):
     ANSWER_CHAR_START_FIELD_NUMBER: _builtins.int
     ANSWER_CHAR_END_FIELD_NUMBER: _builtins.int
     SUPPORT_RATIO_FIELD_NUMBER: _builtins.int
+    PAGE_START_FIELD_NUMBER: _builtins.int
+    PAGE_END_FIELD_NUMBER: _builtins.int
     marker: _builtins.int
     """OUTPUT ONLY. Number of the passage, from 1."""
     document_id: _builtins.str
@@ -732,6 +1290,10 @@ class Citation(_message.Message):
     """OUTPUT ONLY. One past the last character of the answer's sentence."""
     support_ratio: _builtins.float
     """OUTPUT ONLY. Share of the sentence's terms, weighted by rarity, that the quote contains, [0, 1]."""
+    page_start: _builtins.int
+    """OUTPUT ONLY. First page of the quote, from 1; 0 where the document has no pages."""
+    page_end: _builtins.int
+    """OUTPUT ONLY. Last page of the quote; 0 where the document has no pages."""
     def __init__(
         self,
         *,
@@ -745,10 +1307,12 @@ class Citation(_message.Message):
         answer_char_start: _builtins.int = ...,
         answer_char_end: _builtins.int = ...,
         support_ratio: _builtins.float = ...,
+        page_start: _builtins.int = ...,
+        page_end: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_char_end", b"answer_char_end", "answer_char_start", b"answer_char_start", "char_end", b"char_end", "char_start", b"char_start", "document_id", b"document_id", "marker", b"marker", "quote", b"quote", "source_uri", b"source_uri", "support_ratio", b"support_ratio", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_char_end", b"answer_char_end", "answer_char_start", b"answer_char_start", "char_end", b"char_end", "char_start", b"char_start", "document_id", b"document_id", "marker", b"marker", "page_end", b"page_end", "page_start", b"page_start", "quote", b"quote", "source_uri", b"source_uri", "support_ratio", b"support_ratio", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,6 +19,7 @@ class AnswerOrigin(Enum):
     CACHED_SIMILAR = "cached_similar"
     EXTRACTIVE = "extractive"
     NO_MATCH = "no_match"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)

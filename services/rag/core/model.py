@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
@@ -39,6 +40,11 @@ class Document:
             ingested again although its bytes are the same.
         byte_count: Size of the received bytes.
         metadata: The caller's own labels.
+        tags: The caller's own tags.
+        readers: Who may read it, `user:<id>` and `group:<id>`; empty for everyone of the tenant.
+        language: ISO 639-1 code; empty where it is not known.
+        expires_at: When it ceases to be found; None for never.
+        page_count: Pages; 0 where it has none.
     """
 
     tenant_id: str
@@ -52,6 +58,11 @@ class Document:
     index_fingerprint: str = ""
     byte_count: int
     metadata: Mapping[str, str] = field(default_factory=lambda: _NO_METADATA)
+    tags: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    language: str = ""
+    expires_at: datetime | None = None
+    page_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +78,8 @@ class Chunk:
         header: Title and heading path in one line; embedded and indexed with the text, shown apart.
         token_estimate: Estimated model tokens of `embedding_text`.
         text_digest: Hexadecimal digest of `embedding_text`: equal digests, equal embeddings.
+        page_start: First page, from 1; 0 where the document has no pages.
+        page_end: Last page; 0 where the document has no pages.
     """
 
     ordinal: int
@@ -77,6 +90,8 @@ class Chunk:
     header: str
     token_estimate: int
     text_digest: str
+    page_start: int = 0
+    page_end: int = 0
 
     @property
     def embedding_text(self) -> str:
@@ -99,12 +114,12 @@ class IndexedChunk:
     Attributes:
         chunk: The chunk.
         terms: Analysed `chunk.embedding_text`.
-        embedding: float32, shape (dimension,).
+        embedding: float32, shape (dimension,); None where it has still to be computed.
     """
 
     chunk: Chunk
     terms: TermFrequencies
-    embedding: Vector
+    embedding: Vector | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +172,7 @@ class FusedChunk:
         vector_score: Cosine similarity, or None.
         keyword_rank: Place in the keyword arm from 1, or None.
         keyword_score: BM25, or None.
+        rerank_score: The cross-encoder's belief, 0 to 1, or None if it was not asked.
     """
 
     chunk_id: int
@@ -165,11 +181,31 @@ class FusedChunk:
     vector_score: float | None = None
     keyword_rank: int | None = None
     keyword_score: float | None = None
+    rerank_score: float | None = None
+
+
+class PassageOrigin(Enum):
+    """Where a passage comes from."""
+
+    CORPUS = "corpus"
+    WEB = "web"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """A stored chunk with the facts of its document, as it is shown to a model and cited."""
+    """A stored chunk, or several that follow each other, with the facts of the document.
+
+    This is what is shown to a model and cited.
+
+    Attributes:
+        ordinal_end: One past the last chunk's place in its document; 0 stands for one chunk.
+        page_start: First page, from 1; 0 where the document has no pages.
+        page_end: Last page; 0 where the document has no pages.
+        updated_at: When the document was last replaced; None where that is not known.
+        origin: Where it comes from. A passage of the web has a negative `chunk_id`, the page's
+            address as `document_id` and `source_uri`, and offsets into the text read from the page.
+        injection_suspected: Whether its text looks like instructions to a model.
+    """
 
     chunk_id: int
     collection: str
@@ -185,6 +221,13 @@ class Passage:
     heading_path: tuple[str, ...]
     header: str
     token_estimate: int
+    ordinal_end: int = 0
+    page_start: int = 0
+    page_end: int = 0
+    updated_at: datetime | None = None
+    language: str = ""
+    origin: PassageOrigin = PassageOrigin.CORPUS
+    injection_suspected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +290,12 @@ class DocumentSummary:
     metadata: Mapping[str, str]
     created_at: datetime
     updated_at: datetime
+    tags: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+    language: str = ""
+    expires_at: datetime | None = None
+    page_count: int = 0
+    pending_vector_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,19 @@ class DegradationReason(Enum):
     CACHE_UNAVAILABLE = "cache_unavailable"
     SEARCH_ARM_FAILED = "search_arm_failed"
     GENERATION_INTERRUPTED = "generation_interrupted"
+    RERANK_UNAVAILABLE = "rerank_unavailable"
+    RERANK_BUDGET_EXCEEDED = "rerank_budget_exceeded"
+    REWRITE_SKIPPED = "rewrite_skipped"
+    EXPANSION_SKIPPED = "expansion_skipped"
+    WEB_SEARCH_UNAVAILABLE = "web_search_unavailable"
+    STORE_UNAVAILABLE = "store_unavailable"
+    SERVED_STALE = "served_stale"
+    UNGROUNDED = "ungrounded"
+    CONTEXT_TRUNCATED = "context_truncated"
+    DEADLINE_TRUNCATED = "deadline_truncated"
+    VECTORS_PENDING = "vectors_pending"
+    VERIFICATION_REDUCED = "verification_reduced"
+    TOOL_FAILED = "tool_failed"
 
 
 @dataclass(frozen=True, slots=True)
