@@ -11,6 +11,7 @@ import pytest
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import statistics_pb2
 from pannier.common.v1 import generation_pb2 as generation
+from tests.kit.lateness import measured_lateness
 from tests.kit.redis import RedisServer
 
 DIGEST = "0123456789abcdef" * 4
@@ -41,10 +42,17 @@ async def stats_of(cache) -> statistics_pb2.GetStatsResponse:
     return await cache.stub.GetStats(statistics_pb2.GetStatsRequest())
 
 
-async def timed(call) -> tuple[float, object]:
-    started = time.perf_counter()
+@pytest.fixture(autouse=True)
+async def lateness():
+    async with measured_lateness() as measured:
+        yield measured
+
+
+async def timed(call, lateness) -> tuple[float, object]:
+    """Returns how long a call took, less what this process was late by meanwhile."""
+    started, late = time.perf_counter(), lateness.seconds
     response = await call
-    return time.perf_counter() - started, response
+    return time.perf_counter() - started - (lateness.seconds - late), response
 
 
 async def until_available(cache) -> float:
@@ -68,12 +76,14 @@ async def cache(start_cache, private_redis):
     return await start_cache(private_redis.url)
 
 
-async def test_a_frozen_redis_costs_a_short_wait_and_then_nothing(cache, private_redis) -> None:
+async def test_a_frozen_redis_costs_a_short_wait_and_then_nothing(
+    cache, private_redis, lateness
+) -> None:
     await tell(cache, 0)
     private_redis.freeze()
     durations = []
     for number in range(1, 41):
-        seconds, found = await timed(ask(cache, number))
+        seconds, found = await timed(ask(cache, number), lateness)
         durations.append(seconds)
         assert found.outcome == pb.LOOKUP_OUTCOME_MISS
         assert found.degraded
@@ -90,13 +100,15 @@ async def test_a_frozen_redis_costs_a_short_wait_and_then_nothing(cache, private
     assert not found.degraded
 
 
-async def test_many_callers_at_once_do_not_wait_for_each_other(start_cache, private_redis) -> None:
+async def test_many_callers_at_once_do_not_wait_for_each_other(
+    start_cache, private_redis, lateness
+) -> None:
     await asyncio.to_thread(private_redis.start)
     cache = await start_cache(private_redis.url, redis_connection_limit="2")
     await ask(cache, 0)
     private_redis.freeze()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(timed(ask(cache, number))) for number in range(1, 61)]
+        tasks = [group.create_task(timed(ask(cache, number), lateness)) for number in range(1, 61)]
     longest = max(task.result()[0] for task in tasks)
     _logger.info("frozen, 60 at once on 2 connections: longest %.1f ms", 1e3 * longest)
     # Two at a time, each for 0.1 s, would take 3 s.
@@ -104,23 +116,29 @@ async def test_many_callers_at_once_do_not_wait_for_each_other(start_cache, priv
     assert all(task.result()[1].degraded for task in tasks)
 
 
-async def test_a_hundred_callers_at_once_wait_for_the_time_out_only(cache, private_redis) -> None:
+async def test_a_hundred_callers_at_once_wait_for_the_time_out_only(
+    cache, private_redis, lateness
+) -> None:
     for number in range(50):
         await ask(cache, number)
     private_redis.freeze()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(timed(ask(cache, number))) for number in range(100, 200)]
+        tasks = [
+            group.create_task(timed(ask(cache, number), lateness)) for number in range(100, 200)
+        ]
     waits = sorted(task.result()[0] for task in tasks)
     _logger.info("frozen, 100 at once: p50 %.1f, longest %.1f ms", 1e3 * waits[50], 1e3 * waits[-1])
     assert waits[-1] < WAIT_LIMIT_SECONDS
     assert all(task.result()[1].degraded for task in tasks)
 
 
-async def test_a_killed_redis_makes_misses_and_dropped_stores(cache, private_redis) -> None:
+async def test_a_killed_redis_makes_misses_and_dropped_stores(
+    cache, private_redis, lateness
+) -> None:
     await tell(cache, 0)
     private_redis.kill()
     for number in range(1, 31):
-        seconds, found = await timed(ask(cache, number))
+        seconds, found = await timed(ask(cache, number), lateness)
         assert seconds < WAIT_LIMIT_SECONDS
         assert found.degraded
         stored = await tell(cache, 100 + number)
@@ -150,7 +168,9 @@ async def test_a_killed_redis_makes_misses_and_dropped_stores(cache, private_red
     assert (await tell(cache, 500)).stored
 
 
-async def test_a_redis_restarted_under_load_causes_no_errors(cache, private_redis) -> None:
+async def test_a_redis_restarted_under_load_causes_no_errors(
+    cache, private_redis, lateness
+) -> None:
     stop = asyncio.Event()
     durations: list[float] = []
 
@@ -158,7 +178,7 @@ async def test_a_redis_restarted_under_load_causes_no_errors(cache, private_redi
         number = 0
         while not stop.is_set():
             number += 1
-            seconds, _ = await timed(ask(cache, 1_000_000 * worker + number))
+            seconds, _ = await timed(ask(cache, 1_000_000 * worker + number), lateness)
             durations.append(seconds)
             await tell(cache, 1_000_000 * worker + number)
 
@@ -182,8 +202,10 @@ async def test_a_redis_restarted_under_load_causes_no_errors(cache, private_redi
     assert not (await ask(cache, 1)).degraded
 
 
-async def test_it_starts_without_redis_and_finds_it_later(start_cache, private_redis) -> None:
-    seconds, cache = await timed(start_cache(private_redis.url))
+async def test_it_starts_without_redis_and_finds_it_later(
+    start_cache, private_redis, lateness
+) -> None:
+    seconds, cache = await timed(start_cache(private_redis.url), lateness)
     assert seconds < 5
     assert (await stats_of(cache)).degraded
     assert (await ask(cache, 1)).degraded
@@ -298,11 +320,11 @@ async def test_a_wrong_password_degrades_and_is_named(start_cache) -> None:
         server.stop()
 
 
-async def test_a_redis_that_pauses_costs_a_short_wait(cache, private_redis) -> None:
+async def test_a_redis_that_pauses_costs_a_short_wait(cache, private_redis, lateness) -> None:
     await ask(cache, 0)
     private_redis.command("CLIENT", "PAUSE", 1000)
     for number in range(1, 20):
-        seconds, found = await timed(ask(cache, number))
+        seconds, found = await timed(ask(cache, number), lateness)
         assert seconds < WAIT_LIMIT_SECONDS
         assert found.outcome == pb.LOOKUP_OUTCOME_MISS
     await until_available(cache)
