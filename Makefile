@@ -8,6 +8,9 @@ PROTOGEN := .venv-protogen
 # Wheels that an interrupted download left half-written are fetched again.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Tests that wait for nobody else run in so many processes; those with time limits run alone.
+WORKERS ?= 2
+
 # gRPC writes notes about connections otherwise.
 export GRPC_VERBOSITY ?= ERROR
 # A thread per core in each process would only have them stand in each other's way.
@@ -16,7 +19,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
         docs-check unit contract integration e2e bench bench-balancer bench-cache bench-cache-quality \
-        clean
+        bench-rag clean
 
 ##@ Use
 
@@ -54,13 +57,14 @@ protos-lint: $(VENV)/.dev ## Style of the protos
 	@$(BIN)/buf lint
 
 unit: $(VENV)/.dev ## Tests of pure logic
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/unit
 
 contract: $(VENV)/.dev ## Tests that files agree with each other
 	@$(BIN)/pytest tests/contract
 
 integration: $(VENV)/.dev ## Tests of single services over real gRPC
-	@$(BIN)/pytest tests/integration
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/integration/rag
+	@$(BIN)/pytest --ignore tests/integration/rag tests/integration
 
 e2e: $(VENV)/.dev ## Tests of the whole suite as real processes
 	@$(BIN)/pytest tests/e2e
@@ -76,6 +80,9 @@ bench-cache: $(VENV)/.dev ## Measure the cache on real Redis (OPTIONS="--quick" 
 
 bench-cache-quality: $(VENV)/.dev ## Measure which questions share answers, on BANKING77 and CLINC150
 	@$(BIN)/python -m tests.bench.cache.quality $(OPTIONS)
+
+bench-rag: $(VENV)/.dev ## Measure rag beside LanceDB (an hour; OPTIONS="--quick" for minutes)
+	@$(BIN)/python -m tests.bench.rag $(OPTIONS)
 
 ##@ Generate
 

@@ -171,6 +171,74 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The tenant named in the request is not the calling one. PERMISSION_DENIED.
     Example: {"reason": "TENANT_MISMATCH", "domain": "cache.pannier", "metadata": {"tenant_id": "acme"}}
     """
+    ERROR_REASON_DOCUMENT_UNREADABLE: _ErrorReason.ValueType  # 34
+    """A document's kind is known, but its text cannot be taken out: encrypted, damaged, pictures only. INVALID_ARGUMENT.
+    Example: {"reason": "DOCUMENT_UNREADABLE", "domain": "rag.pannier",
+              "metadata": {"media_type": "application/pdf", "problem": "encrypted"}}
+    """
+    ERROR_REASON_DOCUMENT_TOO_COMPLEX: _ErrorReason.ValueType  # 35
+    """A document has more pages, members, depth or the like than the service works on, or the work on it took more time
+    or memory than one document may take. INVALID_ARGUMENT.
+    Example: {"reason": "DOCUMENT_TOO_COMPLEX", "domain": "rag.pannier",
+              "metadata": {"limit": "page_count", "allowed": "5000", "actual": "7313"}}
+    """
+    ERROR_REASON_DOCUMENT_CHANGED: _ErrorReason.ValueType  # 36
+    """The stored document is not the version that the caller expects. FAILED_PRECONDITION.
+    Example: {"reason": "DOCUMENT_CHANGED", "domain": "rag.pannier",
+              "metadata": {"document_id": "intro.md", "expected": "9f2c", "stored": ""}}
+    """
+    ERROR_REASON_INGEST_JOB_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """The tenant has no ingest job of that id, or it is too long ago that it ended. NOT_FOUND.
+    Example: {"reason": "INGEST_JOB_NOT_FOUND", "domain": "rag.pannier", "metadata": {"job_id": "0190f3a2"}}
+    """
+    ERROR_REASON_INGEST_CANCELLED: _ErrorReason.ValueType  # 38
+    """The document's job was cancelled, or the document deleted, before the job took it in. FAILED_PRECONDITION.
+    Example: {"reason": "INGEST_CANCELLED", "domain": "rag.pannier", "metadata": {}}
+    """
+    ERROR_REASON_INGEST_BACKLOG_FULL: _ErrorReason.ValueType  # 39
+    """The tenant has more received contents waiting than the service keeps; RetryInfo tells when to come again.
+    RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
+    Example: {"reason": "INGEST_BACKLOG_FULL", "domain": "rag.pannier", "metadata": {"limit_bytes": "4294967296"}}
+    """
+    ERROR_REASON_QUERY_NOT_FOUND: _ErrorReason.ValueType  # 40
+    """This replica knows no answer of that id that the caller may read: it has expired, or another replica works on it.
+    NOT_FOUND.
+    Example: {"reason": "QUERY_NOT_FOUND", "domain": "rag.pannier", "metadata": {"query_id": "q3Zt0c8x"}}
+    """
+    ERROR_REASON_QUERY_EVENTS_LOST: _ErrorReason.ValueType  # 41
+    """The events asked for are not kept any more, since there are too many after them. ABORTED.
+    Example: {"reason": "QUERY_EVENTS_LOST", "domain": "rag.pannier",
+              "metadata": {"query_id": "q3Zt0c8x", "first_sequence": "812"}}
+    """
+    ERROR_REASON_QUERY_READER_REPLACED: _ErrorReason.ValueType  # 42
+    """Two others have begun to read the same answer since. ABORTED.
+    Example: {"reason": "QUERY_READER_REPLACED", "domain": "rag.pannier", "metadata": {"query_id": "q3Zt0c8x"}}
+    """
+    ERROR_REASON_STORE_ROLE_UNUSABLE: _ErrorReason.ValueType  # 43
+    """The database role that keeps tenants apart cannot be made or taken on, or row-level security does not bind it.
+    FAILED_PRECONDITION.
+    Example: {"reason": "STORE_ROLE_UNUSABLE", "domain": "rag.pannier", "metadata": {"role": "pannier_rag"}}
+    """
+    ERROR_REASON_CONVERSATION_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """The user has no conversation of that id; it may have been deleted. NOT_FOUND.
+    Example: {"reason": "CONVERSATION_NOT_FOUND", "domain": "rag.pannier",
+              "metadata": {"conversation_id": "0b8e7f52-5d0c-4b86-9d5b-6c2f0a4c1e77"}}
+    """
+    ERROR_REASON_CONVERSATION_BUSY: _ErrorReason.ValueType  # 45
+    """Another question of the same conversation is just being answered. ABORTED with `google.rpc.RetryInfo`.
+    Example: {"reason": "CONVERSATION_BUSY", "domain": "rag.pannier",
+              "metadata": {"conversation_id": "0b8e7f52-5d0c-4b86-9d5b-6c2f0a4c1e77"}}
+    """
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 46
+    """The tenant has spent its budget of the day or the month, and what was asked for cannot be done without a model.
+    RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`, whose delay ends with the period.
+    Example: {"reason": "BUDGET_EXCEEDED", "domain": "rag.pannier",
+              "metadata": {"limit": "daily_token_count", "allowed": "100000", "spent": "100344"}}
+    """
+    ERROR_REASON_EXPERIMENT_NOT_FOUND: _ErrorReason.ValueType  # 47
+    """No experiment of that name is set. NOT_FOUND.
+    Example: {"reason": "EXPERIMENT_NOT_FOUND", "domain": "rag.pannier", "metadata": {"experiment": "rerank"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names every reason a pannier service gives for a failed call.
@@ -328,5 +396,73 @@ Example: {"reason": "LEASE_LOST", "domain": "cache.pannier", "metadata": {"field
 ERROR_REASON_TENANT_MISMATCH: ErrorReason.ValueType  # 33
 """The tenant named in the request is not the calling one. PERMISSION_DENIED.
 Example: {"reason": "TENANT_MISMATCH", "domain": "cache.pannier", "metadata": {"tenant_id": "acme"}}
+"""
+ERROR_REASON_DOCUMENT_UNREADABLE: ErrorReason.ValueType  # 34
+"""A document's kind is known, but its text cannot be taken out: encrypted, damaged, pictures only. INVALID_ARGUMENT.
+Example: {"reason": "DOCUMENT_UNREADABLE", "domain": "rag.pannier",
+          "metadata": {"media_type": "application/pdf", "problem": "encrypted"}}
+"""
+ERROR_REASON_DOCUMENT_TOO_COMPLEX: ErrorReason.ValueType  # 35
+"""A document has more pages, members, depth or the like than the service works on, or the work on it took more time
+or memory than one document may take. INVALID_ARGUMENT.
+Example: {"reason": "DOCUMENT_TOO_COMPLEX", "domain": "rag.pannier",
+          "metadata": {"limit": "page_count", "allowed": "5000", "actual": "7313"}}
+"""
+ERROR_REASON_DOCUMENT_CHANGED: ErrorReason.ValueType  # 36
+"""The stored document is not the version that the caller expects. FAILED_PRECONDITION.
+Example: {"reason": "DOCUMENT_CHANGED", "domain": "rag.pannier",
+          "metadata": {"document_id": "intro.md", "expected": "9f2c", "stored": ""}}
+"""
+ERROR_REASON_INGEST_JOB_NOT_FOUND: ErrorReason.ValueType  # 37
+"""The tenant has no ingest job of that id, or it is too long ago that it ended. NOT_FOUND.
+Example: {"reason": "INGEST_JOB_NOT_FOUND", "domain": "rag.pannier", "metadata": {"job_id": "0190f3a2"}}
+"""
+ERROR_REASON_INGEST_CANCELLED: ErrorReason.ValueType  # 38
+"""The document's job was cancelled, or the document deleted, before the job took it in. FAILED_PRECONDITION.
+Example: {"reason": "INGEST_CANCELLED", "domain": "rag.pannier", "metadata": {}}
+"""
+ERROR_REASON_INGEST_BACKLOG_FULL: ErrorReason.ValueType  # 39
+"""The tenant has more received contents waiting than the service keeps; RetryInfo tells when to come again.
+RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
+Example: {"reason": "INGEST_BACKLOG_FULL", "domain": "rag.pannier", "metadata": {"limit_bytes": "4294967296"}}
+"""
+ERROR_REASON_QUERY_NOT_FOUND: ErrorReason.ValueType  # 40
+"""This replica knows no answer of that id that the caller may read: it has expired, or another replica works on it.
+NOT_FOUND.
+Example: {"reason": "QUERY_NOT_FOUND", "domain": "rag.pannier", "metadata": {"query_id": "q3Zt0c8x"}}
+"""
+ERROR_REASON_QUERY_EVENTS_LOST: ErrorReason.ValueType  # 41
+"""The events asked for are not kept any more, since there are too many after them. ABORTED.
+Example: {"reason": "QUERY_EVENTS_LOST", "domain": "rag.pannier",
+          "metadata": {"query_id": "q3Zt0c8x", "first_sequence": "812"}}
+"""
+ERROR_REASON_QUERY_READER_REPLACED: ErrorReason.ValueType  # 42
+"""Two others have begun to read the same answer since. ABORTED.
+Example: {"reason": "QUERY_READER_REPLACED", "domain": "rag.pannier", "metadata": {"query_id": "q3Zt0c8x"}}
+"""
+ERROR_REASON_STORE_ROLE_UNUSABLE: ErrorReason.ValueType  # 43
+"""The database role that keeps tenants apart cannot be made or taken on, or row-level security does not bind it.
+FAILED_PRECONDITION.
+Example: {"reason": "STORE_ROLE_UNUSABLE", "domain": "rag.pannier", "metadata": {"role": "pannier_rag"}}
+"""
+ERROR_REASON_CONVERSATION_NOT_FOUND: ErrorReason.ValueType  # 44
+"""The user has no conversation of that id; it may have been deleted. NOT_FOUND.
+Example: {"reason": "CONVERSATION_NOT_FOUND", "domain": "rag.pannier",
+          "metadata": {"conversation_id": "0b8e7f52-5d0c-4b86-9d5b-6c2f0a4c1e77"}}
+"""
+ERROR_REASON_CONVERSATION_BUSY: ErrorReason.ValueType  # 45
+"""Another question of the same conversation is just being answered. ABORTED with `google.rpc.RetryInfo`.
+Example: {"reason": "CONVERSATION_BUSY", "domain": "rag.pannier",
+          "metadata": {"conversation_id": "0b8e7f52-5d0c-4b86-9d5b-6c2f0a4c1e77"}}
+"""
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 46
+"""The tenant has spent its budget of the day or the month, and what was asked for cannot be done without a model.
+RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`, whose delay ends with the period.
+Example: {"reason": "BUDGET_EXCEEDED", "domain": "rag.pannier",
+          "metadata": {"limit": "daily_token_count", "allowed": "100000", "spent": "100344"}}
+"""
+ERROR_REASON_EXPERIMENT_NOT_FOUND: ErrorReason.ValueType  # 47
+"""No experiment of that name is set. NOT_FOUND.
+Example: {"reason": "EXPERIMENT_NOT_FOUND", "domain": "rag.pannier", "metadata": {"experiment": "rerank"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -5,10 +5,13 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pannier.rag.v1 import filter_pb2 as _filter_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -128,6 +131,62 @@ CHUNKING_STRATEGY_SEMANTIC: ChunkingStrategy.ValueType  # 2
 """Where the meaning changes, found by embedding the sentences; slower, and seldom better."""
 Global___ChunkingStrategy: _TypeAlias = ChunkingStrategy  # noqa: Y015
 
+class _IngestJobState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IngestJobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IngestJobState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INGEST_JOB_STATE_UNSPECIFIED: _IngestJobState.ValueType  # 0
+    """Not known."""
+    INGEST_JOB_STATE_ACTIVE: _IngestJobState.ValueType  # 1
+    """It has documents to take in."""
+    INGEST_JOB_STATE_COMPLETED: _IngestJobState.ValueType  # 2
+    """It is done with every document."""
+    INGEST_JOB_STATE_CANCELLED: _IngestJobState.ValueType  # 3
+    """It was ended by its owner."""
+
+class IngestJobState(_IngestJobState, metaclass=_IngestJobStateEnumTypeWrapper):
+    """How far a job is. New values may be added."""
+
+INGEST_JOB_STATE_UNSPECIFIED: IngestJobState.ValueType  # 0
+"""Not known."""
+INGEST_JOB_STATE_ACTIVE: IngestJobState.ValueType  # 1
+"""It has documents to take in."""
+INGEST_JOB_STATE_COMPLETED: IngestJobState.ValueType  # 2
+"""It is done with every document."""
+INGEST_JOB_STATE_CANCELLED: IngestJobState.ValueType  # 3
+"""It was ended by its owner."""
+Global___IngestJobState: _TypeAlias = IngestJobState  # noqa: Y015
+
+class _CacheInvalidation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CacheInvalidationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheInvalidation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_INVALIDATION_UNSPECIFIED: _CacheInvalidation.ValueType  # 0
+    """Not known, or nothing was deleted."""
+    CACHE_INVALIDATION_DONE: _CacheInvalidation.ValueType  # 1
+    """The cache has dropped what came from the documents."""
+    CACHE_INVALIDATION_QUEUED: _CacheInvalidation.ValueType  # 2
+    """The cache will drop it as soon as it can be reached. Answers made from the documents are given no more all the same:
+    they belong to an older version of the collection.
+    """
+
+class CacheInvalidation(_CacheInvalidation, metaclass=_CacheInvalidationEnumTypeWrapper):
+    """Whether the cache knows of a deletion. New values may be added."""
+
+CACHE_INVALIDATION_UNSPECIFIED: CacheInvalidation.ValueType  # 0
+"""Not known, or nothing was deleted."""
+CACHE_INVALIDATION_DONE: CacheInvalidation.ValueType  # 1
+"""The cache has dropped what came from the documents."""
+CACHE_INVALIDATION_QUEUED: CacheInvalidation.ValueType  # 2
+"""The cache will drop it as soon as it can be reached. Answers made from the documents are given no more all the same:
+they belong to an older version of the collection.
+"""
+Global___CacheInvalidation: _TypeAlias = CacheInvalidation  # noqa: Y015
+
 @_typing.final
 class IngestDocumentsRequest(_message.Message):
     """One message of an ingestion."""
@@ -174,8 +233,11 @@ class IngestOptions(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     CHUNKING_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """REQUIRED. Collection to put them in, [1, 64] characters of a-z, 0-9, "-", "_" and ".", beginning with a letter or digit."""
+    background: _builtins.bool
+    """OPTIONAL. Whether to return once the documents are kept, and take them in afterwards."""
     @_builtins.property
     def chunking(self) -> Global___ChunkingOptions:
         """OPTIONAL. How documents are cut. Default: the service's settings."""
@@ -185,10 +247,11 @@ class IngestOptions(_message.Message):
         *,
         collection: _builtins.str = ...,
         chunking: Global___ChunkingOptions | None = ...,
+        background: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "collection", b"collection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "chunking", b"chunking", "collection", b"collection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +414,7 @@ class IngestDocumentsResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___IngestProgress:
         """A document has reached a stage."""
@@ -361,7 +425,11 @@ class IngestDocumentsResponse(_message.Message):
 
     @_builtins.property
     def completed(self) -> Global___IngestCompleted:
-        """All documents are done with. Sent once, last."""
+        """All documents are done with. Sent once, last, unless the ingestion goes on in the background."""
+
+    @_builtins.property
+    def accepted(self) -> Global___IngestAccepted:
+        """All documents are kept, and a job takes them in. Sent once, last."""
 
     def __init__(
         self,
@@ -369,12 +437,13 @@ class IngestDocumentsResponse(_message.Message):
         progress: Global___IngestProgress | None = ...,
         result: Global___DocumentResult | None = ...,
         completed: Global___IngestCompleted | None = ...,
+        accepted: Global___IngestAccepted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed", b"completed", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "completed", b"completed", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "result", "completed", "accepted"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -425,6 +494,8 @@ class DocumentResult(_message.Message):
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     COMPUTED_EMBEDDING_COUNT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    PENDING_VECTOR_COUNT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """OUTPUT ONLY. The document; an id that is too long is cut to 512 characters."""
     outcome: Global___IngestOutcome.ValueType
@@ -433,9 +504,15 @@ class DocumentResult(_message.Message):
     """OUTPUT ONLY. Chunks it has now; 0 where it failed."""
     computed_embedding_count: _builtins.int
     """OUTPUT ONLY. Chunks whose vectors were computed now; the others had theirs in the collection or in the cache."""
+    pending_vector_count: _builtins.int
+    """OUTPUT ONLY. Chunks that have no vector yet, because nothing could embed them; theirs are made as soon as possible."""
     @_builtins.property
     def failure(self) -> Global___DocumentFailure:
         """OUTPUT ONLY. Why it failed; absent where it did not."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. What a reader should know of how the document was read, for example that pages hold no text."""
 
     def __init__(
         self,
@@ -445,10 +522,12 @@ class DocumentResult(_message.Message):
         chunk_count: _builtins.int = ...,
         computed_embedding_count: _builtins.int = ...,
         failure: Global___DocumentFailure | None = ...,
+        pending_vector_count: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "computed_embedding_count", b"computed_embedding_count", "document_id", b"document_id", "failure", b"failure", "outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "computed_embedding_count", b"computed_embedding_count", "document_id", b"document_id", "failure", b"failure", "outcome", b"outcome", "pending_vector_count", b"pending_vector_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,6 +628,36 @@ class IngestCompleted(_message.Message):
 Global___IngestCompleted: _TypeAlias = IngestCompleted  # noqa: Y015
 
 @_typing.final
+class IngestAccepted(_message.Message):
+    """Says that documents are kept and will be taken in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSED_COUNT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """OUTPUT ONLY. The job that takes them in."""
+    document_count: _builtins.int
+    """OUTPUT ONLY. Documents received."""
+    refused_count: _builtins.int
+    """OUTPUT ONLY. Documents that were refused when they came in; the job has their results."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        document_count: _builtins.int = ...,
+        refused_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_count", b"document_count", "job_id", b"job_id", "refused_count", b"refused_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestAccepted: _TypeAlias = IngestAccepted  # noqa: Y015
+
+@_typing.final
 class ListDocumentsRequest(_message.Message):
     """Asks for the documents of a collection."""
 
@@ -557,22 +666,28 @@ class ListDocumentsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """REQUIRED. The collection."""
     page_size: _builtins.int
     """OPTIONAL. Most documents to return, [0, 1000]; 0 means 100, larger values are cut."""
     page_token: _builtins.str
     """OPTIONAL. `next_page_token` of the page before."""
+    @_builtins.property
+    def filter(self) -> _filter_pb2.DocumentFilter:
+        """OPTIONAL. Which documents to list. Default: all."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _filter_pb2.DocumentFilter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -821,26 +936,418 @@ class DeleteDocumentResponse(_message.Message):
     CHUNK_COUNT_FIELD_NUMBER: _builtins.int
     POSTING_COUNT_FIELD_NUMBER: _builtins.int
     EMBEDDING_COUNT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     chunk_count: _builtins.int
     """OUTPUT ONLY. Chunks deleted."""
     posting_count: _builtins.int
     """OUTPUT ONLY. Entries of the word index deleted."""
     embedding_count: _builtins.int
     """OUTPUT ONLY. Vectors deleted; vectors that other chunks share stay."""
+    @_builtins.property
+    def receipt(self) -> Global___DeletionReceipt:
+        """OUTPUT ONLY. All that was done."""
+
     def __init__(
         self,
         *,
         chunk_count: _builtins.int = ...,
         posting_count: _builtins.int = ...,
         embedding_count: _builtins.int = ...,
+        receipt: Global___DeletionReceipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "embedding_count", b"embedding_count", "posting_count", b"posting_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_count", b"chunk_count", "embedding_count", b"embedding_count", "posting_count", b"posting_count", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteDocumentResponse: _TypeAlias = DeleteDocumentResponse  # noqa: Y015
+
+@_typing.final
+class DeletionReceipt(_message.Message):
+    """Says what a deletion has removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
+    CHUNK_COUNT_FIELD_NUMBER: _builtins.int
+    POSTING_COUNT_FIELD_NUMBER: _builtins.int
+    EMBEDDING_COUNT_FIELD_NUMBER: _builtins.int
+    DROPPED_DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
+    CACHE_INVALIDATION_FIELD_NUMBER: _builtins.int
+    COLLECTION_VERSION_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    CONVERSATION_COUNT_FIELD_NUMBER: _builtins.int
+    document_count: _builtins.int
+    """OUTPUT ONLY. Documents."""
+    chunk_count: _builtins.int
+    """OUTPUT ONLY. Their chunks."""
+    posting_count: _builtins.int
+    """OUTPUT ONLY. Entries of the word index."""
+    embedding_count: _builtins.int
+    """OUTPUT ONLY. Vectors."""
+    dropped_document_count: _builtins.int
+    """OUTPUT ONLY. Documents of jobs that were dropped before they were taken in."""
+    cache_invalidation: Global___CacheInvalidation.ValueType
+    """OUTPUT ONLY. Whether answers and chunks in the cache are gone as well; not set in a dry run."""
+    collection_version: _builtins.int
+    """OUTPUT ONLY. The collection's version after it; answers of older versions are given no more."""
+    conversation_count: _builtins.int
+    """OUTPUT ONLY. Kept conversations that cited them: the citations are gone, the texts stay; not counted in a dry run."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. How long it took."""
+
+    def __init__(
+        self,
+        *,
+        document_count: _builtins.int = ...,
+        chunk_count: _builtins.int = ...,
+        posting_count: _builtins.int = ...,
+        embedding_count: _builtins.int = ...,
+        dropped_document_count: _builtins.int = ...,
+        cache_invalidation: Global___CacheInvalidation.ValueType = ...,
+        collection_version: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        conversation_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_invalidation", b"cache_invalidation", "chunk_count", b"chunk_count", "collection_version", b"collection_version", "conversation_count", b"conversation_count", "document_count", b"document_count", "dropped_document_count", b"dropped_document_count", "duration", b"duration", "embedding_count", b"embedding_count", "posting_count", b"posting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletionReceipt: _TypeAlias = DeletionReceipt  # noqa: Y015
+
+@_typing.final
+class DeleteDocumentsRequest(_message.Message):
+    """Asks for documents to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    CONFIRM_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """REQUIRED. The collection."""
+    dry_run: _builtins.bool
+    """OPTIONAL. Whether to say only what would be deleted."""
+    confirm: _builtins.str
+    """OPTIONAL. Must be the collection's name where documents are deleted by `filter`."""
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. The documents, at most 1000; either these or `filter`."""
+
+    @_builtins.property
+    def filter(self) -> _filter_pb2.DocumentFilter:
+        """OPTIONAL. Which documents; must set a condition. To delete all, delete the collection."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+        filter: _filter_pb2.DocumentFilter | None = ...,
+        dry_run: _builtins.bool = ...,
+        confirm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "confirm", b"confirm", "document_ids", b"document_ids", "dry_run", b"dry_run", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDocumentsRequest: _TypeAlias = DeleteDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteDocumentsResponse(_message.Message):
+    """The documents deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___DeletionReceipt:
+        """OUTPUT ONLY. What was deleted; in a dry run, what would be."""
+
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Ids of the documents, at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        receipt: Global___DeletionReceipt | None = ...,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDocumentsResponse: _TypeAlias = DeleteDocumentsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateDocumentRequest(_message.Message):
+    """Asks for other labels on a document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    EXPECTED_CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """REQUIRED. The collection."""
+    document_id: _builtins.str
+    """REQUIRED. The document."""
+    expected_content_digest: _builtins.str
+    """OPTIONAL. `content_digest` that the document must have. Default: any."""
+    @_builtins.property
+    def labels(self) -> Global___DocumentLabels:
+        """OPTIONAL. The new labels; what is not in `update_mask` stays."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """REQUIRED. Which of them to set: `metadata`, `tags`, `readers`, `expire_time`. Each is replaced as a whole."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        document_id: _builtins.str = ...,
+        labels: Global___DocumentLabels | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        expected_content_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "expected_content_digest", b"expected_content_digest", "labels", b"labels", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDocumentRequest: _TypeAlias = UpdateDocumentRequest  # noqa: Y015
+
+@_typing.final
+class DocumentLabels(_message.Message):
+    """What is kept with a document and may change without it; limits as in `DocumentHeader`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    READERS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """OPTIONAL. Facts kept with it."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Tags."""
+
+    @_builtins.property
+    def readers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Who may read it; empty for everyone of the tenant."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """OPTIONAL. When it ceases to be found and is deleted; absent for never."""
+
+    def __init__(
+        self,
+        *,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        readers: _abc.Iterable[_builtins.str] | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "metadata", b"metadata", "readers", b"readers", "tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentLabels: _TypeAlias = DocumentLabels  # noqa: Y015
+
+@_typing.final
+class UpdateDocumentResponse(_message.Message):
+    """The document with its new labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """OUTPUT ONLY. The document, without its text."""
+
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDocumentResponse: _TypeAlias = UpdateDocumentResponse  # noqa: Y015
+
+@_typing.final
+class ListChunksRequest(_message.Message):
+    """Asks for the chunks of a document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """REQUIRED. The collection."""
+    document_id: _builtins.str
+    """REQUIRED. The document."""
+    page_size: _builtins.int
+    """OPTIONAL. Most chunks to return, [0, 1000]; 0 means 100, larger values are cut."""
+    page_token: _builtins.str
+    """OPTIONAL. `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        document_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChunksRequest: _TypeAlias = ListChunksRequest  # noqa: Y015
+
+@_typing.final
+class ListChunksResponse(_message.Message):
+    """A page of chunks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """OUTPUT ONLY. Token of the next page; empty on the last."""
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]:
+        """OUTPUT ONLY. The chunks."""
+
+    def __init__(
+        self,
+        *,
+        chunks: _abc.Iterable[Global___Chunk] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChunksResponse: _TypeAlias = ListChunksResponse  # noqa: Y015
+
+@_typing.final
+class Chunk(_message.Message):
+    """A slice of a document that is embedded, indexed and cited as one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_ID_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    CHAR_START_FIELD_NUMBER: _builtins.int
+    CHAR_END_FIELD_NUMBER: _builtins.int
+    PAGE_START_FIELD_NUMBER: _builtins.int
+    PAGE_END_FIELD_NUMBER: _builtins.int
+    HEADING_PATH_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TEXT_DIGEST_FIELD_NUMBER: _builtins.int
+    EMBEDDED_FIELD_NUMBER: _builtins.int
+    chunk_id: _builtins.int
+    """OUTPUT ONLY. Its id; a new version of the document has chunks with new ids."""
+    ordinal: _builtins.int
+    """OUTPUT ONLY. Place in the document, from 0."""
+    char_start: _builtins.int
+    """OUTPUT ONLY. First character in the stored text, in Unicode code points."""
+    char_end: _builtins.int
+    """OUTPUT ONLY. One past the last character."""
+    page_start: _builtins.int
+    """OUTPUT ONLY. First page, from 1; 0 where the document has no pages."""
+    page_end: _builtins.int
+    """OUTPUT ONLY. Last page."""
+    header: _builtins.str
+    """OUTPUT ONLY. Line that is embedded and indexed in front of the text."""
+    text: _builtins.str
+    """OUTPUT ONLY. The text."""
+    token_count: _builtins.int
+    """OUTPUT ONLY. Estimated size in tokens, with the header."""
+    text_digest: _builtins.str
+    """OUTPUT ONLY. BLAKE2b-160 of header and text, 40 hexadecimal digits: equal digests, equal vectors."""
+    embedded: _builtins.bool
+    """OUTPUT ONLY. Whether it has its vector."""
+    @_builtins.property
+    def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Headings above it, outermost first."""
+
+    def __init__(
+        self,
+        *,
+        chunk_id: _builtins.int = ...,
+        ordinal: _builtins.int = ...,
+        char_start: _builtins.int = ...,
+        char_end: _builtins.int = ...,
+        page_start: _builtins.int = ...,
+        page_end: _builtins.int = ...,
+        heading_path: _abc.Iterable[_builtins.str] | None = ...,
+        header: _builtins.str = ...,
+        text: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+        text_digest: _builtins.str = ...,
+        embedded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["char_end", b"char_end", "char_start", b"char_start", "chunk_id", b"chunk_id", "embedded", b"embedded", "header", b"header", "heading_path", b"heading_path", "ordinal", b"ordinal", "page_end", b"page_end", "page_start", b"page_start", "text", b"text", "text_digest", b"text_digest", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
 
 @_typing.final
 class ListCollectionsRequest(_message.Message):
@@ -897,6 +1404,102 @@ class ListCollectionsResponse(_message.Message):
 Global___ListCollectionsResponse: _TypeAlias = ListCollectionsResponse  # noqa: Y015
 
 @_typing.final
+class CreateCollectionRequest(_message.Message):
+    """Asks for a collection to exist."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """REQUIRED. Its name, [1, 64] characters of a-z, 0-9, "-", "_" and ".", beginning with a letter or digit."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCollectionRequest: _TypeAlias = CreateCollectionRequest  # noqa: Y015
+
+@_typing.final
+class CreateCollectionResponse(_message.Message):
+    """The collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collection(self) -> Global___Collection:
+        """OUTPUT ONLY. The collection, new or as it was."""
+
+    def __init__(
+        self,
+        *,
+        collection: Global___Collection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateCollectionResponse: _TypeAlias = CreateCollectionResponse  # noqa: Y015
+
+@_typing.final
+class DeleteCollectionRequest(_message.Message):
+    """Asks for a collection to be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    CONFIRM_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """REQUIRED. The collection."""
+    confirm: _builtins.str
+    """REQUIRED. The collection's name once more."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        confirm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "confirm", b"confirm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCollectionRequest: _TypeAlias = DeleteCollectionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteCollectionResponse(_message.Message):
+    """What was deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___DeletionReceipt:
+        """OUTPUT ONLY. What was deleted."""
+
+    def __init__(
+        self,
+        *,
+        receipt: Global___DeletionReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteCollectionResponse: _TypeAlias = DeleteCollectionResponse  # noqa: Y015
+
+@_typing.final
 class Collection(_message.Message):
     """A set of documents that are searched together."""
 
@@ -933,3 +1536,277 @@ class Collection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class IngestJob(_message.Message):
+    """Documents that are taken in after the call that sent them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_COUNT_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """OUTPUT ONLY. Its id."""
+    collection: _builtins.str
+    """OUTPUT ONLY. Where the documents go."""
+    state: Global___IngestJobState.ValueType
+    """OUTPUT ONLY. How far it is."""
+    document_count: _builtins.int
+    """OUTPUT ONLY. Documents it was given."""
+    @_builtins.property
+    def totals(self) -> Global___IngestCompleted:
+        """OUTPUT ONLY. What became of those it is done with; after a cancellation, those it did not store count as failed."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. When the documents had been received."""
+
+    @_builtins.property
+    def complete_time(self) -> _timestamp_pb2.Timestamp:
+        """OUTPUT ONLY. When it ended; absent before."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        collection: _builtins.str = ...,
+        state: Global___IngestJobState.ValueType = ...,
+        document_count: _builtins.int = ...,
+        totals: Global___IngestCompleted | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        complete_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "complete_time", b"complete_time", "create_time", b"create_time", "document_count", b"document_count", "job_id", b"job_id", "state", b"state", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestJob: _TypeAlias = IngestJob  # noqa: Y015
+
+@_typing.final
+class GetIngestJobRequest(_message.Message):
+    """Asks for a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """REQUIRED. The job."""
+    page_size: _builtins.int
+    """OPTIONAL. Most results to return, [0, 1000]; 0 means 100, larger values are cut."""
+    page_token: _builtins.str
+    """OPTIONAL. `next_page_token` of the page before."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIngestJobRequest: _TypeAlias = GetIngestJobRequest  # noqa: Y015
+
+@_typing.final
+class GetIngestJobResponse(_message.Message):
+    """A job with a page of its results."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """OUTPUT ONLY. Token of the next page; empty on the last."""
+    @_builtins.property
+    def job(self) -> Global___IngestJob:
+        """OUTPUT ONLY. The job."""
+
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentResult]:
+        """OUTPUT ONLY. What became of the documents it is done with, in the order they were sent."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___IngestJob | None = ...,
+        results: _abc.Iterable[Global___DocumentResult] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "next_page_token", b"next_page_token", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIngestJobResponse: _TypeAlias = GetIngestJobResponse  # noqa: Y015
+
+@_typing.final
+class ListIngestJobsRequest(_message.Message):
+    """Asks for the tenant's jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTIVE_ONLY_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """OPTIONAL. Most jobs to return, [0, 1000]; 0 means 100, larger values are cut."""
+    page_token: _builtins.str
+    """OPTIONAL. `next_page_token` of the page before."""
+    active_only: _builtins.bool
+    """OPTIONAL. Only jobs that have not ended."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        active_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_only", b"active_only", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIngestJobsRequest: _TypeAlias = ListIngestJobsRequest  # noqa: Y015
+
+@_typing.final
+class ListIngestJobsResponse(_message.Message):
+    """A page of jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """OUTPUT ONLY. Token of the next page; empty on the last."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___IngestJob]:
+        """OUTPUT ONLY. The jobs, newest first."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[Global___IngestJob] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIngestJobsResponse: _TypeAlias = ListIngestJobsResponse  # noqa: Y015
+
+@_typing.final
+class WatchIngestJobRequest(_message.Message):
+    """Asks to follow a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """REQUIRED. The job."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchIngestJobRequest: _TypeAlias = WatchIngestJobRequest  # noqa: Y015
+
+@_typing.final
+class WatchIngestJobResponse(_message.Message):
+    """One event of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def result(self) -> Global___DocumentResult:
+        """A document is done with, for better or worse."""
+
+    @_builtins.property
+    def job(self) -> Global___IngestJob:
+        """How far the job is. The last event is the job as it ended."""
+
+    def __init__(
+        self,
+        *,
+        result: Global___DocumentResult | None = ...,
+        job: Global___IngestJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "job", b"job", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "job", b"job", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["result", "job"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchIngestJobResponse: _TypeAlias = WatchIngestJobResponse  # noqa: Y015
+
+@_typing.final
+class CancelIngestJobRequest(_message.Message):
+    """Asks for a job to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """REQUIRED. The job."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelIngestJobRequest: _TypeAlias = CancelIngestJobRequest  # noqa: Y015
+
+@_typing.final
+class CancelIngestJobResponse(_message.Message):
+    """The job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___IngestJob:
+        """OUTPUT ONLY. The job as it ended."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___IngestJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelIngestJobResponse: _TypeAlias = CancelIngestJobResponse  # noqa: Y015

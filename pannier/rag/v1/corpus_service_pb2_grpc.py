@@ -60,6 +60,51 @@ class CorpusServiceStub(object):
                 request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.CreateCollection = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/CreateCollection',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CreateCollectionRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CreateCollectionResponse.FromString,
+                _registered_method=True)
+        self.DeleteCollection = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/DeleteCollection',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteCollectionRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteCollectionResponse.FromString,
+                _registered_method=True)
+        self.DeleteDocuments = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/DeleteDocuments',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteDocumentsRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteDocumentsResponse.FromString,
+                _registered_method=True)
+        self.UpdateDocument = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/UpdateDocument',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.UpdateDocumentRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.UpdateDocumentResponse.FromString,
+                _registered_method=True)
+        self.ListChunks = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/ListChunks',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListChunksRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListChunksResponse.FromString,
+                _registered_method=True)
+        self.GetIngestJob = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/GetIngestJob',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.GetIngestJobRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.GetIngestJobResponse.FromString,
+                _registered_method=True)
+        self.ListIngestJobs = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/ListIngestJobs',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListIngestJobsRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListIngestJobsResponse.FromString,
+                _registered_method=True)
+        self.WatchIngestJob = channel.unary_stream(
+                '/pannier.rag.v1.CorpusService/WatchIngestJob',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.WatchIngestJobRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.WatchIngestJobResponse.FromString,
+                _registered_method=True)
+        self.CancelIngestJob = channel.unary_unary(
+                '/pannier.rag.v1.CorpusService/CancelIngestJob',
+                request_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CancelIngestJobRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CancelIngestJobResponse.FromString,
+                _registered_method=True)
 
 
 class CorpusServiceServicer(object):
@@ -73,6 +118,9 @@ class CorpusServiceServicer(object):
         stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
         in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
         left out and further documents wait; results are never left out.
+        Where no backend embeds, documents are stored all the same and found by words; their vectors follow by themselves.
+        With `options.background` the call keeps the documents as received and ends with one `accepted` instead: a job takes
+        them in, on whichever replica, also after a restart. A call that breaks off before leaves no job.
         The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
         STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
         """
@@ -81,7 +129,7 @@ class CorpusServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDocuments(self, request, context):
-        """Lists the documents of a collection by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+        """Lists the documents of a collection that the caller may read, by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
         PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -97,7 +145,8 @@ class CorpusServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDocument(self, request, context):
-        """Deletes a document with everything made from it, in one step. Fails as GetDocument does.
+        """Deletes a document with everything made from it, in one step. A version of it that a job has not taken in yet is dropped.
+        Fails as GetDocument does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,6 +154,76 @@ class CorpusServiceServicer(object):
 
     def ListCollections(self, request, context):
         """Lists the tenant's collections by name. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCollection(self, request, context):
+        """Makes sure that a collection exists. Fails with INVALID_FIELD, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCollection(self, request, context):
+        """Deletes a collection with all it holds, in one step. Documents that jobs have not taken in yet are dropped.
+        Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDocuments(self, request, context):
+        """Deletes documents by their ids or by a filter, with everything made from them, in one step; a dry run says which ones.
+        Ids of documents that are not there are passed over. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDocument(self, request, context):
+        """Changes what is kept with a document, but nothing that was made from it. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+        DOCUMENT_NOT_FOUND, DOCUMENT_CHANGED, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChunks(self, request, context):
+        """Lists the chunks of a document in their order. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND,
+        PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIngestJob(self, request, context):
+        """Gets a job with a page of its results. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, PAGE_TOKEN_MISMATCH,
+        STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIngestJobs(self, request, context):
+        """Lists the tenant's jobs, newest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchIngestJob(self, request, context):
+        """Follows a job: its results, those there are already first, and the job whenever its counts have changed. Ends once the
+        job has. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelIngestJob(self, request, context):
+        """Ends a job: what it has not stored yet it will not store, and says INGEST_CANCELLED of it. A job that has ended stays as
+        it is. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +256,51 @@ def add_CorpusServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListCollectionsRequest.FromString,
                     response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'CreateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCollection,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CreateCollectionRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CreateCollectionResponse.SerializeToString,
+            ),
+            'DeleteCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCollection,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteCollectionRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'DeleteDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDocuments,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteDocumentsRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteDocumentsResponse.SerializeToString,
+            ),
+            'UpdateDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDocument,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.UpdateDocumentRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.UpdateDocumentResponse.SerializeToString,
+            ),
+            'ListChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChunks,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListChunksRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListChunksResponse.SerializeToString,
+            ),
+            'GetIngestJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIngestJob,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.GetIngestJobRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.GetIngestJobResponse.SerializeToString,
+            ),
+            'ListIngestJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIngestJobs,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListIngestJobsRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListIngestJobsResponse.SerializeToString,
+            ),
+            'WatchIngestJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchIngestJob,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.WatchIngestJobRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.WatchIngestJobResponse.SerializeToString,
+            ),
+            'CancelIngestJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelIngestJob,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CancelIngestJobRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CancelIngestJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -275,6 +439,249 @@ class CorpusService(object):
             '/pannier.rag.v1.CorpusService/ListCollections',
             pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListCollectionsRequest.SerializeToString,
             pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/CreateCollection',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CreateCollectionRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CreateCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/DeleteCollection',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteCollectionRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/DeleteDocuments',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteDocumentsRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.DeleteDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/UpdateDocument',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.UpdateDocumentRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.UpdateDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/ListChunks',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListChunksRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIngestJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/GetIngestJob',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.GetIngestJobRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.GetIngestJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIngestJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/ListIngestJobs',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListIngestJobsRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.ListIngestJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchIngestJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/WatchIngestJob',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.WatchIngestJobRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.WatchIngestJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelIngestJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.CorpusService/CancelIngestJob',
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CancelIngestJobRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_corpus__service__pb2.CancelIngestJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,11 +40,14 @@ class CorpusServiceStub:
     stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
     in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
     left out and further documents wait; results are never left out.
+    Where no backend embeds, documents are stored all the same and found by words; their vectors follow by themselves.
+    With `options.background` the call keeps the documents as received and ends with one `accepted` instead: a job takes
+    them in, on whichever replica, also after a restart. A call that breaks off before leaves no job.
     The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
     STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
     """
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.ListDocumentsRequest, _corpus_service_pb2.ListDocumentsResponse]
-    """Lists the documents of a collection by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+    """Lists the documents of a collection that the caller may read, by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
     PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
     """
     GetDocument: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.GetDocumentRequest, _corpus_service_pb2.GetDocumentResponse]
@@ -52,9 +55,43 @@ class CorpusServiceStub:
     DOCUMENT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     DeleteDocument: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.DeleteDocumentRequest, _corpus_service_pb2.DeleteDocumentResponse]
-    """Deletes a document with everything made from it, in one step. Fails as GetDocument does."""
+    """Deletes a document with everything made from it, in one step. A version of it that a job has not taken in yet is dropped.
+    Fails as GetDocument does.
+    """
     ListCollections: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.ListCollectionsRequest, _corpus_service_pb2.ListCollectionsResponse]
     """Lists the tenant's collections by name. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+    CreateCollection: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.CreateCollectionRequest, _corpus_service_pb2.CreateCollectionResponse]
+    """Makes sure that a collection exists. Fails with INVALID_FIELD, STORE_UNAVAILABLE."""
+    DeleteCollection: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.DeleteCollectionRequest, _corpus_service_pb2.DeleteCollectionResponse]
+    """Deletes a collection with all it holds, in one step. Documents that jobs have not taken in yet are dropped.
+    Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    DeleteDocuments: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.DeleteDocumentsRequest, _corpus_service_pb2.DeleteDocumentsResponse]
+    """Deletes documents by their ids or by a filter, with everything made from them, in one step; a dry run says which ones.
+    Ids of documents that are not there are passed over. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    UpdateDocument: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.UpdateDocumentRequest, _corpus_service_pb2.UpdateDocumentResponse]
+    """Changes what is kept with a document, but nothing that was made from it. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+    DOCUMENT_NOT_FOUND, DOCUMENT_CHANGED, STORE_UNAVAILABLE.
+    """
+    ListChunks: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.ListChunksRequest, _corpus_service_pb2.ListChunksResponse]
+    """Lists the chunks of a document in their order. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND,
+    PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
+    """
+    GetIngestJob: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.GetIngestJobRequest, _corpus_service_pb2.GetIngestJobResponse]
+    """Gets a job with a page of its results. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, PAGE_TOKEN_MISMATCH,
+    STORE_UNAVAILABLE.
+    """
+    ListIngestJobs: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.ListIngestJobsRequest, _corpus_service_pb2.ListIngestJobsResponse]
+    """Lists the tenant's jobs, newest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+    WatchIngestJob: _grpc.UnaryStreamMultiCallable[_corpus_service_pb2.WatchIngestJobRequest, _corpus_service_pb2.WatchIngestJobResponse]
+    """Follows a job: its results, those there are already first, and the job whenever its counts have changed. Ends once the
+    job has. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    CancelIngestJob: _grpc.UnaryUnaryMultiCallable[_corpus_service_pb2.CancelIngestJobRequest, _corpus_service_pb2.CancelIngestJobResponse]
+    """Ends a job: what it has not stored yet it will not store, and says INGEST_CANCELLED of it. A job that has ended stays as
+    it is. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class CorpusServiceAsyncStub(CorpusServiceStub):
@@ -68,11 +105,14 @@ class CorpusServiceAsyncStub(CorpusServiceStub):
     stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
     in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
     left out and further documents wait; results are never left out.
+    Where no backend embeds, documents are stored all the same and found by words; their vectors follow by themselves.
+    With `options.background` the call keeps the documents as received and ends with one `accepted` instead: a job takes
+    them in, on whichever replica, also after a restart. A call that breaks off before leaves no job.
     The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
     STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
     """
     ListDocuments: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.ListDocumentsRequest, _corpus_service_pb2.ListDocumentsResponse]  # type: ignore[assignment]
-    """Lists the documents of a collection by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+    """Lists the documents of a collection that the caller may read, by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
     PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
     """
     GetDocument: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.GetDocumentRequest, _corpus_service_pb2.GetDocumentResponse]  # type: ignore[assignment]
@@ -80,9 +120,43 @@ class CorpusServiceAsyncStub(CorpusServiceStub):
     DOCUMENT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.DeleteDocumentRequest, _corpus_service_pb2.DeleteDocumentResponse]  # type: ignore[assignment]
-    """Deletes a document with everything made from it, in one step. Fails as GetDocument does."""
+    """Deletes a document with everything made from it, in one step. A version of it that a job has not taken in yet is dropped.
+    Fails as GetDocument does.
+    """
     ListCollections: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.ListCollectionsRequest, _corpus_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """Lists the tenant's collections by name. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+    CreateCollection: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.CreateCollectionRequest, _corpus_service_pb2.CreateCollectionResponse]  # type: ignore[assignment]
+    """Makes sure that a collection exists. Fails with INVALID_FIELD, STORE_UNAVAILABLE."""
+    DeleteCollection: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.DeleteCollectionRequest, _corpus_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
+    """Deletes a collection with all it holds, in one step. Documents that jobs have not taken in yet are dropped.
+    Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    DeleteDocuments: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.DeleteDocumentsRequest, _corpus_service_pb2.DeleteDocumentsResponse]  # type: ignore[assignment]
+    """Deletes documents by their ids or by a filter, with everything made from them, in one step; a dry run says which ones.
+    Ids of documents that are not there are passed over. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    UpdateDocument: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.UpdateDocumentRequest, _corpus_service_pb2.UpdateDocumentResponse]  # type: ignore[assignment]
+    """Changes what is kept with a document, but nothing that was made from it. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+    DOCUMENT_NOT_FOUND, DOCUMENT_CHANGED, STORE_UNAVAILABLE.
+    """
+    ListChunks: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.ListChunksRequest, _corpus_service_pb2.ListChunksResponse]  # type: ignore[assignment]
+    """Lists the chunks of a document in their order. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND,
+    PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
+    """
+    GetIngestJob: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.GetIngestJobRequest, _corpus_service_pb2.GetIngestJobResponse]  # type: ignore[assignment]
+    """Gets a job with a page of its results. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, PAGE_TOKEN_MISMATCH,
+    STORE_UNAVAILABLE.
+    """
+    ListIngestJobs: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.ListIngestJobsRequest, _corpus_service_pb2.ListIngestJobsResponse]  # type: ignore[assignment]
+    """Lists the tenant's jobs, newest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+    WatchIngestJob: _aio.UnaryStreamMultiCallable[_corpus_service_pb2.WatchIngestJobRequest, _corpus_service_pb2.WatchIngestJobResponse]  # type: ignore[assignment]
+    """Follows a job: its results, those there are already first, and the job whenever its counts have changed. Ends once the
+    job has. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    CancelIngestJob: _aio.UnaryUnaryMultiCallable[_corpus_service_pb2.CancelIngestJobRequest, _corpus_service_pb2.CancelIngestJobResponse]  # type: ignore[assignment]
+    """Ends a job: what it has not stored yet it will not store, and says INGEST_CANCELLED of it. A job that has ended stays as
+    it is. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
+    """
 
 class CorpusServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the documents that answers are made from, in named collections. Every collection belongs to the calling tenant."""
@@ -99,6 +173,9 @@ class CorpusServiceServicer(metaclass=_abc_1.ABCMeta):
         stored. A document is replaced as a whole or not at all; documents with the same id are taken in one after the other,
         in the order they were sent. Creates the collection where it does not exist. Where the client reads slowly, progress is
         left out and further documents wait; results are never left out.
+        Where no backend embeds, documents are stored all the same and found by words; their vectors follow by themselves.
+        With `options.background` the call keeps the documents as received and ends with one `accepted` instead: a job takes
+        them in, on whichever replica, also after a restart. A call that breaks off before leaves no job.
         The call itself fails with INVALID_FIELD, STREAM_PROTOCOL, EMBEDDING_MODEL_MISMATCH, MODEL_NOT_FOUND, PEER_UNAVAILABLE,
         STORE_UNAVAILABLE. Where messages break the rules, documents sent whole before still get their results first.
         """
@@ -109,7 +186,7 @@ class CorpusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _corpus_service_pb2.ListDocumentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_corpus_service_pb2.ListDocumentsResponse, _abc.Awaitable[_corpus_service_pb2.ListDocumentsResponse]]:
-        """Lists the documents of a collection by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+        """Lists the documents of a collection that the caller may read, by id, without their text. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
         PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
         """
 
@@ -129,7 +206,9 @@ class CorpusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _corpus_service_pb2.DeleteDocumentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_corpus_service_pb2.DeleteDocumentResponse, _abc.Awaitable[_corpus_service_pb2.DeleteDocumentResponse]]:
-        """Deletes a document with everything made from it, in one step. Fails as GetDocument does."""
+        """Deletes a document with everything made from it, in one step. A version of it that a job has not taken in yet is dropped.
+        Fails as GetDocument does.
+        """
 
     @_abc_1.abstractmethod
     def ListCollections(
@@ -138,5 +217,91 @@ class CorpusServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_corpus_service_pb2.ListCollectionsResponse, _abc.Awaitable[_corpus_service_pb2.ListCollectionsResponse]]:
         """Lists the tenant's collections by name. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def CreateCollection(
+        self,
+        request: _corpus_service_pb2.CreateCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.CreateCollectionResponse, _abc.Awaitable[_corpus_service_pb2.CreateCollectionResponse]]:
+        """Makes sure that a collection exists. Fails with INVALID_FIELD, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def DeleteCollection(
+        self,
+        request: _corpus_service_pb2.DeleteCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_corpus_service_pb2.DeleteCollectionResponse]]:
+        """Deletes a collection with all it holds, in one step. Documents that jobs have not taken in yet are dropped.
+        Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDocuments(
+        self,
+        request: _corpus_service_pb2.DeleteDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.DeleteDocumentsResponse, _abc.Awaitable[_corpus_service_pb2.DeleteDocumentsResponse]]:
+        """Deletes documents by their ids or by a filter, with everything made from them, in one step; a dry run says which ones.
+        Ids of documents that are not there are passed over. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateDocument(
+        self,
+        request: _corpus_service_pb2.UpdateDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.UpdateDocumentResponse, _abc.Awaitable[_corpus_service_pb2.UpdateDocumentResponse]]:
+        """Changes what is kept with a document, but nothing that was made from it. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND,
+        DOCUMENT_NOT_FOUND, DOCUMENT_CHANGED, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListChunks(
+        self,
+        request: _corpus_service_pb2.ListChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.ListChunksResponse, _abc.Awaitable[_corpus_service_pb2.ListChunksResponse]]:
+        """Lists the chunks of a document in their order. Fails with INVALID_FIELD, COLLECTION_NOT_FOUND, DOCUMENT_NOT_FOUND,
+        PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetIngestJob(
+        self,
+        request: _corpus_service_pb2.GetIngestJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.GetIngestJobResponse, _abc.Awaitable[_corpus_service_pb2.GetIngestJobResponse]]:
+        """Gets a job with a page of its results. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, PAGE_TOKEN_MISMATCH,
+        STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListIngestJobs(
+        self,
+        request: _corpus_service_pb2.ListIngestJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.ListIngestJobsResponse, _abc.Awaitable[_corpus_service_pb2.ListIngestJobsResponse]]:
+        """Lists the tenant's jobs, newest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def WatchIngestJob(
+        self,
+        request: _corpus_service_pb2.WatchIngestJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_corpus_service_pb2.WatchIngestJobResponse], _abc.AsyncIterator[_corpus_service_pb2.WatchIngestJobResponse]]:
+        """Follows a job: its results, those there are already first, and the job whenever its counts have changed. Ends once the
+        job has. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelIngestJob(
+        self,
+        request: _corpus_service_pb2.CancelIngestJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_corpus_service_pb2.CancelIngestJobResponse, _abc.Awaitable[_corpus_service_pb2.CancelIngestJobResponse]]:
+        """Ends a job: what it has not stored yet it will not store, and says INGEST_CANCELLED of it. A job that has ended stays as
+        it is. Fails with INVALID_FIELD, INGEST_JOB_NOT_FOUND, STORE_UNAVAILABLE.
+        """
 
 def add_CorpusServiceServicer_to_server(servicer: CorpusServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

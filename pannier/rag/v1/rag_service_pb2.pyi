@@ -11,8 +11,10 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pannier.common.v1 import generation_pb2 as _generation_pb2
+from pannier.rag.v1 import conversation_pb2 as _conversation_pb2
 from pannier.rag.v1 import filter_pb2 as _filter_pb2
 from pannier.rag.v1 import quality_pb2 as _quality_pb2
+from pannier.rag.v1 import tool_pb2 as _tool_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -62,6 +64,10 @@ class _QueryModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueryMode.V
     """From the documents of a collection."""
     QUERY_MODE_DEEP: _QueryMode.ValueType  # 3
     """As RAG, and more thoroughly: other wordings where the passages leave doubt, a cross-encoder, checks by meaning."""
+    QUERY_MODE_AGENT: _QueryMode.ValueType  # 4
+    """As DEEP, where the model first decides by itself what to look for: it may search the collection and the web several
+    times, and calculate. A model that cannot is answered for as in DEEP, with the degradation TOOL_FAILED.
+    """
 
 class QueryMode(_QueryMode, metaclass=_QueryModeEnumTypeWrapper):
     """Says how a question is answered. New values may be added."""
@@ -74,6 +80,10 @@ QUERY_MODE_RAG: QueryMode.ValueType  # 2
 """From the documents of a collection."""
 QUERY_MODE_DEEP: QueryMode.ValueType  # 3
 """As RAG, and more thoroughly: other wordings where the passages leave doubt, a cross-encoder, checks by meaning."""
+QUERY_MODE_AGENT: QueryMode.ValueType  # 4
+"""As DEEP, where the model first decides by itself what to look for: it may search the collection and the web several
+times, and calculate. A model that cannot is answered for as in DEEP, with the degradation TOOL_FAILED.
+"""
 Global___QueryMode: _TypeAlias = QueryMode  # noqa: Y015
 
 class _CachePolicy:
@@ -188,6 +198,8 @@ class _DegradationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deg
     """The answer could only be checked by words, not by meaning."""
     DEGRADATION_REASON_TOOL_FAILED: _DegradationReason.ValueType  # 18
     """A tool failed; the answer was made without it."""
+    DEGRADATION_REASON_BUDGET_EXCEEDED: _DegradationReason.ValueType  # 19
+    """The tenant has spent its budget, so no model was asked; the answer consists of sentences of the sources."""
 
 class DegradationReason(_DegradationReason, metaclass=_DegradationReasonEnumTypeWrapper):
     """Names what could not be done as it should have been. New values may be added."""
@@ -230,6 +242,8 @@ DEGRADATION_REASON_VERIFICATION_REDUCED: DegradationReason.ValueType  # 17
 """The answer could only be checked by words, not by meaning."""
 DEGRADATION_REASON_TOOL_FAILED: DegradationReason.ValueType  # 18
 """A tool failed; the answer was made without it."""
+DEGRADATION_REASON_BUDGET_EXCEEDED: DegradationReason.ValueType  # 19
+"""The tenant has spent its budget, so no model was asked; the answer consists of sentences of the sources."""
 Global___DegradationReason: _TypeAlias = DegradationReason  # noqa: Y015
 
 class _SearchArms:
@@ -396,6 +410,8 @@ class _PassageOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Passage
     """From the collection."""
     PASSAGE_ORIGIN_WEB: _PassageOrigin.ValueType  # 2
     """From the web; `source_uri` is its address."""
+    PASSAGE_ORIGIN_TOOL: _PassageOrigin.ValueType  # 3
+    """From a tool that computes, which `document_id` names as `tool:<name>`; the offsets are those of what it said."""
 
 class PassageOrigin(_PassageOrigin, metaclass=_PassageOriginEnumTypeWrapper):
     """Says where a passage comes from. New values may be added."""
@@ -406,6 +422,8 @@ PASSAGE_ORIGIN_CORPUS: PassageOrigin.ValueType  # 1
 """From the collection."""
 PASSAGE_ORIGIN_WEB: PassageOrigin.ValueType  # 2
 """From the web; `source_uri` is its address."""
+PASSAGE_ORIGIN_TOOL: PassageOrigin.ValueType  # 3
+"""From a tool that computes, which `document_id` names as `tool:<name>`; the offsets are those of what it said."""
 Global___PassageOrigin: _TypeAlias = PassageOrigin  # noqa: Y015
 
 class _ProgressState:
@@ -559,12 +577,33 @@ class RetrieveResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ExperimentVariantsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PASSAGES_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     EXPANSIONS_FIELD_NUMBER: _builtins.int
     QUERY_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_VARIANTS_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """OUTPUT ONLY. Name of this search, for GetProfile and SubmitFeedback."""
     @_builtins.property
@@ -587,6 +626,10 @@ class RetrieveResponse(_message.Message):
     def expansions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OUTPUT ONLY. Other wordings that were searched for as well."""
 
+    @_builtins.property
+    def experiment_variants(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """OUTPUT ONLY. Variants of experiments that the passages were found by, by experiment."""
+
     def __init__(
         self,
         *,
@@ -596,10 +639,11 @@ class RetrieveResponse(_message.Message):
         confidence: _quality_pb2.RetrievalConfidence | None = ...,
         expansions: _abc.Iterable[_builtins.str] | None = ...,
         query_id: _builtins.str = ...,
+        experiment_variants: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "passages", b"passages", "profile", b"profile", "query_id", b"query_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "experiment_variants", b"experiment_variants", "passages", b"passages", "profile", b"profile", "query_id", b"query_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -713,6 +757,26 @@ class QueryResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ExperimentVariantsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ANSWER_FIELD_NUMBER: _builtins.int
     CITATIONS_FIELD_NUMBER: _builtins.int
     PASSAGES_FIELD_NUMBER: _builtins.int
@@ -733,6 +797,8 @@ class QueryResponse(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     REWRITTEN_QUERY_FIELD_NUMBER: _builtins.int
     EXPANSIONS_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_VARIANTS_FIELD_NUMBER: _builtins.int
+    TOOL_EXECUTIONS_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
     """OUTPUT ONLY. The answer's text."""
     origin: Global___AnswerOrigin.ValueType
@@ -795,6 +861,14 @@ class QueryResponse(_message.Message):
     def expansions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OUTPUT ONLY. Other wordings that were searched for as well."""
 
+    @_builtins.property
+    def experiment_variants(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """OUTPUT ONLY. Variants of experiments that the answer was made by, by experiment."""
+
+    @_builtins.property
+    def tool_executions(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolExecution]:
+        """OUTPUT ONLY. In mode AGENT: the tools that the model asked for, in the order they ended."""
+
     def __init__(
         self,
         *,
@@ -818,10 +892,12 @@ class QueryResponse(_message.Message):
         confidence: _quality_pb2.RetrievalConfidence | None = ...,
         rewritten_query: _builtins.str = ...,
         expansions: _abc.Iterable[_builtins.str] | None = ...,
+        experiment_variants: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tool_executions: _abc.Iterable[_tool_pb2.ToolExecution] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "confidence", b"confidence", "profile", b"profile", "quality", b"quality", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "backend_id", b"backend_id", "cached", b"cached", "citations", b"citations", "confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "finish_reason", b"finish_reason", "mode", b"mode", "model", b"model", "origin", b"origin", "passages", b"passages", "profile", b"profile", "quality", b"quality", "query_id", b"query_id", "rewritten_query", b"rewritten_query", "sentences", b"sentences", "trace_id", b"trace_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "backend_id", b"backend_id", "cached", b"cached", "citations", b"citations", "confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "experiment_variants", b"experiment_variants", "finish_reason", b"finish_reason", "mode", b"mode", "model", b"model", "origin", b"origin", "passages", b"passages", "profile", b"profile", "quality", b"quality", "query_id", b"query_id", "rewritten_query", b"rewritten_query", "sentences", b"sentences", "tool_executions", b"tool_executions", "trace_id", b"trace_id", "usage", b"usage", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -866,6 +942,11 @@ class StreamQueryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
+    resumable: _builtins.bool
+    """OPTIONAL. Whether the answer is worked on for some time (30 s by default) after its caller has gone, and its events
+    are kept until 60 s after the last, for ResumeQuery. Default false.
+    """
     @_builtins.property
     def query(self) -> Global___QueryRequest:
         """REQUIRED. The question and how to answer it."""
@@ -874,10 +955,11 @@ class StreamQueryRequest(_message.Message):
         self,
         *,
         query: Global___QueryRequest | None = ...,
+        resumable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query", "resumable", b"resumable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -954,6 +1036,56 @@ class StreamQueryResponse(_message.Message):
 Global___StreamQueryResponse: _TypeAlias = StreamQueryResponse  # noqa: Y015
 
 @_typing.final
+class ResumeQueryRequest(_message.Message):
+    """Asks for the rest of an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    query_id: _builtins.str
+    """REQUIRED. Name of the answer, as `started` gave it."""
+    after_sequence: _builtins.int
+    """OPTIONAL. Number of the last event that has arrived; 0 for all events. At most the number of the last event there is."""
+    def __init__(
+        self,
+        *,
+        query_id: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "query_id", b"query_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueryRequest: _TypeAlias = ResumeQueryRequest  # noqa: Y015
+
+@_typing.final
+class ResumeQueryResponse(_message.Message):
+    """One event of an answer that is gone on with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___StreamQueryResponse:
+        """OUTPUT ONLY. The event, as StreamQuery sends or would have sent it."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___StreamQueryResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeQueryResponse: _TypeAlias = ResumeQueryResponse  # noqa: Y015
+
+@_typing.final
 class QueryStarted(_message.Message):
     """Says that work has begun."""
 
@@ -962,22 +1094,26 @@ class QueryStarted(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     QUERY_ID_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
     mode: Global___QueryMode.ValueType
     """OUTPUT ONLY. The mode that answers."""
     trace_id: _builtins.str
     """OUTPUT ONLY. Trace of this call, 32 hexadecimal digits."""
     query_id: _builtins.str
-    """OUTPUT ONLY. Name of this answer, for ResumeQuery."""
+    """OUTPUT ONLY. Name of this answer, for ResumeQuery by the same user."""
+    resumable: _builtins.bool
+    """OUTPUT ONLY. Whether ResumeQuery can go on with it: false where that was not asked for, or there is no room."""
     def __init__(
         self,
         *,
         mode: Global___QueryMode.ValueType = ...,
         trace_id: _builtins.str = ...,
         query_id: _builtins.str = ...,
+        resumable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "query_id", b"query_id", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "query_id", b"query_id", "resumable", b"resumable", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1291,9 +1427,9 @@ class Citation(_message.Message):
     support_ratio: _builtins.float
     """OUTPUT ONLY. Share of the sentence's terms, weighted by rarity, that the quote contains, [0, 1]."""
     page_start: _builtins.int
-    """OUTPUT ONLY. First page of the quote, from 1; 0 where the document has no pages."""
+    """OUTPUT ONLY. First page of the stored chunks that hold the quote, from 1; 0 where the document has no pages."""
     page_end: _builtins.int
-    """OUTPUT ONLY. Last page of the quote; 0 where the document has no pages."""
+    """OUTPUT ONLY. Last page of them; 0 where the document has no pages."""
     def __init__(
         self,
         *,
@@ -1358,8 +1494,16 @@ class Profile(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     BOTTLENECK_FIELD_NUMBER: _builtins.int
     FIRST_TEXT_FIELD_NUMBER: _builtins.int
+    CRITICAL_PATH_FIELD_NUMBER: _builtins.int
+    PARALLEL_SAVING_FIELD_NUMBER: _builtins.int
+    BOTTLENECKS_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    RETRIEVAL_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    VERIFICATION_FIELD_NUMBER: _builtins.int
     bottleneck: _builtins.str
-    """OUTPUT ONLY. The stage that took longest by itself."""
+    """OUTPUT ONLY. The stage that took longest by itself, without its parts."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileStage]:
         """OUTPUT ONLY. The stages in the order they started; parallel stages overlap."""
@@ -1372,6 +1516,40 @@ class Profile(_message.Message):
     def first_text(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. From the call's arrival until the first text of the answer; absent where there is none."""
 
+    @_builtins.property
+    def critical_path(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Length of the critical path: the stages without which the call would have ended earlier. The rest of the
+        total passed between stages.
+        """
+
+    @_builtins.property
+    def parallel_saving(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. What the call would have taken longer had its stages run one after the other."""
+
+    @_builtins.property
+    def bottlenecks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Names of stages with more than 30 % of the total on the critical path, worst first."""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. What to do about them, a sentence each."""
+
+    @_builtins.property
+    def retrieval(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Time in which passages were looked for; absent where they were not."""
+
+    @_builtins.property
+    def rerank(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Time in which passages were reranked; absent where they were not."""
+
+    @_builtins.property
+    def generation(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Time in which a model answered; absent where none did now."""
+
+    @_builtins.property
+    def verification(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Time in which the answer was checked; absent where it was not."""
+
     def __init__(
         self,
         *,
@@ -1379,10 +1557,18 @@ class Profile(_message.Message):
         total: _duration_pb2.Duration | None = ...,
         bottleneck: _builtins.str = ...,
         first_text: _duration_pb2.Duration | None = ...,
+        critical_path: _duration_pb2.Duration | None = ...,
+        parallel_saving: _duration_pb2.Duration | None = ...,
+        bottlenecks: _abc.Iterable[_builtins.str] | None = ...,
+        advice: _abc.Iterable[_builtins.str] | None = ...,
+        retrieval: _duration_pb2.Duration | None = ...,
+        rerank: _duration_pb2.Duration | None = ...,
+        generation: _duration_pb2.Duration | None = ...,
+        verification: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_text", b"first_text", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["critical_path", b"critical_path", "first_text", b"first_text", "generation", b"generation", "parallel_saving", b"parallel_saving", "rerank", b"rerank", "retrieval", b"retrieval", "total", b"total", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bottleneck", b"bottleneck", "first_text", b"first_text", "stages", b"stages", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "bottleneck", b"bottleneck", "bottlenecks", b"bottlenecks", "critical_path", b"critical_path", "first_text", b"first_text", "generation", b"generation", "parallel_saving", b"parallel_saving", "rerank", b"rerank", "retrieval", b"retrieval", "stages", b"stages", "total", b"total", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1400,6 +1586,13 @@ class ProfileStage(_message.Message):
     CACHE_OUTCOME_FIELD_NUMBER: _builtins.int
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    PARENT_INDEX_FIELD_NUMBER: _builtins.int
+    SELF_DURATION_FIELD_NUMBER: _builtins.int
+    ON_CRITICAL_PATH_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """OUTPUT ONLY. Name, for example "vector_search"."""
     cache_outcome: _builtins.str
@@ -1413,6 +1606,16 @@ class ProfileStage(_message.Message):
     """OUTPUT ONLY. Items the stage produced, for example passages found."""
     failed: _builtins.bool
     """OUTPUT ONLY. Whether the stage failed; what was done instead is among the degradations."""
+    parent_index: _builtins.int
+    """OUTPUT ONLY. Position in `stages`, from 0, of the stage that this one is part of; absent for a part of the call itself."""
+    on_critical_path: _builtins.bool
+    """OUTPUT ONLY. Whether the call would have ended earlier had the stage, or one of its parts, taken less time."""
+    model: _builtins.str
+    """OUTPUT ONLY. Full name of the model it asked; empty where it asked none."""
+    backend_id: _builtins.str
+    """OUTPUT ONLY. The backend that answered it; empty where none did."""
+    error_reason: _builtins.str
+    """OUTPUT ONLY. Why it failed, as in `google.rpc.ErrorInfo`; "CANCELLED" where it was told to stop, empty where it did not fail."""
     @_builtins.property
     def start(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. Start, counted from the call's arrival."""
@@ -1420,6 +1623,14 @@ class ProfileStage(_message.Message):
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. How long it took."""
+
+    @_builtins.property
+    def self_duration(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. Time in which none of its parts was under way."""
+
+    @_builtins.property
+    def usage(self) -> _generation_pb2.TokenUsage:
+        """OUTPUT ONLY. Tokens it cost; absent where it cost none."""
 
     def __init__(
         self,
@@ -1430,14 +1641,26 @@ class ProfileStage(_message.Message):
         cache_outcome: _builtins.str = ...,
         item_count: _builtins.int | None = ...,
         failed: _builtins.bool = ...,
+        parent_index: _builtins.int | None = ...,
+        self_duration: _duration_pb2.Duration | None = ...,
+        on_critical_path: _builtins.bool = ...,
+        model: _builtins.str = ...,
+        backend_id: _builtins.str = ...,
+        usage: _generation_pb2.TokenUsage | None = ...,
+        error_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_item_count", b"_item_count", "duration", b"duration", "item_count", b"item_count", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_item_count", b"_item_count", "_parent_index", b"_parent_index", "duration", b"duration", "item_count", b"item_count", "parent_index", b"parent_index", "self_duration", b"self_duration", "start", b"start", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item_count", b"_item_count", "cache_outcome", b"cache_outcome", "duration", b"duration", "failed", b"failed", "item_count", b"item_count", "name", b"name", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item_count", b"_item_count", "_parent_index", b"_parent_index", "backend_id", b"backend_id", "cache_outcome", b"cache_outcome", "duration", b"duration", "error_reason", b"error_reason", "failed", b"failed", "item_count", b"item_count", "model", b"model", "name", b"name", "on_critical_path", b"on_critical_path", "parent_index", b"parent_index", "self_duration", b"self_duration", "start", b"start", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__item_count: _TypeAlias = _typing.Literal["item_count"]  # noqa: Y015
     _WhichOneofArgType__item_count: _TypeAlias = _typing.Literal["_item_count", b"_item_count"]  # noqa: Y015
+    _WhichOneofReturnType__parent_index: _TypeAlias = _typing.Literal["parent_index"]  # noqa: Y015
+    _WhichOneofArgType__parent_index: _TypeAlias = _typing.Literal["_parent_index", b"_parent_index"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__item_count) -> _WhichOneofReturnType__item_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_index) -> _WhichOneofReturnType__parent_index | None: ...
 
 Global___ProfileStage: _TypeAlias = ProfileStage  # noqa: Y015
 
@@ -1469,8 +1692,13 @@ class GetStatsResponse(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     INGEST_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    RESUMABLE_COUNT_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     in_flight_count: _builtins.int
     """OUTPUT ONLY. Answers under way."""
+    resumable_count: _builtins.int
+    """OUTPUT ONLY. Answers that ResumeQuery can go on with, under way or ended."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """OUTPUT ONLY. When counting began."""
@@ -1487,6 +1715,14 @@ class GetStatsResponse(_message.Message):
     def ingest(self) -> Global___IngestStats:
         """OUTPUT ONLY. Documents ingested."""
 
+    @_builtins.property
+    def degradations(self) -> _containers.RepeatedCompositeFieldContainer[Global___DegradationStats]:
+        """OUTPUT ONLY. Degradations since the start, by reason; reasons that did not occur are left out."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolStats]:
+        """OUTPUT ONLY. One entry per tool that a model has asked for."""
+
     def __init__(
         self,
         *,
@@ -1495,14 +1731,43 @@ class GetStatsResponse(_message.Message):
         stages: _abc.Iterable[Global___StageStats] | None = ...,
         ingest: Global___IngestStats | None = ...,
         in_flight_count: _builtins.int = ...,
+        degradations: _abc.Iterable[Global___DegradationStats] | None = ...,
+        resumable_count: _builtins.int = ...,
+        tools: _abc.Iterable[_tool_pb2.ToolStats] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ingest", b"ingest", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight_count", b"in_flight_count", "ingest", b"ingest", "modes", b"modes", "stages", b"stages", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degradations", b"degradations", "in_flight_count", b"in_flight_count", "ingest", b"ingest", "modes", b"modes", "resumable_count", b"resumable_count", "stages", b"stages", "start_time", b"start_time", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class DegradationStats(_message.Message):
+    """How often something could not be done as it should have been."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: Global___DegradationReason.ValueType
+    """OUTPUT ONLY. What happened."""
+    count: _builtins.int
+    """OUTPUT ONLY. How often."""
+    def __init__(
+        self,
+        *,
+        reason: Global___DegradationReason.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DegradationStats: _TypeAlias = DegradationStats  # noqa: Y015
 
 @_typing.final
 class ModeStats(_message.Message):
@@ -1520,6 +1785,8 @@ class ModeStats(_message.Message):
     ANSWER_TIME_P95_FIELD_NUMBER: _builtins.int
     ANSWER_TIME_P99_FIELD_NUMBER: _builtins.int
     SIMILAR_COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_QUALITY_FIELD_NUMBER: _builtins.int
+    CANCELLED_COUNT_FIELD_NUMBER: _builtins.int
     mode: Global___QueryMode.ValueType
     """OUTPUT ONLY. The mode."""
     query_count: _builtins.int
@@ -1532,6 +1799,10 @@ class ModeStats(_message.Message):
     """OUTPUT ONLY. Answers that came from the cache, those to similar questions included."""
     similar_count: _builtins.int
     """OUTPUT ONLY. Answers that had been made for a similar question."""
+    mean_quality: _builtins.float
+    """OUTPUT ONLY. Mean quality of the answers that have one, [0, 1]; absent before the first."""
+    cancelled_count: _builtins.int
+    """OUTPUT ONLY. Answers that were not waited for: their callers had gone."""
     @_builtins.property
     def usage(self) -> _generation_pb2.TokenUsage:
         """OUTPUT ONLY. Tokens generated for these answers; cached answers cost none."""
@@ -1561,12 +1832,16 @@ class ModeStats(_message.Message):
         answer_time_p95: _duration_pb2.Duration | None = ...,
         answer_time_p99: _duration_pb2.Duration | None = ...,
         similar_count: _builtins.int = ...,
+        mean_quality: _builtins.float | None = ...,
+        cancelled_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_time_p50", b"answer_time_p50", "answer_time_p95", b"answer_time_p95", "answer_time_p99", b"answer_time_p99", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_quality", b"_mean_quality", "answer_time_p50", b"answer_time_p50", "answer_time_p95", b"answer_time_p95", "answer_time_p99", b"answer_time_p99", "mean_quality", b"mean_quality", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_time_p50", b"answer_time_p50", "answer_time_p95", b"answer_time_p95", "answer_time_p99", b"answer_time_p99", "cached_count", b"cached_count", "degraded_count", b"degraded_count", "failure_count", b"failure_count", "mode", b"mode", "query_count", b"query_count", "similar_count", b"similar_count", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_quality", b"_mean_quality", "answer_time_p50", b"answer_time_p50", "answer_time_p95", b"answer_time_p95", "answer_time_p99", b"answer_time_p99", "cached_count", b"cached_count", "cancelled_count", b"cancelled_count", "degraded_count", b"degraded_count", "failure_count", b"failure_count", "mean_quality", b"mean_quality", "mode", b"mode", "query_count", b"query_count", "similar_count", b"similar_count", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__mean_quality: _TypeAlias = _typing.Literal["mean_quality"]  # noqa: Y015
+    _WhichOneofArgType__mean_quality: _TypeAlias = _typing.Literal["_mean_quality", b"_mean_quality"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_quality) -> _WhichOneofReturnType__mean_quality | None: ...
 
 Global___ModeStats: _TypeAlias = ModeStats  # noqa: Y015
 
@@ -1581,12 +1856,13 @@ class StageStats(_message.Message):
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     DURATION_P50_FIELD_NUMBER: _builtins.int
     DURATION_P99_FIELD_NUMBER: _builtins.int
+    DURATION_P95_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """OUTPUT ONLY. Name of the stage."""
     run_count: _builtins.int
     """OUTPUT ONLY. Times it was run."""
     failure_count: _builtins.int
-    """OUTPUT ONLY. Times it failed."""
+    """OUTPUT ONLY. Times it failed; times it was told to stop not counted."""
     @_builtins.property
     def duration_p50(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. Median duration; absent before the first."""
@@ -1594,6 +1870,10 @@ class StageStats(_message.Message):
     @_builtins.property
     def duration_p99(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. 99th percentile of the duration; absent before the first."""
+
+    @_builtins.property
+    def duration_p95(self) -> _duration_pb2.Duration:
+        """OUTPUT ONLY. 95th percentile of the duration; absent before the first."""
 
     def __init__(
         self,
@@ -1603,10 +1883,11 @@ class StageStats(_message.Message):
         failure_count: _builtins.int = ...,
         duration_p50: _duration_pb2.Duration | None = ...,
         duration_p99: _duration_pb2.Duration | None = ...,
+        duration_p95: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration_p50", b"duration_p50", "duration_p99", b"duration_p99"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration_p50", b"duration_p50", "duration_p95", b"duration_p95", "duration_p99", b"duration_p99"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_p50", b"duration_p50", "duration_p99", b"duration_p99", "failure_count", b"failure_count", "name", b"name", "run_count", b"run_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration_p50", b"duration_p50", "duration_p95", b"duration_p95", "duration_p99", b"duration_p99", "failure_count", b"failure_count", "name", b"name", "run_count", b"run_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1649,3 +1930,63 @@ class IngestStats(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IngestStats: _TypeAlias = IngestStats  # noqa: Y015
+
+@_typing.final
+class ChatRequest(_message.Message):
+    """Asks the next question of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    conversation_id: _builtins.str
+    """OPTIONAL. The conversation. Default: a new one."""
+    @_builtins.property
+    def query(self) -> Global___QueryRequest:
+        """REQUIRED. The question and how to answer it. Its `history` must be empty: the conversation is the history."""
+
+    def __init__(
+        self,
+        *,
+        conversation_id: _builtins.str = ...,
+        query: Global___QueryRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
+
+@_typing.final
+class ChatResponse(_message.Message):
+    """One event of an answer in a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> _conversation_pb2.ConversationStarted:
+        """The conversation that the question belongs to. Sent once, first."""
+
+    @_builtins.property
+    def answer(self) -> Global___StreamQueryResponse:
+        """What StreamQuery would have sent. The turn is kept before `completed` is sent."""
+
+    def __init__(
+        self,
+        *,
+        started: _conversation_pb2.ConversationStarted | None = ...,
+        answer: Global___StreamQueryResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "event", b"event", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "event", b"event", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "answer"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015

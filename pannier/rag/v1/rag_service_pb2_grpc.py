@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from pannier.rag.v1 import conversation_pb2 as pannier_dot_rag_dot_v1_dot_conversation__pb2
 from pannier.rag.v1 import rag_service_pb2 as pannier_dot_rag_dot_v1_dot_rag__service__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -55,6 +56,31 @@ class RagServiceStub(object):
                 request_serializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.ResumeQuery = channel.unary_stream(
+                '/pannier.rag.v1.RagService/ResumeQuery',
+                request_serializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ResumeQueryRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ResumeQueryResponse.FromString,
+                _registered_method=True)
+        self.Chat = channel.unary_stream(
+                '/pannier.rag.v1.RagService/Chat',
+                request_serializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ChatRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ChatResponse.FromString,
+                _registered_method=True)
+        self.ListConversations = channel.unary_unary(
+                '/pannier.rag.v1.RagService/ListConversations',
+                request_serializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.ListConversationsRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.ListConversationsResponse.FromString,
+                _registered_method=True)
+        self.GetConversation = channel.unary_unary(
+                '/pannier.rag.v1.RagService/GetConversation',
+                request_serializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.GetConversationRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.GetConversationResponse.FromString,
+                _registered_method=True)
+        self.DeleteConversation = channel.unary_unary(
+                '/pannier.rag.v1.RagService/DeleteConversation',
+                request_serializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.DeleteConversationRequest.SerializeToString,
+                response_deserializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.DeleteConversationResponse.FromString,
+                _registered_method=True)
 
 
 class RagServiceServicer(object):
@@ -81,9 +107,12 @@ class RagServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamQuery(self, request, context):
-        """Answers a question as the answer comes. Streams exactly one `started`, then one `retrieved` unless the mode needs no
-        documents, then text deltas and citations, then exactly one `completed`; a stream that ends otherwise has failed and
-        carries a status: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+        """Answers a question as the answer comes. Streams exactly one `started`, then `progress` whenever a stage begins or
+        ends, one `retrieved` unless the mode needs no documents, text deltas and citations, `heartbeat` where there was
+        nothing to say for ten seconds, and last exactly one `completed` or one `failed`, after which the call ends with a
+        status of the same reason: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+        A request that breaks a rule fails with INVALID_FIELD before `started`. A caller that goes away ends the work on its
+        answer at once, unless the request is `resumable`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,6 +120,49 @@ class RagServiceServicer(object):
 
     def GetStats(self, request, context):
         """Reports counters and times since the process started. Answered from memory in under 5 ms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQuery(self, request, context):
+        """Goes on with an answer that was asked for as `resumable` by the same tenant and user, after a lost connection or
+        beside it: streams the events after one of them, then those to come, and ends as StreamQuery does. Of more than two
+        readers of an answer the oldest is sent away with QUERY_READER_REPLACED. Fails with INVALID_FIELD; with
+        QUERY_NOT_FOUND where the answer has expired, or lives on another replica; with QUERY_EVENTS_LOST where the events
+        asked for are not kept any more, since there are too many after them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Chat(self, request, context):
+        """Answers the next question of a conversation that the service keeps: `started`, then what StreamQuery would send, each in
+        an `answer`. The question is understood in the light of the turns before it; a turn whose answer breaks off is kept with
+        the text that came. Fails as StreamQuery does, and with CONVERSATION_NOT_FOUND, CONVERSATION_BUSY while another question
+        of the conversation is being answered, STORE_UNAVAILABLE. Set a deadline of 120 s or more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConversations(self, request, context):
+        """Lists the caller's conversations, the latest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConversation(self, request, context):
+        """Gets a conversation with its turns. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, CONVERSATION_NOT_FOUND,
+        STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteConversation(self, request, context):
+        """Deletes a conversation with all its turns. Fails with INVALID_FIELD, CONVERSATION_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,6 +190,31 @@ def add_RagServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.GetStatsRequest.FromString,
                     response_serializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'ResumeQuery': grpc.unary_stream_rpc_method_handler(
+                    servicer.ResumeQuery,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ResumeQueryRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ResumeQueryResponse.SerializeToString,
+            ),
+            'Chat': grpc.unary_stream_rpc_method_handler(
+                    servicer.Chat,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ChatRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_rag__service__pb2.ChatResponse.SerializeToString,
+            ),
+            'ListConversations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConversations,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.ListConversationsRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.ListConversationsResponse.SerializeToString,
+            ),
+            'GetConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConversation,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.GetConversationRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.GetConversationResponse.SerializeToString,
+            ),
+            'DeleteConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteConversation,
+                    request_deserializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.DeleteConversationRequest.FromString,
+                    response_serializer=pannier_dot_rag_dot_v1_dot_conversation__pb2.DeleteConversationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -229,6 +326,141 @@ class RagService(object):
             '/pannier.rag.v1.RagService/GetStats',
             pannier_dot_rag_dot_v1_dot_rag__service__pb2.GetStatsRequest.SerializeToString,
             pannier_dot_rag_dot_v1_dot_rag__service__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQuery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pannier.rag.v1.RagService/ResumeQuery',
+            pannier_dot_rag_dot_v1_dot_rag__service__pb2.ResumeQueryRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_rag__service__pb2.ResumeQueryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pannier.rag.v1.RagService/Chat',
+            pannier_dot_rag_dot_v1_dot_rag__service__pb2.ChatRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_rag__service__pb2.ChatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConversations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.RagService/ListConversations',
+            pannier_dot_rag_dot_v1_dot_conversation__pb2.ListConversationsRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_conversation__pb2.ListConversationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.RagService/GetConversation',
+            pannier_dot_rag_dot_v1_dot_conversation__pb2.GetConversationRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_conversation__pb2.GetConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.rag.v1.RagService/DeleteConversation',
+            pannier_dot_rag_dot_v1_dot_conversation__pb2.DeleteConversationRequest.SerializeToString,
+            pannier_dot_rag_dot_v1_dot_conversation__pb2.DeleteConversationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from pannier.rag.v1 import conversation_pb2 as _conversation_pb2
 from pannier.rag.v1 import rag_service_pb2 as _rag_service_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -45,12 +46,36 @@ class RagServiceStub:
     Set a deadline of 120 s or more.
     """
     StreamQuery: _grpc.UnaryStreamMultiCallable[_rag_service_pb2.StreamQueryRequest, _rag_service_pb2.StreamQueryResponse]
-    """Answers a question as the answer comes. Streams exactly one `started`, then one `retrieved` unless the mode needs no
-    documents, then text deltas and citations, then exactly one `completed`; a stream that ends otherwise has failed and
-    carries a status: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+    """Answers a question as the answer comes. Streams exactly one `started`, then `progress` whenever a stage begins or
+    ends, one `retrieved` unless the mode needs no documents, text deltas and citations, `heartbeat` where there was
+    nothing to say for ten seconds, and last exactly one `completed` or one `failed`, after which the call ends with a
+    status of the same reason: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+    A request that breaks a rule fails with INVALID_FIELD before `started`. A caller that goes away ends the work on its
+    answer at once, unless the request is `resumable`.
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_rag_service_pb2.GetStatsRequest, _rag_service_pb2.GetStatsResponse]
     """Reports counters and times since the process started. Answered from memory in under 5 ms."""
+    ResumeQuery: _grpc.UnaryStreamMultiCallable[_rag_service_pb2.ResumeQueryRequest, _rag_service_pb2.ResumeQueryResponse]
+    """Goes on with an answer that was asked for as `resumable` by the same tenant and user, after a lost connection or
+    beside it: streams the events after one of them, then those to come, and ends as StreamQuery does. Of more than two
+    readers of an answer the oldest is sent away with QUERY_READER_REPLACED. Fails with INVALID_FIELD; with
+    QUERY_NOT_FOUND where the answer has expired, or lives on another replica; with QUERY_EVENTS_LOST where the events
+    asked for are not kept any more, since there are too many after them.
+    """
+    Chat: _grpc.UnaryStreamMultiCallable[_rag_service_pb2.ChatRequest, _rag_service_pb2.ChatResponse]
+    """Answers the next question of a conversation that the service keeps: `started`, then what StreamQuery would send, each in
+    an `answer`. The question is understood in the light of the turns before it; a turn whose answer breaks off is kept with
+    the text that came. Fails as StreamQuery does, and with CONVERSATION_NOT_FOUND, CONVERSATION_BUSY while another question
+    of the conversation is being answered, STORE_UNAVAILABLE. Set a deadline of 120 s or more.
+    """
+    ListConversations: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.ListConversationsRequest, _conversation_pb2.ListConversationsResponse]
+    """Lists the caller's conversations, the latest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+    GetConversation: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.GetConversationRequest, _conversation_pb2.GetConversationResponse]
+    """Gets a conversation with its turns. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, CONVERSATION_NOT_FOUND,
+    STORE_UNAVAILABLE.
+    """
+    DeleteConversation: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.DeleteConversationRequest, _conversation_pb2.DeleteConversationResponse]
+    """Deletes a conversation with all its turns. Fails with INVALID_FIELD, CONVERSATION_NOT_FOUND, STORE_UNAVAILABLE."""
 
 @_typing.type_check_only
 class RagServiceAsyncStub(RagServiceStub):
@@ -69,12 +94,36 @@ class RagServiceAsyncStub(RagServiceStub):
     Set a deadline of 120 s or more.
     """
     StreamQuery: _aio.UnaryStreamMultiCallable[_rag_service_pb2.StreamQueryRequest, _rag_service_pb2.StreamQueryResponse]  # type: ignore[assignment]
-    """Answers a question as the answer comes. Streams exactly one `started`, then one `retrieved` unless the mode needs no
-    documents, then text deltas and citations, then exactly one `completed`; a stream that ends otherwise has failed and
-    carries a status: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+    """Answers a question as the answer comes. Streams exactly one `started`, then `progress` whenever a stage begins or
+    ends, one `retrieved` unless the mode needs no documents, text deltas and citations, `heartbeat` where there was
+    nothing to say for ten seconds, and last exactly one `completed` or one `failed`, after which the call ends with a
+    status of the same reason: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+    A request that breaks a rule fails with INVALID_FIELD before `started`. A caller that goes away ends the work on its
+    answer at once, unless the request is `resumable`.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_rag_service_pb2.GetStatsRequest, _rag_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Reports counters and times since the process started. Answered from memory in under 5 ms."""
+    ResumeQuery: _aio.UnaryStreamMultiCallable[_rag_service_pb2.ResumeQueryRequest, _rag_service_pb2.ResumeQueryResponse]  # type: ignore[assignment]
+    """Goes on with an answer that was asked for as `resumable` by the same tenant and user, after a lost connection or
+    beside it: streams the events after one of them, then those to come, and ends as StreamQuery does. Of more than two
+    readers of an answer the oldest is sent away with QUERY_READER_REPLACED. Fails with INVALID_FIELD; with
+    QUERY_NOT_FOUND where the answer has expired, or lives on another replica; with QUERY_EVENTS_LOST where the events
+    asked for are not kept any more, since there are too many after them.
+    """
+    Chat: _aio.UnaryStreamMultiCallable[_rag_service_pb2.ChatRequest, _rag_service_pb2.ChatResponse]  # type: ignore[assignment]
+    """Answers the next question of a conversation that the service keeps: `started`, then what StreamQuery would send, each in
+    an `answer`. The question is understood in the light of the turns before it; a turn whose answer breaks off is kept with
+    the text that came. Fails as StreamQuery does, and with CONVERSATION_NOT_FOUND, CONVERSATION_BUSY while another question
+    of the conversation is being answered, STORE_UNAVAILABLE. Set a deadline of 120 s or more.
+    """
+    ListConversations: _aio.UnaryUnaryMultiCallable[_conversation_pb2.ListConversationsRequest, _conversation_pb2.ListConversationsResponse]  # type: ignore[assignment]
+    """Lists the caller's conversations, the latest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+    GetConversation: _aio.UnaryUnaryMultiCallable[_conversation_pb2.GetConversationRequest, _conversation_pb2.GetConversationResponse]  # type: ignore[assignment]
+    """Gets a conversation with its turns. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, CONVERSATION_NOT_FOUND,
+    STORE_UNAVAILABLE.
+    """
+    DeleteConversation: _aio.UnaryUnaryMultiCallable[_conversation_pb2.DeleteConversationRequest, _conversation_pb2.DeleteConversationResponse]  # type: ignore[assignment]
+    """Deletes a conversation with all its turns. Fails with INVALID_FIELD, CONVERSATION_NOT_FOUND, STORE_UNAVAILABLE."""
 
 class RagServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers questions over documents, with citations that can be checked against the stored text."""
@@ -108,9 +157,12 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rag_service_pb2.StreamQueryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rag_service_pb2.StreamQueryResponse], _abc.AsyncIterator[_rag_service_pb2.StreamQueryResponse]]:
-        """Answers a question as the answer comes. Streams exactly one `started`, then one `retrieved` unless the mode needs no
-        documents, then text deltas and citations, then exactly one `completed`; a stream that ends otherwise has failed and
-        carries a status: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+        """Answers a question as the answer comes. Streams exactly one `started`, then `progress` whenever a stage begins or
+        ends, one `retrieved` unless the mode needs no documents, text deltas and citations, `heartbeat` where there was
+        nothing to say for ten seconds, and last exactly one `completed` or one `failed`, after which the call ends with a
+        status of the same reason: STREAM_INTERRUPTED with the length of the partial text where a generation broke off.
+        A request that breaks a rule fails with INVALID_FIELD before `started`. A caller that goes away ends the work on its
+        answer at once, unless the request is `resumable`.
         """
 
     @_abc_1.abstractmethod
@@ -120,5 +172,56 @@ class RagServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rag_service_pb2.GetStatsResponse, _abc.Awaitable[_rag_service_pb2.GetStatsResponse]]:
         """Reports counters and times since the process started. Answered from memory in under 5 ms."""
+
+    @_abc_1.abstractmethod
+    def ResumeQuery(
+        self,
+        request: _rag_service_pb2.ResumeQueryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rag_service_pb2.ResumeQueryResponse], _abc.AsyncIterator[_rag_service_pb2.ResumeQueryResponse]]:
+        """Goes on with an answer that was asked for as `resumable` by the same tenant and user, after a lost connection or
+        beside it: streams the events after one of them, then those to come, and ends as StreamQuery does. Of more than two
+        readers of an answer the oldest is sent away with QUERY_READER_REPLACED. Fails with INVALID_FIELD; with
+        QUERY_NOT_FOUND where the answer has expired, or lives on another replica; with QUERY_EVENTS_LOST where the events
+        asked for are not kept any more, since there are too many after them.
+        """
+
+    @_abc_1.abstractmethod
+    def Chat(
+        self,
+        request: _rag_service_pb2.ChatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_rag_service_pb2.ChatResponse], _abc.AsyncIterator[_rag_service_pb2.ChatResponse]]:
+        """Answers the next question of a conversation that the service keeps: `started`, then what StreamQuery would send, each in
+        an `answer`. The question is understood in the light of the turns before it; a turn whose answer breaks off is kept with
+        the text that came. Fails as StreamQuery does, and with CONVERSATION_NOT_FOUND, CONVERSATION_BUSY while another question
+        of the conversation is being answered, STORE_UNAVAILABLE. Set a deadline of 120 s or more.
+        """
+
+    @_abc_1.abstractmethod
+    def ListConversations(
+        self,
+        request: _conversation_pb2.ListConversationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_pb2.ListConversationsResponse, _abc.Awaitable[_conversation_pb2.ListConversationsResponse]]:
+        """Lists the caller's conversations, the latest first. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def GetConversation(
+        self,
+        request: _conversation_pb2.GetConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_pb2.GetConversationResponse, _abc.Awaitable[_conversation_pb2.GetConversationResponse]]:
+        """Gets a conversation with its turns. Fails with INVALID_FIELD, PAGE_TOKEN_MISMATCH, CONVERSATION_NOT_FOUND,
+        STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteConversation(
+        self,
+        request: _conversation_pb2.DeleteConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_pb2.DeleteConversationResponse, _abc.Awaitable[_conversation_pb2.DeleteConversationResponse]]:
+        """Deletes a conversation with all its turns. Fails with INVALID_FIELD, CONVERSATION_NOT_FOUND, STORE_UNAVAILABLE."""
 
 def add_RagServiceServicer_to_server(servicer: RagServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
