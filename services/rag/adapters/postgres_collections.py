@@ -5,6 +5,7 @@ collection and holds that of the document; whoever deletes the collection holds 
 row of the collection, which all its writers change, is locked only at the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -21,6 +22,7 @@ __all__ = [
     "find_collection",
     "lock_collection",
     "lock_document",
+    "lock_documents",
 ]
 
 # First keys of our advisory locks; any numbers that nobody else uses in the same database.
@@ -30,6 +32,12 @@ _DOCUMENT_LOCK = 1_742_202
 _LOCK_DOCUMENT = """
 SELECT pg_advisory_xact_lock_shared($1::integer, $2::integer),
     pg_advisory_xact_lock($3::integer, $4::integer)
+"""
+# Locks are taken in one order by all, so that nobody waits in a circle.
+_LOCK_DOCUMENTS = """
+SELECT pg_advisory_xact_lock_shared($1::integer, $2::integer),
+    (SELECT count(pg_advisory_xact_lock($3::integer, key))
+     FROM (SELECT key FROM unnest($4::integer[]) AS key ORDER BY key) AS ordered)
 """
 _LOCK_COLLECTION = "SELECT pg_advisory_xact_lock($1::integer, $2::integer)"
 
@@ -46,26 +54,36 @@ UPDATE rag.collection SET
     document_count = document_count + $3,
     chunk_count = chunk_count + $4,
     token_sum = token_sum + $5,
-    embedding_model = coalesce(embedding_model, $6),
-    embedding_dimension = coalesce(embedding_dimension, $7),
+    pending_vector_count = pending_vector_count + $6,
+    embedding_model = coalesce(embedding_model, $7),
+    embedding_dimension = coalesce(embedding_dimension, $8),
+    languages = CASE
+        WHEN $9::text IS NULL OR $9 = ANY(languages) THEN languages
+        ELSE array_append(languages, $9)
+    END,
     version = nextval('rag.collection_version'),
     updated_at = now()
 WHERE tenant_id = $1 AND collection_id = $2
-    AND ($6::text IS NULL OR embedding_model IS NULL
-        OR (embedding_model, embedding_dimension) = ($6, $7))
+    AND coalesce(embedding_model = $7, true) AND coalesce(embedding_dimension = $8, true)
 RETURNING version
 """
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingKind:
-    """What made vectors, and their length; both None while nothing has settled it."""
+    """What makes vectors, and their length; None where nothing has settled it."""
 
     model: str | None = None
     dimension: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.model}/{self.dimension}"
+        return f"{self.model}/{self.dimension or '?'}"
+
+    def agrees(self, other: "EmbeddingKind") -> bool:
+        """Whether both may be the same, as far as they are settled."""
+        return (self.model is None or other.model in (None, self.model)) and (
+            self.dimension is None or other.dimension in (None, self.dimension)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,7 @@ class Collection:
         Raises:
             EmbeddingModelMismatch: They are of another model or dimension.
         """
-        if self.embedding not in (UNSETTLED, given):
+        if not self.embedding.agrees(given):
             raise EmbeddingModelMismatch(self.name, stored=str(self.embedding), given=str(given))
 
 
@@ -92,11 +110,13 @@ UNSETTLED = EmbeddingKind()
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a transaction adds to the counters of a collection."""
+    """What a transaction adds to the counters of a collection, and to its languages."""
 
-    documents: int
-    chunks: int
-    tokens: int
+    documents: int = 0
+    chunks: int = 0
+    tokens: int = 0
+    pending_vectors: int = 0
+    language: str | None = None
 
 
 async def lock_document(
@@ -109,6 +129,20 @@ async def lock_document(
         _lock_key(tenant_id, collection),
         _DOCUMENT_LOCK,
         _lock_key(tenant_id, collection, document_id),
+    )
+
+
+async def lock_documents(
+    connection: Connection, tenant_id: str, collection: str, document_ids: Sequence[str]
+) -> None:
+    """Does for some documents what `lock_document` does for one."""
+    keys = sorted({_lock_key(tenant_id, collection, each) for each in document_ids})
+    await connection.execute(
+        _LOCK_DOCUMENTS,
+        _COLLECTION_LOCK,
+        _lock_key(tenant_id, collection),
+        _DOCUMENT_LOCK,
+        keys,
     )
 
 
@@ -157,8 +191,10 @@ async def count_change(
         change.documents,
         change.chunks,
         change.tokens,
+        change.pending_vectors,
         embedding.model,
         embedding.dimension,
+        change.language,
     )
     if version is None:
         now = await find_collection(connection, collection.tenant_id, collection.name)

@@ -8,7 +8,11 @@ from services.rag.core.invalidation import Invalidation, InvalidationKind, Pendi
 __all__ = ["drop_invalidations", "list_invalidations", "note_invalidations"]
 
 _NOTE = """
-INSERT INTO rag.invalidation (tenant_id, kind, collection, document_id) VALUES ($1, $2, $3, $4)
+INSERT INTO rag.invalidation (tenant_id, kind, collection, document_id)
+SELECT $1, kind, collection, document_id
+FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY
+    AS noted (kind, collection, document_id, place)
+ORDER BY place
 """
 _LIST = """
 SELECT number, tenant_id, kind, collection, document_id
@@ -21,10 +25,13 @@ async def note_invalidations(
     connection: Connection, tenant_id: str, *invalidations: Invalidation
 ) -> None:
     """Notes changes, inside the transaction that makes them."""
-    for each in invalidations:
-        await connection.execute(
-            _NOTE, tenant_id, each.kind.value, each.collection, each.document_id
-        )
+    await connection.execute(
+        _NOTE,
+        tenant_id,
+        [each.kind.value for each in invalidations],
+        [each.collection for each in invalidations],
+        [each.document_id for each in invalidations],
+    )
 
 
 async def list_invalidations(

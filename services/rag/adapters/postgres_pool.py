@@ -11,10 +11,13 @@ from asyncpg.pool import PoolConnectionProxy
 from pgvector import HalfVector
 
 from services.rag.adapters.postgres_migrations import apply_migrations, load_migrations
+from services.rag.adapters.postgres_role import ensure_role, quote_identifier, quote_literal
+from services.rag.core.documents import Vector
 from services.rag.core.errors import StoreUnavailable
-from services.rag.core.model import Vector
 
-__all__ = ["Connection", "PostgresPool"]
+__all__ = ["DEFAULT_ROLE", "Connection", "PostgresPool"]
+
+DEFAULT_ROLE = "pannier_rag"
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 """A connection, of the pool or not."""
@@ -59,12 +62,21 @@ class PostgresPool:
         size: Most connections.
         statement_seconds: Longest time of one statement.
         connect_seconds: Longest time to open a connection.
+        role: Role that transactions of a tenant run under, bound by row-level security; made where
+            it does not exist. Empty: they run as the login role and without this second wall.
     """
 
     def __init__(
-        self, dsn: str, *, size: int, statement_seconds: float, connect_seconds: float
+        self,
+        dsn: str,
+        *,
+        size: int = 16,
+        statement_seconds: float = 30.0,
+        connect_seconds: float = 2.0,
+        role: str = DEFAULT_ROLE,
     ) -> None:
         self._dsn = dsn
+        self._role = role
         self._size = size
         self._statement_seconds = statement_seconds
         self._connect_seconds = connect_seconds
@@ -77,6 +89,7 @@ class PostgresPool:
         Raises:
             StoreUnavailable: The database cannot be reached.
             StoreSchemaTooNew: A newer release has migrated it.
+            StoreRoleUnusable: The confined role cannot be made or taken on.
         """
         async with self.connection():
             pass
@@ -118,6 +131,70 @@ class PostgresPool:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    @asynccontextmanager
+    async def reading(self, tenant_id: str) -> AsyncIterator[Connection]:
+        """Lends a connection inside a transaction that reads the rows of one tenant alone.
+
+        All its statements see the same state.
+
+        Raises:
+            StoreUnavailable: As for `connection`.
+        """
+        async with self.connection() as connection:
+            # One round trip; `Connection.transaction` would need another one for itself.
+            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            await connection.execute(f"{begin}; {self._confinement(tenant_id)}")
+            try:
+                yield connection
+            finally:
+                if not connection.is_closed():
+                    await connection.execute("ROLLBACK")
+
+    @asynccontextmanager
+    async def writing(self, tenant_id: str) -> AsyncIterator[Connection]:
+        """Lends a connection inside a transaction that reads and writes the rows of one tenant.
+
+        It commits when the block ends well. Row-level security does not allow COPY.
+
+        Raises:
+            StoreUnavailable: As for `connection`; nothing was changed.
+        """
+        async with self.transaction() as connection:
+            await connection.execute(self._confinement(tenant_id))
+            yield connection
+
+    @asynccontextmanager
+    async def system(self) -> AsyncIterator[Connection]:
+        """Lends a connection inside a transaction over all tenants, for the service's own work.
+
+        Raises:
+            StoreUnavailable: As for `connection`; nothing was changed.
+        """
+        async with self.transaction() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def administering(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """Opens a connection of its own, without limits of time, for long work on the schema.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached, or fails in the block.
+        """
+        await self.open()
+        with translated_errors():
+            connection = await _dial(self._dsn, timeout=self._connect_seconds)
+            try:
+                yield connection
+            finally:
+                # A statement under way is cancelled first.
+                await connection.close(timeout=self._connect_seconds)
+
+    def _confinement(self, tenant_id: str) -> str:
+        """Returns the statements that confine a transaction to a tenant."""
+        tenant = f"SET LOCAL app.tenant = {quote_literal(tenant_id)}"
+        role = f"; SET LOCAL ROLE {quote_identifier(self._role)}" if self._role else ""
+        return tenant + role
+
     async def _opened(self) -> asyncpg.Pool:
         if self._pool is None:
             async with self._opening:
@@ -129,6 +206,8 @@ class PostgresPool:
         connection = await _dial(self._dsn, timeout=self._connect_seconds)
         try:
             await apply_migrations(connection, load_migrations())
+            if self._role:
+                await ensure_role(connection, self._role)
             schema = await connection.fetchval(_FIND_VECTOR_SCHEMA)
         finally:
             await connection.close()
@@ -149,6 +228,10 @@ class PostgresPool:
             server_settings={
                 "application_name": "pannier-rag",
                 "statement_timeout": str(round(self._statement_seconds * 1000)),
+                # Searches group and sort up to some hundred thousand rows; compiling them costs
+                # more than it saves.
+                "work_mem": "64MB",
+                "jit": "off",
             },
             init=prepare,
             reset=_reset,
@@ -179,8 +262,10 @@ async def _reset(connection: Connection) -> None:
         await connection.reset()
 
 
-def _encode(vector: Vector) -> bytes:
-    binary: bytes = HalfVector(vector).to_binary()
+def _encode(vector: "Vector | HalfVector") -> bytes:
+    # Within a list of vectors, arrays would pass for further dimensions of the list.
+    half = vector if isinstance(vector, HalfVector) else HalfVector(vector)
+    binary: bytes = half.to_binary()
     return binary
 
 

@@ -15,54 +15,49 @@ from services.rag.adapters.postgres_collections import (
     ensure_collection,
     lock_document,
 )
-from services.rag.adapters.postgres_deletes import Removed, remove_document
+from services.rag.adapters.postgres_deletes import Removed, find_stored, remove_document
+from services.rag.adapters.postgres_filter import CHUNK_BITS
 from services.rag.adapters.postgres_invalidations import note_invalidations
+from services.rag.adapters.postgres_job_results import settle
 from services.rag.adapters.postgres_pool import Connection
+from services.rag.core.documents import Document, IndexedChunk, Vector
+from services.rag.core.errors import DocumentChanged
+from services.rag.core.ingest_job import Settlement
 from services.rag.core.invalidation import Invalidation, InvalidationKind
-from services.rag.core.model import Document, IndexedChunk, PutReceipt, Vector
+from services.rag.core.receipts import PutReceipt
 
 __all__ = ["replace_document"]
 
 _INSERT_DOCUMENT = """
 INSERT INTO rag.document (
-    tenant_id, collection_id, document_id, title, source_uri, media_type, content_digest,
-    index_fingerprint, byte_count, character_count, chunk_count, version, metadata, text,
-    created_at
+    tenant_id, collection_id, document_id, number, title, source_uri, media_type, content_digest,
+    index_fingerprint, byte_count, character_count, chunk_count, pending_vector_count, page_count,
+    version, metadata, tags, readers, language, expires_at, text, created_at
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::jsonb, $14,
-    coalesce($15, now())
-)
+    $1, $2, $3, nextval('rag.document_number'), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+    $14, $15::text::jsonb, $16, $17, $18, $19, $20, coalesce($21, now())
+) RETURNING number
 """
-_NEW_CHUNK_IDS = """
-SELECT array_agg(nextval('rag.chunk_id')) FROM generate_series(1, $1)
+# Row-level security allows no COPY.
+_INSERT_CHUNK = """
+INSERT INTO rag.chunk (
+    tenant_id, collection_id, chunk_id, document_id, ordinal, char_start, char_end, page_start,
+    page_end, term_count, token_estimate, header, heading_path, text
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 """
-_CHUNK_COLUMNS = (
-    "tenant_id",
-    "collection_id",
-    "chunk_id",
-    "document_id",
-    "ordinal",
-    "char_start",
-    "char_end",
-    "term_count",
-    "token_estimate",
-    "header",
-    "heading_path",
-    "text",
-)
-_EMBEDDING_COLUMNS = ("tenant_id", "collection_id", "chunk_id", "text_digest", "embedding")
-_POSTING_COLUMNS = (
-    "tenant_id",
-    "collection_id",
-    "chunk_id",
-    "frequency",
-    "chunk_length",
-    "term",
-)
-# Rows per COPY, so that a large document stays far from the limit of one statement.
-_COPY_ROWS = 20_000
+_INSERT_EMBEDDING = """
+INSERT INTO rag.embedding (tenant_id, collection_id, chunk_id, text_digest, embedding)
+VALUES ($1, $2, $3, $4, $5)
+"""
+_INSERT_POSTINGS = """
+INSERT INTO rag.posting (tenant_id, collection_id, chunk_id, frequency, chunk_length, term)
+SELECT $1, $2, chunk_id, frequency, chunk_length, term
+FROM unnest($3::bigint[], $4::integer[], $5::integer[], $6::text[])
+    AS given (chunk_id, frequency, chunk_length, term)
+"""
 # Rows made and encoded at a stretch, which takes a few milliseconds.
 _PIECE_ROWS = 500
+_PIECE_POSTINGS = 2000
 
 Row: TypeAlias = tuple[object, ...]
 
@@ -71,22 +66,33 @@ async def replace_document(
     connection: Connection,
     document: Document,
     chunks: Sequence[IndexedChunk],
-    embedding_model: str,
+    embedding_model: str | None,
+    expected_content_digest: str | None = None,
+    settlement: Settlement | None = None,
 ) -> PutReceipt:
     """Writes a document version in place of the earlier one, if any.
 
     Raises:
+        DocumentChanged: The earlier one has another digest than is expected, or there is none.
         EmbeddingModelMismatch: The collection's vectors are of another model or dimension.
+        IngestCancelled: The lease of the document's job is not held any more.
     """
     tenant_id, name = document.tenant_id, document.collection
-    embedding = EmbeddingKind(embedding_model, len(chunks[0].embedding))
+    embedding = EmbeddingKind(embedding_model, _dimension(chunks))
     await lock_document(connection, tenant_id, name, document.document_id)
     collection = await ensure_collection(connection, tenant_id, name)
     collection.check_embedding(embedding)
+    if expected_content_digest is not None:
+        await _check_digest(connection, collection, document.document_id, expected_content_digest)
 
     old = await remove_document(connection, collection, document.document_id)
-    await _insert_document(connection, collection, document, len(chunks), old)
-    posting_count = await _insert_chunks(connection, collection, document.document_id, chunks)
+    pending_count = sum(each.embedding is None for each in chunks)
+    number = await _insert_document(
+        connection, collection, document, len(chunks), pending_count, old
+    )
+    posting_count = await _insert_chunks(
+        connection, collection, document.document_id, number << CHUNK_BITS, chunks
+    )
     growth = Invalidation(InvalidationKind.GROWTH, name)
     if old is None:
         await note_invalidations(connection, tenant_id, growth)
@@ -98,14 +104,39 @@ async def replace_document(
         documents=0 if old else 1,
         chunks=len(chunks) - (old.chunk_count if old else 0),
         tokens=sum(each.terms.length for each in chunks) - (old.token_sum if old else 0),
+        pending_vectors=pending_count - (old.pending_vector_count if old else 0),
+        language=document.language,
     )
+    version = await count_change(connection, collection, change, embedding)
+    if settlement is not None:
+        await settle(
+            connection,
+            settlement,
+            replaced=old is not None,
+            chunk_count=len(chunks),
+            pending_vector_count=pending_count,
+        )
     return PutReceipt(
         replaced=old is not None,
         document_version=_next_version(old),
-        collection_version=await count_change(connection, collection, change, embedding),
+        collection_version=version,
         chunk_count=len(chunks),
         posting_count=posting_count,
     )
+
+
+def _dimension(chunks: Sequence[IndexedChunk]) -> int | None:
+    return next((len(each.embedding) for each in chunks if each.embedding is not None), None)
+
+
+async def _check_digest(
+    connection: Connection, collection: Collection, document_id: str, expected: str
+) -> None:
+    row = await find_stored(connection, collection, document_id)
+    stored = "" if row is None or row["expired"] else row["content_digest"]
+    if stored != expected:
+        restricted = row is not None and row["restricted"]
+        raise DocumentChanged(document_id, expected=expected, stored=None if restricted else stored)
 
 
 def _next_version(old: Removed | None) -> int:
@@ -117,9 +148,11 @@ async def _insert_document(
     collection: Collection,
     document: Document,
     chunk_count: int,
+    pending_count: int,
     old: Removed | None,
-) -> None:
-    await connection.execute(
+) -> int:
+    """Writes the document's row, and returns the number that its chunks' ids begin with."""
+    number: int = await connection.fetchval(
         _INSERT_DOCUMENT,
         collection.tenant_id,
         collection.collection_id,
@@ -132,50 +165,46 @@ async def _insert_document(
         document.byte_count,
         len(document.text),
         chunk_count,
+        pending_count,
+        document.page_count,
         _next_version(old),
         orjson.dumps(dict(document.metadata)).decode(),
+        list(document.tags),
+        list(document.readers),
+        document.language,
+        document.expires_at,
         document.text,
         old.created_at if old else None,
     )
+    return number
 
 
 async def _insert_chunks(
     connection: Connection,
     collection: Collection,
     document_id: str,
+    first_id: int,
     chunks: Sequence[IndexedChunk],
 ) -> int:
     """Writes chunks, vectors and postings, and returns the number of postings."""
-    chunk_ids = await connection.fetchval(_NEW_CHUNK_IDS, len(chunks))
     key = collection.tenant_id, collection.collection_id
-    numbered = list(zip(chunk_ids, chunks, strict=True))
-    posting_count = sum(len(each.terms.counts) for each in chunks)
-    await _copy(
-        connection,
-        "chunk",
-        _CHUNK_COLUMNS,
-        ((*key, chunk_id, document_id, *_chunk_values(each)) for chunk_id, each in numbered),
-        count=len(chunks),
+    numbered = [(first_id + each.chunk.ordinal, each) for each in chunks]
+    chunk_rows = (
+        (*key, chunk_id, document_id, *_chunk_values(each)) for chunk_id, each in numbered
     )
-    await _copy(
-        connection,
-        "embedding",
-        _EMBEDDING_COLUMNS,
-        ((*key, chunk_id, *_embedding_values(each)) for chunk_id, each in numbered),
-        count=len(chunks),
+    async for rows in _made_aside(chunk_rows, _PIECE_ROWS):
+        await connection.executemany(_INSERT_CHUNK, rows)
+    embedding_rows = ((*key, chunk_id, *_embedding_values(each)) for chunk_id, each in numbered)
+    async for rows in _made_aside(embedding_rows, _PIECE_ROWS):
+        await connection.executemany(_INSERT_EMBEDDING, rows)
+    posting_rows = (
+        (chunk_id, frequency, each.terms.length, term)
+        for chunk_id, each in numbered
+        for term, frequency in each.terms.counts.items()
     )
-    await _copy(
-        connection,
-        "posting",
-        _POSTING_COLUMNS,
-        (
-            (*key, chunk_id, frequency, each.terms.length, term)
-            for chunk_id, each in numbered
-            for term, frequency in each.terms.counts.items()
-        ),
-        count=posting_count,
-    )
-    return posting_count
+    async for rows in _made_aside(posting_rows, _PIECE_POSTINGS):
+        await connection.execute(_INSERT_POSTINGS, *key, *zip(*rows, strict=True))
+    return sum(len(each.terms.counts) for each in chunks)
 
 
 def _chunk_values(indexed: IndexedChunk) -> Row:
@@ -184,6 +213,8 @@ def _chunk_values(indexed: IndexedChunk) -> Row:
         chunk.ordinal,
         chunk.char_start,
         chunk.char_end,
+        chunk.page_start,
+        chunk.page_end,
         indexed.terms.length,
         chunk.token_estimate,
         chunk.header,
@@ -192,27 +223,14 @@ def _chunk_values(indexed: IndexedChunk) -> Row:
     )
 
 
-def _embedding_values(indexed: IndexedChunk) -> tuple[bytes, Vector]:
+def _embedding_values(indexed: IndexedChunk) -> tuple[bytes, Vector | None]:
     return bytes.fromhex(indexed.chunk.text_digest), indexed.embedding
 
 
-async def _copy(
-    connection: Connection, table: str, columns: Sequence[str], rows: Iterator[Row], *, count: int
-) -> None:
-    for _ in range(0, count, _COPY_ROWS):
-        await connection.copy_records_to_table(
-            table,
-            schema_name="rag",
-            columns=columns,
-            records=_made_aside(islice(rows, _COPY_ROWS)),
-        )
-
-
-async def _made_aside(rows: Iterator[Row]) -> AsyncIterator[Row]:
-    """Makes rows in a thread, a piece at a time.
+async def _made_aside(rows: Iterator[Row], count: int) -> AsyncIterator[list[Row]]:
+    """Makes rows in a thread, some at a time.
 
     asyncpg encodes them on the event loop; between two pieces others have their turn.
     """
-    while piece := await asyncio.to_thread(list, islice(rows, _PIECE_ROWS)):
-        for row in piece:
-            yield row
+    while piece := await asyncio.to_thread(list, islice(rows, count)):
+        yield piece

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
-__all__ = ["ANYONE", "Access", "DocumentFilter", "NumberRange"]
+__all__ = ["ANYONE", "EVERY_DOCUMENT", "SERVICE", "Access", "DocumentFilter", "NumberRange"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,11 @@ class DocumentFilter:
     @property
     def is_empty(self) -> bool:
         """Whether it holds for every document."""
-        return self == _EVERYTHING
+        return self == EVERY_DOCUMENT
 
 
-_EVERYTHING = DocumentFilter()
+EVERY_DOCUMENT = DocumentFilter()
+"""No condition at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,6 @@ class Access:
 
 ANYONE = Access()
 """Nobody in particular: reads what is for everyone of the tenant."""
+
+SERVICE = Access(None)
+"""The service itself: reads everything of a tenant."""

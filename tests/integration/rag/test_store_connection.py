@@ -42,11 +42,18 @@ async def pool(database_dsn: str) -> PostgresPool:
     return PostgresPool(database_dsn, size=2, statement_seconds=5.0, connect_seconds=2.0)
 
 
+@pytest.mark.parametrize("kind", ["connection", "reading", "writing"])
 async def test_a_cancelled_statement_ends_on_the_server_and_leaves_the_pool_usable(
-    pool: PostgresPool, database_dsn: str
+    pool: PostgresPool, database_dsn: str, kind: str
 ) -> None:
+    lend = {
+        "connection": pool.connection,
+        "reading": lambda: pool.reading("acme"),
+        "writing": lambda: pool.writing("acme"),
+    }[kind]
+
     async def sleep() -> None:
-        async with pool.connection() as connection:
+        async with lend() as connection:
             await connection.execute(SLEEP)
 
     for _ in range(3):
@@ -101,14 +108,14 @@ async def test_a_statement_beyond_its_limit_is_a_store_that_is_unavailable(
 
 
 async def test_a_refused_connection_is_told_at_once(unused_tcp_port: int) -> None:
-    store = PostgresDocumentStore(f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/none")
+    pool = PostgresPool(f"postgresql://postgres@127.0.0.1:{unused_tcp_port}/none")
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="connection refused"):
-        await store.open()
+        await pool.open()
     with pytest.raises(StoreUnavailable):
-        await store.get_collection("acme", "manuals")
+        await PostgresDocumentStore(pool).get_collection("acme", "manuals")
     assert time.monotonic() - started < 1
-    await store.close()
+    await pool.close()
 
 
 async def test_a_database_that_turns_connections_down_is_a_store_that_is_unavailable(
@@ -119,17 +126,17 @@ async def test_a_database_that_turns_connections_down_is_a_store_that_is_unavail
         database_dsn.replace(f"/{name}?", "/no_such_database?"),
         database_dsn.replace("postgres:", "no_such_role:"),
     ):
-        store = PostgresDocumentStore(dsn)
+        pool = PostgresPool(dsn)
         with pytest.raises(StoreUnavailable, match="connection rejected"):
-            await store.ping()
-        await store.close()
+            await pool.open()
+        await pool.close()
 
 
 async def test_a_missing_socket_is_a_store_that_is_unavailable(tmp_path: Path) -> None:
-    store = PostgresDocumentStore(f"postgresql://postgres@/none?host={tmp_path}")
+    pool = PostgresPool(f"postgresql://postgres@/none?host={tmp_path}")
     with pytest.raises(StoreUnavailable):
-        await store.ping()
-    await store.close()
+        await pool.open()
+    await pool.close()
 
 
 async def test_a_server_that_never_answers_is_given_up() -> None:
@@ -142,12 +149,12 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    store = PostgresDocumentStore(
+    pool = PostgresPool(
         f"postgresql://postgres@127.0.0.1:{port}/none?sslmode=disable", connect_seconds=0.3
     )
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="timed out"):
-        await store.ping()
+        await pool.open()
     assert time.monotonic() - started < 2
     await hung_up.wait()
     server.close()
@@ -182,22 +189,24 @@ async def test_a_store_that_was_away_at_the_start_is_found_later(
     database_dsn: str, tmp_path: Path
 ) -> None:
     address, _, folder = database_dsn.partition("host=")
-    store = PostgresDocumentStore(f"{address}host={tmp_path}")
+    pool = PostgresPool(f"{address}host={tmp_path}")
     with pytest.raises(StoreUnavailable):
-        await store.open()
+        await pool.open()
     (tmp_path / SOCKET).symlink_to(Path(folder) / SOCKET)
-    assert await store.list_collections("acme") == ()
-    await store.close()
+    assert await PostgresDocumentStore(pool).list_collections("acme") == ()
+    await pool.close()
 
 
 async def test_many_first_calls_open_the_store_once(empty_database_dsn: str) -> None:
-    store = PostgresDocumentStore(empty_database_dsn, pool_size=4)
+    pool = PostgresPool(empty_database_dsn, size=4)
     async with asyncio.TaskGroup() as group:
         for _ in range(12):
-            group.create_task(store.ping())
-    await store.close()
+            group.create_task(PostgresDocumentStore(pool).ping())
+    await pool.close()
 
 
-async def test_a_closed_pool_opens_again_when_it_is_used(store: PostgresDocumentStore) -> None:
-    await store.close()
-    await store.ping()
+async def test_a_closed_pool_opens_again_when_it_is_used(pool: PostgresPool) -> None:
+    await pool.open()
+    await pool.close()
+    await PostgresDocumentStore(pool).ping()
+    await pool.close()

@@ -9,6 +9,7 @@ from services.rag.adapters.postgres_migrations import (
     apply_migrations,
     load_migrations,
 )
+from services.rag.adapters.postgres_pool import PostgresPool
 from services.rag.core.errors import StoreSchemaTooNew
 
 CREATE = Migration(1, "create", "CREATE TABLE rag.thing (id int PRIMARY KEY)")
@@ -54,13 +55,13 @@ async def test_replicas_that_start_together_migrate_once(empty_database_dsn: str
 async def test_stores_that_start_together_on_an_empty_database_all_open(
     empty_database_dsn: str,
 ) -> None:
-    stores = [PostgresDocumentStore(empty_database_dsn, pool_size=2) for _ in range(4)]
+    pools = [PostgresPool(empty_database_dsn, size=2) for _ in range(4)]
     async with asyncio.TaskGroup() as group:
-        for store in stores:
-            group.create_task(store.open())
-    for store in stores:
-        assert await store.list_collections("acme") == ()
-        await store.close()
+        for pool in pools:
+            group.create_task(pool.open())
+    for pool in pools:
+        assert await PostgresDocumentStore(pool).list_collections("acme") == ()
+        await pool.close()
 
 
 async def test_a_migration_that_fails_leaves_nothing_and_can_be_repeated(

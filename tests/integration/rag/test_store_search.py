@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Mapping
 import numpy as np
 import pytest
 
+from services.rag.adapters import postgres_search, postgres_terms
 from services.rag.adapters.document_store import PostgresDocumentStore
 from services.rag.core.bm25 import score_chunks
+from services.rag.core.documents import TermFrequencies, Vector
 from services.rag.core.errors import CollectionNotFound, EmbeddingModelMismatch
-from services.rag.core.model import TermFrequencies, Vector
 from tests.kit.rag_documents import MODEL, document, indexed_chunks, opened_store, unit_vector
 
 E1, E2, E3 = unit_vector(1, 0, 0), unit_vector(0, 1, 0), unit_vector(0, 0, 1)
@@ -55,7 +56,8 @@ async def test_keyword_scores_equal_the_formula(store: PostgresDocumentStore, se
     corpus = await fill(store, seed)
     names = list(corpus)
     rng = random.Random(1000 + seed)
-    for _ in range(8):
+    # With the five corpora, 200 questions.
+    for _ in range(40):
         terms = [f"term{rng.randint(0, 33)}" for _ in range(rng.randint(1, 6))]
         expected = {
             names[index]: score
@@ -72,6 +74,44 @@ async def test_keyword_scores_equal_the_formula(store: PostgresDocumentStore, se
         assert found == pytest.approx(expected, abs=1e-6)
         scores = [hit.score for hit in matches.hits]
         assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_best_by_words_are_the_same_where_common_terms_are_only_looked_up(
+    store: PostgresDocumentStore, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_search, "_MANY_POSTINGS", 0)
+    monkeypatch.setattr(postgres_search, "_FIRST_POSTINGS", 10)
+    # However much a term adds, it is looked up where the floor allows it.
+    monkeypatch.setattr(postgres_search, "_COMMON_RATIO", 1.0)
+    corpus = await fill(store, seed)
+    names = list(corpus)
+    rng = random.Random(2000 + seed)
+    for _ in range(30):
+        terms = [f"term{rng.randint(0, 33)}" for _ in range(rng.randint(2, 8))]
+        scores = score_chunks(terms, {index: corpus[name] for index, name in enumerate(names)})
+        limit = rng.randint(1, 6)
+        matches = await store.search_keyword("acme", "manuals", terms=terms, limit=limit)
+        best = sorted(scores.values(), reverse=True)[:limit]
+        assert [hit.score for hit in matches.hits] == pytest.approx(best, abs=1e-6)
+
+
+async def test_remembered_terms_are_counted_anew_when_a_document_has_come(
+    store: PostgresDocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_terms, "_LEAST_FREQUENCY", 1)
+    chunks = indexed_chunks([({"word": 1}, E1), ({"word": 2, "other": 1}, E2)])
+    counted = []
+    for name in ("first", "second"):
+        await store.put_document(
+            document(name, tenant_id="acme", collection="manuals"), chunks, embedding_model=MODEL
+        )
+        for _ in range(2):
+            matches = await store.search_keyword(
+                "acme", "manuals", terms=["word", "other", "absent"], limit=9
+            )
+            counted.append(dict(matches.statistics.document_frequencies))
+    assert counted == [{"word": 2, "other": 1}] * 2 + [{"word": 4, "other": 2}] * 2
 
 
 async def test_keyword_search_gives_the_statistics_it_used(store: PostgresDocumentStore) -> None:

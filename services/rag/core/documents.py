@@ -1,4 +1,4 @@
-"""The values that the rag service passes between its parsers, its store and its use cases.
+"""Documents, their chunks and their collections: what is stored, and what is told of it.
 
 Offsets everywhere are half-open Python character offsets (code points) into a document's stored
 text, so `document.text[item.char_start:item.char_end]` is the item.
@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-
-from services.rag.core.bm25 import inverse_document_frequency
 
 Vector = NDArray[np.float32]
 """One embedding: float32, shape (dimension,)."""
@@ -113,129 +110,13 @@ class IndexedChunk:
 
     Attributes:
         chunk: The chunk.
-        terms: Analysed `chunk.embedding_text`.
+        terms: The chunk's index terms, as `analyse_chunk` returns them.
         embedding: float32, shape (dimension,); None where it has still to be computed.
     """
 
     chunk: Chunk
     terms: TermFrequencies
     embedding: Vector | None
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredChunk:
-    """One hit of one search arm; a list of them is ordered best first.
-
-    The score is BM25 (0 and up) for the keyword arm and cosine similarity (-1 to 1) for the
-    vector arm.
-    """
-
-    chunk_id: int
-    score: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TermStatistics:
-    """How common terms are inside one collection.
-
-    Attributes:
-        chunk_count: Chunks in the collection.
-        average_length: Mean analysed length of a chunk, in terms.
-        document_frequencies: Chunks that contain the term; terms found nowhere are absent.
-    """
-
-    chunk_count: int
-    average_length: float
-    document_frequencies: Mapping[str, int]
-
-    def idf(self, term: str) -> float:
-        """Returns the inverse document frequency that BM25 uses; greatest for unknown terms."""
-        return inverse_document_frequency(self.chunk_count, self.document_frequencies.get(term, 0))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeywordMatches:
-    """The keyword arm's hits, best first, with the statistics of the terms that were searched."""
-
-    hits: tuple[ScoredChunk, ...]
-    statistics: TermStatistics
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FusedChunk:
-    """A chunk's place after both arms were fused.
-
-    Attributes:
-        chunk_id: The chunk.
-        score: Fused score, 0 to 1.
-        vector_rank: Place in the vector arm from 1, or None if that arm did not return it.
-        vector_score: Cosine similarity, or None.
-        keyword_rank: Place in the keyword arm from 1, or None.
-        keyword_score: BM25, or None.
-        rerank_score: The cross-encoder's belief, 0 to 1, or None if it was not asked.
-    """
-
-    chunk_id: int
-    score: float
-    vector_rank: int | None = None
-    vector_score: float | None = None
-    keyword_rank: int | None = None
-    keyword_score: float | None = None
-    rerank_score: float | None = None
-
-
-class PassageOrigin(Enum):
-    """Where a passage comes from."""
-
-    CORPUS = "corpus"
-    WEB = "web"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
-    """A stored chunk, or several that follow each other, with the facts of the document.
-
-    This is what is shown to a model and cited.
-
-    Attributes:
-        ordinal_end: One past the last chunk's place in its document; 0 stands for one chunk.
-        page_start: First page, from 1; 0 where the document has no pages.
-        page_end: Last page; 0 where the document has no pages.
-        updated_at: When the document was last replaced; None where that is not known.
-        origin: Where it comes from. A passage of the web has a negative `chunk_id`, the page's
-            address as `document_id` and `source_uri`, and offsets into the text read from the page.
-        injection_suspected: Whether its text looks like instructions to a model.
-    """
-
-    chunk_id: int
-    collection: str
-    document_id: str
-    title: str
-    source_uri: str
-    media_type: str
-    metadata: Mapping[str, str]
-    ordinal: int
-    char_start: int
-    char_end: int
-    text: str
-    heading_path: tuple[str, ...]
-    header: str
-    token_estimate: int
-    ordinal_end: int = 0
-    page_start: int = 0
-    page_end: int = 0
-    updated_at: datetime | None = None
-    language: str = ""
-    origin: PassageOrigin = PassageOrigin.CORPUS
-    injection_suspected: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RankedPassage:
-    """A passage together with the ranks and scores that brought it up."""
-
-    passage: Passage
-    ranking: FusedChunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,8 +132,11 @@ class CollectionStats:
         token_sum: Sum of the analysed lengths of all chunks, in terms.
         version: Grows with every change of the collection's contents. No version is ever used
             twice under one name, not even after the collection was deleted and made anew.
+        pending_vector_count: Chunks that have no vector yet and are found by words alone.
         created_at: When the collection was created.
         updated_at: When its contents last changed.
+        languages: ISO 639-1 codes of its documents' languages, empty where one is not known; the
+            earliest first.
     """
 
     name: str
@@ -264,6 +148,8 @@ class CollectionStats:
     version: int
     created_at: datetime
     updated_at: datetime
+    pending_vector_count: int = 0
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,30 +201,77 @@ class DocumentPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PutReceipt:
-    """What one `put_document` did.
+class DocumentLabels:
+    """What of a document may change without another version of it; None leaves things as they are.
 
     Attributes:
-        replaced: Whether an earlier version of the document went away.
-        document_version: The version now stored.
-        collection_version: The collection's version after the change.
-        chunk_count: Chunks written.
-        posting_count: Keyword index entries written.
+        metadata: All of the caller's own labels.
+        tags: All tags.
+        readers: All readers, `user:<id>` and `group:<id>`; empty for everyone of the tenant.
+        language: ISO 639-1 code; empty where it is not known.
+        expires_at: When it ceases to be found.
+        never_expires: Takes an expiry away.
     """
 
-    replaced: bool
-    document_version: int
-    collection_version: int
-    chunk_count: int
-    posting_count: int
+    metadata: Mapping[str, str] | None = None
+    tags: tuple[str, ...] | None = None
+    readers: tuple[str, ...] | None = None
+    language: str | None = None
+    expires_at: datetime | None = None
+    never_expires: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeletionReceipt:
-    """Rows that a deletion removed, and the collection's version after it."""
+class StoredChunk:
+    """A chunk as it is stored.
 
-    document_count: int
-    chunk_count: int
-    posting_count: int
-    embedding_count: int
-    collection_version: int
+    Attributes:
+        text_digest: Hexadecimal digest of what is embedded.
+        has_vector: Whether it can be found by meaning.
+        (the others): As in `Chunk`.
+    """
+
+    chunk_id: int
+    ordinal: int
+    char_start: int
+    char_end: int
+    page_start: int
+    page_end: int
+    text: str
+    heading_path: tuple[str, ...]
+    header: str
+    token_estimate: int
+    text_digest: str
+    has_vector: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPage:
+    """Chunks of a document in their order, and where the next page starts (None: no more).
+
+    The place is that of the last chunk in this version, so pages of two versions never mix.
+    """
+
+    chunks: tuple[StoredChunk, ...]
+    next_after: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingVector:
+    """A chunk that was stored without its vector.
+
+    Attributes:
+        tenant_id: Owner of the collection.
+        collection: Its name.
+        embedding_model: Model that has to make the vector; None where nothing has settled it yet.
+        chunk_id: The chunk.
+        text: What is to be embedded.
+        text_digest: Hexadecimal digest of `text`.
+    """
+
+    tenant_id: str
+    collection: str
+    embedding_model: str | None
+    chunk_id: int
+    text: str
+    text_digest: str
