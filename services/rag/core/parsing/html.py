@@ -1,10 +1,11 @@
 """HTML: the text that a reader sees, without navigation and hidden parts."""
 
-import re
 from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
+from services.rag.core.parsing.cleaning import clean_text
+from services.rag.core.parsing.hiding import WHITE, hides, inline_background
 from services.rag.core.parsing.html_depth import limit_depth
 from services.rag.core.parsing.html_text import TextWriter
 from services.rag.core.parsing.parsed import BlockKind, Draft
@@ -30,7 +31,7 @@ _LINES = frozenset({"li", "tr", "dt", "dd"})
 _ITEMS = frozenset({"li", "td", "th", "dt", "dd"})
 _VERBATIM = frozenset({"pre", "table"})
 _MAIN = "main, [role=main]"
-_HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_STYLE_SHEETS = "style, link[rel~=stylesheet]"
 
 
 def parse_html(source: str) -> Draft:
@@ -41,8 +42,10 @@ def parse_html(source: str) -> Draft:
     root = mains[0] if len(mains) == 1 else tree.body
     writer = TextWriter()
     if root is not None:
-        _Walker(writer).walk(root)
-    title = _words(title_node) if title_node else ""
+        # Style sheets are not read: a page that has some may have any background.
+        background = "" if tree.css_matches(_STYLE_SHEETS) else WHITE
+        _Walker(writer, background).walk(root)
+    title = clean_text(_words(title_node)) if title_node else ""
     heading = next((mark.heading for mark in writer.marks if mark.level == 1), "")
     return Draft(writer.text(), title or heading, writer.marks)
 
@@ -50,6 +53,7 @@ def parse_html(source: str) -> Draft:
 @dataclass(frozen=True, slots=True)
 class _Leaving:
     node: LexborNode
+    background: str
 
 
 class _Walker:
@@ -57,10 +61,12 @@ class _Walker:
 
     Args:
         writer: Where the text goes.
+        background: Colour of the page where it is known, as `#rrggbb`, else empty.
     """
 
-    def __init__(self, writer: TextWriter) -> None:
+    def __init__(self, writer: TextWriter, background: str) -> None:
         self._writer = writer
+        self._background = background
         self._item_depth = 0
         self._heading_depth = 0
 
@@ -72,11 +78,13 @@ class _Walker:
             item = stack.pop()
             if isinstance(item, _Leaving):
                 self._leave(item.node.tag or "")
+                self._background = item.background
             elif item.is_text_node:
-                self._writer.words(item.text_content or "")
-            elif item.is_element_node and not _is_hidden(item):
+                self._writer.words(clean_text(item.text_content or ""))
+            elif item.is_element_node and not self._is_hidden(item):
                 self._enter(item, item.tag or "")
-                stack.append(_Leaving(item))
+                stack.append(_Leaving(item, self._background))
+                self._background = inline_background(item.attributes) or self._background
                 stack.extend(reversed(list(item.iter(include_text=True))))
 
     def _enter(self, node: LexborNode, tag: str) -> None:
@@ -87,7 +95,7 @@ class _Walker:
             writer.paragraph_break()
             # A heading inside a heading would only repeat its words.
             if not self._heading_depth:
-                writer.mark(BlockKind.HEADING, _words(node), _HEADINGS[tag])
+                writer.mark(BlockKind.HEADING, clean_text(_words(node)), _HEADINGS[tag])
         elif tag in _VERBATIM:
             writer.paragraph_break()
             writer.mark(BlockKind.VERBATIM)
@@ -119,16 +127,13 @@ class _Walker:
             self._writer.paragraph_break()
             self._writer.mark(BlockKind.PARAGRAPH)
 
-
-def _is_hidden(node: LexborNode) -> bool:
-    attributes = node.attributes
-    return (
-        node.tag in _DROPPED
-        or "hidden" in attributes
-        or attributes.get("aria-hidden") == "true"
-        or (attributes.get("role") or "") in _DROPPED_ROLES
-        or bool(_HIDING_STYLE.search(attributes.get("style") or ""))
-    )
+    def _is_hidden(self, node: LexborNode) -> bool:
+        attributes = node.attributes
+        return (
+            node.tag in _DROPPED
+            or (attributes.get("role") or "") in _DROPPED_ROLES
+            or hides(attributes, background=self._background)
+        )
 
 
 def _words(node: LexborNode) -> str:

@@ -7,6 +7,7 @@ from itertools import accumulate
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from services.rag.core.parsing.hiding import drop_hidden_markup
 from services.rag.core.parsing.parsed import BlockKind, Draft, Mark
 
 __all__ = ["parse_markdown"]
@@ -28,8 +29,9 @@ _KINDS = {
 }
 
 
-def parse_markdown(text: str) -> Draft:
-    """Finds the blocks and headings of a Markdown document."""
+def parse_markdown(source: str) -> Draft:
+    """Finds the blocks and headings of a Markdown document, without what its HTML hides."""
+    text = drop_hidden_markup(source)
     front = _FRONT_MATTER.match(text)
     title = _front_title(front["body"] or "") if front else ""
     marks = list(_marks(text, front.end() if front else 0))

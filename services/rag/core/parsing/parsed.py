@@ -13,6 +13,7 @@ __all__ = [
     "BlockKind",
     "Draft",
     "Mark",
+    "PageSpan",
     "ParsedDocument",
     "Section",
     "build_sections",
@@ -55,6 +56,21 @@ class Section:
     blocks: tuple[Block, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PageSpan:
+    """The text of one page; empty where the page has none.
+
+    Attributes:
+        number: The page, from 1.
+        char_start: Its first character in the stored text.
+        char_end: One past its last character.
+    """
+
+    number: int
+    char_start: int
+    char_end: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedDocument:
     """A document as text with structure.
@@ -64,12 +80,17 @@ class ParsedDocument:
         title: From the document itself, else from its file name.
         media_type: What the document turned out to be.
         sections: In order; their blocks cover every character that is not white space.
+        pages: All pages, in order and without gaps, so that they cover the text; empty for what
+            has no pages.
+        warnings: What was lost or is doubtful, as sentences for the sender.
     """
 
     text: str
     title: str
     media_type: str
     sections: tuple[Section, ...]
+    pages: tuple[PageSpan, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +118,8 @@ class Draft:
     text: str
     title: str
     marks: Sequence[Mark]
+    pages: tuple[PageSpan, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def build_sections(text: str, marks: Iterable[Mark], *, title: str = "") -> tuple[Section, ...]:

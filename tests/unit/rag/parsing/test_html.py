@@ -1,6 +1,6 @@
 import pytest
 
-from services.rag.core.errors import DocumentEmpty
+from services.rag.core.document_errors import DocumentEmpty
 from services.rag.core.parsing import ParsedDocument, parse_document
 from services.rag.core.parsing.html_depth import limit_depth
 
