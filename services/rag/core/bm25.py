@@ -12,11 +12,12 @@ from math import log
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from services.rag.core.model import TermFrequencies, TermStatistics
+    from services.rag.core.documents import TermFrequencies
+    from services.rag.core.passages import TermStatistics
 
 __all__ = ["K1", "B", "inverse_document_frequency", "score_bound", "score_chunks", "term_weight"]
 
-K1 = 1.2
+K1 = 1.5
 """Term frequency saturation: the higher, the more repetitions count."""
 
 B = 0.75

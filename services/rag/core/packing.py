@@ -29,19 +29,21 @@ class Packer:
         text: The whole text.
         size: Estimated tokens of a span.
         target: Size up to which units are put together.
-        limit: Size that no span exceeds.
+        limit: Size that no span exceeds, those of one block of code or one table apart.
+        whole_limit: Size up to which code and tables are not cut.
     """
 
     text: str
     size: Callable[[Span], float]
     target: int
     limit: int
+    whole_limit: int
 
     def pack_blocks(self, blocks: Sequence[Block]) -> list[Span]:
         """Packs blocks, cutting large ones by their kind."""
         kinds = {block.char_start: block.kind for block in blocks}
         units = [Span(block.char_start, block.char_end) for block in blocks]
-        return self._pack(units, lambda unit: self._cut(unit, _splitters(kinds[unit.char_start])))
+        return self._pack(units, lambda unit: self._cut_block(unit, kinds[unit.char_start]))
 
     def _pack(self, units: Sequence[Span], cut: Callable[[Span], list[Span]]) -> list[Span]:
         packed: list[Span] = []
@@ -72,6 +74,11 @@ class Packer:
                 break
             last = index
         return last
+
+    def _cut_block(self, unit: Span, kind: BlockKind) -> list[Span]:
+        if kind is BlockKind.VERBATIM and self.size(unit) <= self.whole_limit:
+            return [unit]
+        return self._cut(unit, _splitters(kind))
 
     def _cut(self, unit: Span, splitters: Sequence[_Splitter]) -> list[Span]:
         if not splitters:

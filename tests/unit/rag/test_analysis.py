@@ -35,13 +35,51 @@ def test_words_meet_in_their_stem_whatever_their_case() -> None:
 
 
 def test_other_languages_have_their_own_stems() -> None:
-    assert analyse_query("Häuser", language="german") == ("haus",)
-    assert analyse_query("maisons", language="french") == ("maison",)
+    assert analyse_query("Häuser", languages=["de"]) == ("haus",)
+    assert analyse_query("maisons", languages=["fr"]) == ("maison",)
 
 
-def test_an_unknown_language_is_refused() -> None:
-    with pytest.raises(KeyError):
-        analyse_document("text", language="klingon")
+def test_a_language_without_stems_keeps_its_words() -> None:
+    assert analyse_query("vlastnosti", languages=["sk"]) == ("vlastnosti",)
+
+
+def test_elided_articles_are_no_part_of_a_word() -> None:
+    assert analyse_query("l'eau et dell\u2019acqua", languages=["fr", "it"])[0] == "eau"
+    assert "acqua" in analyse_document("dell'acqua", language="").counts
+    assert analyse_query("don't o'neill", languages=["en"]) == ("o'neil",)
+
+
+def test_an_unknown_language_counts_as_english() -> None:
+    assert analyse_document("connections", language="").counts == {"connect": 1}
+    assert analyse_query("connections", languages=["", "en"]) == ("connect",)
+
+
+def test_english_words_among_letters_of_another_script_are_stemmed() -> None:
+    assert set(analyse_document("настройка connections", language="ru").counts) == {
+        "настройк",
+        "connect",
+    }
+    assert "connect" in analyse_document("管理connections", language="zh").counts
+
+
+def test_a_question_is_stemmed_in_every_language_of_the_collection() -> None:
+    question = analyse_query("configurations", languages=["fr", "de", "en"])
+    for language in ("fr", "de", "en"):
+        assert set(analyse_document("configurations", language=language).counts) & set(question)
+
+
+def test_stop_words_are_those_of_the_question_s_language() -> None:
+    languages = ["en", "de"]
+    assert analyse_query("Was ist der Auftrieb?", languages=languages) == ("auftrieb",)
+    # "die" and "war" say nothing in German only.
+    assert {"die", "war"} <= set(analyse_query("Why did they die in the war?", languages=languages))
+
+
+def test_languages_beyond_the_limit_are_not_considered() -> None:
+    first = ["en", "de", "fr", "es"]
+    assert analyse_query("nations", languages=[*first, "it"]) == analyse_query(
+        "nations", languages=first
+    )
 
 
 def test_scripts_without_spaces_become_bigrams() -> None:
@@ -92,3 +130,16 @@ def test_terms_suit_the_store(text: str) -> None:
 @given(st.text(alphabet=st.characters(codec="utf-8")))
 def test_every_question_term_is_a_document_term(text: str) -> None:
     assert set(analyse_query(text)) <= set(analyse_document(text).counts)
+
+
+@given(
+    st.text(alphabet=st.characters(codec="utf-8")),
+    st.lists(st.sampled_from(["", "en", "de", "ru", "zh", "sk", "tr", "xx"]), max_size=6),
+)
+def test_every_term_of_a_question_is_one_of_a_document_in_one_of_the_languages(
+    text: str, languages: list[str]
+) -> None:
+    terms = set()
+    for language in languages or [""]:
+        terms |= set(analyse_document(text, language=language).counts)
+    assert set(analyse_query(text, languages=languages)) <= terms

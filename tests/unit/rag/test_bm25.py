@@ -11,7 +11,8 @@ from services.rag.core.bm25 import (
     score_chunks,
     term_weight,
 )
-from services.rag.core.model import TermFrequencies, TermStatistics
+from services.rag.core.documents import TermFrequencies
+from services.rag.core.passages import TermStatistics
 
 
 def test_scores_follow_the_formula_of_a_worked_example() -> None:
@@ -22,10 +23,10 @@ def test_scores_follow_the_formula_of_a_worked_example() -> None:
     }
     scores = score_chunks(["cat", "dog", "cat"], chunks)
     idf_cat, idf_dog = log(1 + 2.5 / 1.5), log(1 + 1.5 / 2.5)
-    first = idf_cat * 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 1.5)) + idf_dog * 2.2 / (
-        1 + 1.2 * (0.25 + 0.75 * 1.5)
+    first = idf_cat * 2 * 2.5 / (2 + 1.5 * (0.25 + 0.75 * 1.5)) + idf_dog * 2.5 / (
+        1 + 1.5 * (0.25 + 0.75 * 1.5)
     )
-    second = idf_dog * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 0.5))
+    second = idf_dog * 2.5 / (1 + 1.5 * (0.25 + 0.75 * 0.5))
     assert scores == pytest.approx({1: first, 2: second})
 
 

@@ -12,7 +12,7 @@ TARGET, LIMIT = 40, 60
 
 def pack(text, kind):
     blocks = [Block(kind, match.start(), match.end()) for match in re.finditer(r"[^\n]+", text)]
-    packer = Packer(text, lambda span: span.char_end - span.char_start, TARGET, LIMIT)
+    packer = Packer(text, lambda span: span.char_end - span.char_start, TARGET, LIMIT, LIMIT)
     return packer.pack_blocks(blocks) if blocks else []
 
 

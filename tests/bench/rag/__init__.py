@@ -1,0 +1,1 @@
+"""Measures rag: quality, speed, memory, and LanceDB beside it."""
