@@ -1,10 +1,10 @@
-"""`pannier documents`, `document`, `delete`, `collections`: what is stored."""
+"""`pannier documents`, `document`, `chunks`, `label`: what is stored, and what is kept with it."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated
 
 import typer
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from pannier.commands.connection import (
     AddressOption,
@@ -12,38 +12,41 @@ from pannier.commands.connection import (
     JsonOption,
     TenantOption,
     TimeoutOption,
-    connect,
     run,
 )
+from pannier.commands.corpus_connection import open_corpus, pages_of
 from pannier.commands.formatting import shorten
+from pannier.commands.labels import DATES, read_facts
 from pannier.commands.output import Output
 from pannier.commands.plain import to_plain
-from pannier.rag.v1 import corpus_service_pb2, corpus_service_pb2_grpc
+from pannier.commands.retrieval_options import (
+    AllTagsOption,
+    LanguageOption,
+    MediaTypeOption,
+    SinceOption,
+    SourceOption,
+    TagOption,
+    UntilOption,
+    WhereOption,
+    filter_message,
+)
+from pannier.rag.v1 import corpus_service_pb2
 
-__all__ = ["collections", "delete", "document", "documents"]
+__all__ = ["chunks", "document", "documents", "label"]
 
 _PAGE_SIZE = 500
 
 
-@asynccontextmanager
-async def _corpus(address: str, tenant: str) -> AsyncIterator[Any]:
-    """Connects to the service that keeps the documents."""
-    async with connect("rag", address=address, tenant=tenant) as connection:
-        yield corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
-
-
-async def _pages(method: Any, request: Any, timeout_seconds: float) -> AsyncIterator[Any]:
-    """Yields the pages of a listing; the request is made to ask for each in turn."""
-    while True:
-        page = await method(request, timeout=timeout_seconds)
-        yield page
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            return
-
-
 def documents(
     *,
+    tags: TagOption = None,
+    all_tags: AllTagsOption = None,
+    source: SourceOption = "",
+    where: WhereOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    languages: LanguageOption = None,
+    media_types: MediaTypeOption = None,
     collection: CollectionOption = "default",
     tenant: TenantOption = "default",
     address: AddressOption = "",
@@ -51,11 +54,25 @@ def documents(
     as_json: JsonOption = False,
 ) -> None:
     """List the documents of a collection."""
-    request = corpus_service_pb2.ListDocumentsRequest(collection=collection, page_size=_PAGE_SIZE)
+    request = corpus_service_pb2.ListDocumentsRequest(
+        collection=collection,
+        page_size=_PAGE_SIZE,
+        filter=filter_message(
+            documents=None,
+            tags=tags,
+            all_tags=all_tags,
+            source=source,
+            where=where,
+            since=since,
+            until=until,
+            languages=languages,
+            media_types=media_types,
+        ),
+    )
 
     async def main(output: Output) -> int:
-        async with _corpus(address, tenant) as corpus:
-            pages = _pages(corpus.ListDocuments, request, timeout)
+        async with open_corpus(address, tenant) as corpus:
+            pages = pages_of(corpus.ListDocuments, request, timeout)
             found = [each async for page in pages for each in page.documents]
         if as_json:
             output.json([to_plain(each) for each in found])
@@ -99,7 +116,7 @@ def document(
     )
 
     async def main(output: Output) -> int:
-        async with _corpus(address, tenant) as corpus:
+        async with open_corpus(address, tenant) as corpus:
             response = await corpus.GetDocument(request, timeout=timeout)
         found = response.document
         if as_json:
@@ -115,66 +132,104 @@ def document(
     run(main)
 
 
-def delete(
+def chunks(
     document_id: str,
     *,
+    text: Annotated[bool, typer.Option("--text", help="Show their whole texts.")] = False,
     collection: CollectionOption = "default",
     tenant: TenantOption = "default",
     address: AddressOption = "",
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a document with everything made from it."""
-    request = corpus_service_pb2.DeleteDocumentRequest(
-        collection=collection, document_id=document_id
+    """List the chunks that a document was cut into."""
+    request = corpus_service_pb2.ListChunksRequest(
+        collection=collection, document_id=document_id, page_size=_PAGE_SIZE
     )
 
     async def main(output: Output) -> int:
-        async with _corpus(address, tenant) as corpus:
-            response = await corpus.DeleteDocument(request, timeout=timeout)
+        async with open_corpus(address, tenant) as corpus:
+            pages = pages_of(corpus.ListChunks, request, timeout)
+            found = [each async for page in pages for each in page.chunks]
         if as_json:
-            output.json(to_plain(response))
-        else:
-            output.line(
-                f"Deleted {document_id}: {response.chunk_count} chunks, "
-                f"{response.posting_count} entries of the word index, "
-                f"{response.embedding_count} vectors."
-            )
+            output.json([to_plain(each) for each in found])
+            return 0
+        if text:
+            for each in found:
+                output.line(f"#{each.ordinal} {each.header}", style="bold")
+                output.line(each.text)
+            return 0
+        output.table(
+            (">chunk", "characters", "pages", "headings", ">tokens", "vector", "text"),
+            [
+                (
+                    str(each.ordinal),
+                    f"{each.char_start}-{each.char_end}",
+                    f"{each.page_start}-{each.page_end}" if each.page_start else "",
+                    shorten(" / ".join(each.heading_path), 40),
+                    str(each.token_count),
+                    "yes" if each.embedded else "pending",
+                    shorten(each.text, 60),
+                )
+                for each in found
+            ],
+        )
         return 0
 
     run(main)
 
 
-def collections(
+def label(
+    document_id: str,
     *,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", help="Its tags; an empty one for none.")
+    ] = None,
+    readers: Annotated[
+        list[str] | None,
+        typer.Option("--reader", help="Who may read it; an empty one for everyone."),
+    ] = None,
+    facts: Annotated[
+        list[str] | None, typer.Option("--fact", help="Facts kept with it, key=value.")
+    ] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(formats=DATES, help="When it ceases to be found, UTC.")
+    ] = None,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="Keep it.")] = False,
+    collection: CollectionOption = "default",
     tenant: TenantOption = "default",
     address: AddressOption = "",
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """List the collections of the tenant."""
-    request = corpus_service_pb2.ListCollectionsRequest(page_size=_PAGE_SIZE)
+    """Change what is kept with a document, without reading it anew."""
+    changes = corpus_service_pb2.DocumentLabels(
+        tags=[each for each in tags or () if each],
+        readers=[each for each in readers or () if each],
+        metadata=read_facts(facts),
+    )
+    if expires is not None:
+        changes.expire_time.FromDatetime(expires)
+    given = {
+        "tags": tags is not None,
+        "readers": readers is not None,
+        "metadata": facts is not None,
+        "expire_time": expires is not None or never_expires,
+    }
+    request = corpus_service_pb2.UpdateDocumentRequest(
+        collection=collection,
+        document_id=document_id,
+        labels=changes,
+        update_mask=FieldMask(paths=[name for name, chosen in given.items() if chosen]),
+    )
 
     async def main(output: Output) -> int:
-        async with _corpus(address, tenant) as corpus:
-            pages = _pages(corpus.ListCollections, request, timeout)
-            found = [each async for page in pages for each in page.collections]
+        async with open_corpus(address, tenant) as corpus:
+            response = await corpus.UpdateDocument(request, timeout=timeout)
         if as_json:
-            output.json([to_plain(each) for each in found])
-            return 0
-        output.table(
-            ("collection", ">documents", ">chunks", "embedding model", ">dimension"),
-            [
-                (
-                    each.name,
-                    str(each.document_count),
-                    str(each.chunk_count),
-                    each.embedding_model,
-                    str(each.embedding_dimension),
-                )
-                for each in found
-            ],
-        )
+            output.json(to_plain(response.document))
+        else:
+            output.line(f"Labelled {document_id}.")
         return 0
 
     run(main)

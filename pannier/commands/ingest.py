@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pannier.commands.connection import (
     EXIT_FAILED,
@@ -18,24 +19,87 @@ from pannier.commands.connection import (
     TimeoutOption,
     run,
 )
-from pannier.commands.ingestion import Tally, ingest_files
+from pannier.commands.ingestion import Sending, Tally, ingest_files
+from pannier.commands.jobs import watch_job
+from pannier.commands.labels import DATES, read_facts
 from pannier.commands.output import Output
 from pannier.commands.plain import to_plain
+from pannier.commands.progress import count_bars
 from pannier.commands.sources import SameIdTwice, find_files
+from pannier.rag.v1 import corpus_service_pb2
 
 __all__ = ["ingest", "show_outcome", "show_progress"]
+
+
+class Chunking(StrEnum):
+    """Where documents are cut."""
+
+    STRUCTURE = "structure"
+    SEMANTIC = "semantic"
+
+
+_STRATEGIES = {
+    Chunking.STRUCTURE: corpus_service_pb2.CHUNKING_STRATEGY_STRUCTURE,
+    Chunking.SEMANTIC: corpus_service_pb2.CHUNKING_STRATEGY_SEMANTIC,
+}
 
 
 def ingest(
     paths: Annotated[list[Path], typer.Argument(help="Files, and folders with all below them.")],
     *,
     collection: CollectionOption = "default",
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="Tag to give them.")] = None,
+    readers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reader", help="Who may read them, user:<id> or group:<id>. Default: everyone."
+        ),
+    ] = None,
+    facts: Annotated[
+        list[str] | None, typer.Option("--fact", help="Fact to keep with them, key=value.")
+    ] = None,
+    language: Annotated[
+        str, typer.Option(help="Their language, such as en. Default: judged by the text.")
+    ] = "",
+    expires: Annotated[
+        datetime | None,
+        typer.Option(formats=DATES, help="When they cease to be found and are deleted, UTC."),
+    ] = None,
+    chunking: Annotated[
+        Chunking, typer.Option(help="Where to cut: along the structure, or where meaning changes.")
+    ] = Chunking.STRUCTURE,
+    chunk_size: Annotated[
+        int, typer.Option(min=0, help="Size of chunks, in tokens; 0 for the service's.")
+    ] = 0,
+    largest_chunk: Annotated[
+        int, typer.Option(min=0, help="Largest chunk, in tokens; 0 for the service's.")
+    ] = 0,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return once the files are sent; see `jobs`.")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--watch", help="With --background: follow the job to its end.")
+    ] = False,
     tenant: TenantOption = "default",
     address: AddressOption = "",
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Take documents into a collection. Exits with 1 where one could not be stored."""
+    labels = corpus_service_pb2.DocumentHeader(
+        tags=tags, readers=readers, language=language, metadata=read_facts(facts)
+    )
+    if expires is not None:
+        labels.expire_time.FromDatetime(expires)
+    sending = Sending(
+        background=background,
+        chunking=corpus_service_pb2.ChunkingOptions(
+            strategy=_STRATEGIES[chunking],
+            target_token_count=chunk_size,
+            maximum_token_count=largest_chunk,
+        ),
+        labels=labels,
+    )
 
     async def main(output: Output) -> int:
         try:
@@ -52,15 +116,41 @@ def ingest(
                     address=address,
                     timeout_seconds=timeout,
                     progressed=progressed,
+                    sending=sending,
                 )
         except (OSError, SameIdTwice) as error:
             output.problem(str(error))
             return EXIT_FAILED
+        if tally.accepted is not None:
+            return await _end_accepted(output, tally, tally.accepted)
         if as_json:
             output.json(_document(tally))
         else:
             show_outcome(output, tally)
         return EXIT_FAILED if tally.failures or tally.completed is None else 0
+
+    async def _end_accepted(
+        output: Output, tally: Tally, accepted: corpus_service_pb2.IngestAccepted
+    ) -> int:
+        job_id = accepted.job_id
+        for each in tally.failures:
+            output.problem(f"{each.document_id}: {each.failure.reason}: {each.failure.message}")
+        if follow:
+            code = await watch_job(
+                output,
+                job_id,
+                tenant=tenant,
+                address=address,
+                timeout_seconds=timeout,
+                as_json=as_json,
+            )
+            return code or (EXIT_FAILED if tally.failures else 0)
+        if as_json:
+            output.json(to_plain(accepted))
+        else:
+            output.line(f"Job {job_id} takes in {accepted.document_count} documents.")
+            output.line(f"Follow it with: pannier jobs watch {job_id}")
+        return EXIT_FAILED if tally.failures else 0
 
     run(main)
 
@@ -72,14 +162,7 @@ def show_progress(output: Output, tally: Tally) -> Iterator[Callable[[], None]]:
     Yields:
         To be called when the tally has changed.
     """
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=output.errors,
-        disable=not output.errors.is_terminal,
-    )
+    bars = count_bars(output)
     with bars:
         documents = bars.add_task("documents", total=tally.document_count)
         chunks = bars.add_task("chunks embedded", total=None)
@@ -107,6 +190,13 @@ def show_outcome(output: Output, tally: Tally) -> None:
         f"{done.unchanged_count} unchanged, {len(tally.failures)} failed; "
         f"{done.chunk_count} chunks, {computed} vectors computed"
     )
+    if tally.pending_count:
+        output.notice(
+            f"{tally.pending_count} chunks are found by words alone until something embeds again."
+        )
+    for each in tally.results:
+        for warning in each.warnings:
+            output.notice(f"{each.document_id}: {warning}")
 
 
 def _document(tally: Tally) -> dict[str, Any]:

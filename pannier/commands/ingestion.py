@@ -13,7 +13,7 @@ from pannier.commands.connection import connect
 from pannier.commands.sources import SourceFile, read_parts
 from pannier.rag.v1 import corpus_service_pb2, corpus_service_pb2_grpc
 
-__all__ = ["FILE_UNREADABLE", "Tally", "ingest_files"]
+__all__ = ["FILE_UNREADABLE", "Sending", "Tally", "ingest_files"]
 
 FILE_UNREADABLE = "FILE_UNREADABLE"
 
@@ -32,7 +32,8 @@ class Tally:
         chunk_counts: Chunks by document, as far as known.
         embedded_counts: Chunks that have their vector, by document.
         results: What became of each document, in the order they finished.
-        completed: The service's own summary; None before the end.
+        completed: The service's own summary; None before the end, or where a job goes on.
+        accepted: The job that takes the documents in; None where there is none.
     """
 
     document_count: int
@@ -40,6 +41,7 @@ class Tally:
     embedded_counts: dict[str, int] = field(default_factory=dict)
     results: list[corpus_service_pb2.DocumentResult] = field(default_factory=list)
     completed: corpus_service_pb2.IngestCompleted | None = None
+    accepted: corpus_service_pb2.IngestAccepted | None = None
 
     def add(self, event: corpus_service_pb2.IngestDocumentsResponse) -> None:
         """Takes one event into account."""
@@ -52,6 +54,8 @@ class Tally:
             self.finish(event.result)
         elif kind == "completed":
             self.completed = event.completed
+        elif kind == "accepted":
+            self.accepted = event.accepted
 
     def finish(self, result: corpus_service_pb2.DocumentResult) -> None:
         """Takes the end of one document into account."""
@@ -73,9 +77,33 @@ class Tally:
         return sum(self.embedded_counts.values())
 
     @property
+    def pending_count(self) -> int:
+        """Chunks whose vectors have still to be made."""
+        return sum(each.pending_vector_count for each in self.results)
+
+    @property
     def failures(self) -> list[corpus_service_pb2.DocumentResult]:
         """Documents that were not stored."""
         return [each for each in self.results if each.HasField("failure")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """How files are taken in.
+
+    Attributes:
+        background: Whether a job takes them in after the call.
+        chunking: How they are cut.
+        labels: What every document's header has beside its id and source.
+    """
+
+    background: bool = False
+    chunking: corpus_service_pb2.ChunkingOptions = field(
+        default_factory=corpus_service_pb2.ChunkingOptions
+    )
+    labels: corpus_service_pb2.DocumentHeader = field(
+        default_factory=corpus_service_pb2.DocumentHeader
+    )
 
 
 async def ingest_files(
@@ -87,6 +115,7 @@ async def ingest_files(
     address: str,
     timeout_seconds: float,
     progressed: Callable[[], None],
+    sending: Sending | None = None,
 ) -> None:
     """Takes files into a collection; a file that cannot be opened fails alone.
 
@@ -98,6 +127,7 @@ async def ingest_files(
         address: Where rag is; empty to find it.
         timeout_seconds: How long all of it may take.
         progressed: Called after every event.
+        sending: How they are taken in; None for the service's defaults.
 
     Raises:
         RemoteError: The call failed.
@@ -105,13 +135,14 @@ async def ingest_files(
         OSError: A file broke off while it was read.
     """
     messages: _Messages = asyncio.Queue(_READ_AHEAD_PARTS)
+    chosen = sending or Sending()
     async with connect("rag", address=address, tenant=tenant) as connection:
         stub: Any = corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
         call = stub.IngestDocuments(timeout=timeout_seconds)
         try:
             async with asyncio.TaskGroup() as tasks:
                 senders = [
-                    tasks.create_task(_read(files, collection, messages, tally)),
+                    tasks.create_task(_read(files, collection, chosen, messages, tally)),
                     tasks.create_task(_write(call, messages)),
                 ]
                 async for event in events_of(call):
@@ -125,10 +156,16 @@ async def ingest_files(
 
 
 async def _read(
-    files: Sequence[SourceFile], collection: str, messages: _Messages, tally: Tally
+    files: Sequence[SourceFile],
+    collection: str,
+    sending: Sending,
+    messages: _Messages,
+    tally: Tally,
 ) -> None:
     message = corpus_service_pb2.IngestDocumentsRequest
-    options = corpus_service_pb2.IngestOptions(collection=collection)
+    options = corpus_service_pb2.IngestOptions(
+        collection=collection, chunking=sending.chunking, background=sending.background
+    )
     await messages.put(message(options=options))
     for source in files:
         parts = read_parts(source.path)
@@ -137,9 +174,10 @@ async def _read(
         except OSError as error:
             tally.finish(_unreadable(source, error))
             continue
-        header = corpus_service_pb2.DocumentHeader(
-            document_id=source.document_id, source_uri=source.path.absolute().as_uri()
-        )
+        header = corpus_service_pb2.DocumentHeader()
+        header.CopyFrom(sending.labels)
+        header.document_id = source.document_id
+        header.source_uri = source.path.absolute().as_uri()
         await messages.put(message(header=header))
         try:
             while part is not None:

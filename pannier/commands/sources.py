@@ -7,7 +7,18 @@ from pathlib import Path
 
 __all__ = ["PART_BYTES", "SUFFIXES", "SameIdTwice", "SourceFile", "find_files", "read_parts"]
 
-SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst", ".html", ".htm", ".py"})
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffixes in (
+        "md markdown mdx txt text rst adoc org log tex",
+        "html htm xhtml pdf docx docm",
+        "json geojson jsonl ndjson csv tsv tab",
+        "py pyi c h cc cpp cxx hh hpp hxx ipp cu cuh ino cs css scss less dart ex exs go groovy",
+        "gradle hs java js mjs cjs jsx jl kt kts lua m mm pl pm php proto r rb rake rs scala sc",
+        "sh bash zsh ksh sql swift ts tsx mts cts zig yaml yml toml ini cfg",
+    )
+    for suffix in suffixes.split()
+)
 PART_BYTES = 256 * 1024
 
 
@@ -20,7 +31,8 @@ class SourceFile:
     """A file to ingest.
 
     Attributes:
-        document_id: Its path relative to the folder that was named, or its name.
+        document_id: Its path relative to the folder that was named, or its name; bytes that are no
+            UTF-8 are written as escapes.
         path: Where it is.
     """
 
@@ -46,7 +58,7 @@ def find_files(paths: Sequence[Path]) -> list[SourceFile]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        for source in _below(path) if path.is_dir() else [SourceFile(path.name, path)]:
+        for source in _below(path) if path.is_dir() else [_source(path.name, path)]:
             other = found.setdefault(source.document_id, source)
             if other.path.resolve() != source.path.resolve():
                 raise SameIdTwice(
@@ -62,7 +74,11 @@ def _below(folder: Path) -> Iterator[SourceFile]:
         for name in files:
             path = Path(parent, name)
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
-                yield SourceFile(path.relative_to(folder).as_posix(), path)
+                yield _source(path.relative_to(folder).as_posix(), path)
+
+
+def _source(name: str, path: Path) -> SourceFile:
+    return SourceFile(os.fsencode(name).decode(errors="backslashreplace"), path)
 
 
 def read_parts(path: Path) -> Generator[tuple[bytes, bool], None, None]:

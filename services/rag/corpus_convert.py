@@ -1,43 +1,49 @@
-"""Between messages and values of CorpusService, with the checks of its requests."""
+"""From values to the messages of CorpusService."""
 
-import re
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from collections.abc import Mapping
 
 from pannier.rag.v1 import corpus_service_pb2 as pb
-from services.common.errors import ServiceError, StatusCode
-from services.common.validation import Violations
+from services.common.errors import ServiceError
+from services.rag.core.documents import CollectionStats, DocumentSummary, StoredChunk
+from services.rag.core.ingest_job import IngestJob, IngestJobState
 from services.rag.core.intake import (
     DocumentDone,
     DocumentProgress,
-    IncomingDocument,
+    IngestAccepted,
     IngestEvent,
     IngestOutcome,
     IngestStage,
-    IngestTotals,
+    is_retryable,
 )
-from services.rag.core.model import CollectionStats, DocumentSummary
+from services.rag.core.receipts import DeletionReceipt
 from services.rag.models import split_identity
+from services.rag.times_convert import to_duration, to_timestamp
 
 __all__ = [
-    "check_document_id",
-    "collection_of",
-    "header_of",
+    "to_chunk",
     "to_collection",
+    "to_completed",
+    "to_deletion_receipt",
     "to_document",
+    "to_ingest_job",
     "to_ingest_response",
+    "to_result",
 ]
 
-MAXIMUM_PART_BYTES = 1_048_576
-MAXIMUM_DOCUMENT_ID_LENGTH = 512
-MAXIMUM_METADATA_COUNT = 64
-
-_COLLECTION = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _STAGES = {
     IngestStage.RECEIVED: pb.INGEST_STAGE_RECEIVED,
     IngestStage.CHUNKED: pb.INGEST_STAGE_CHUNKED,
     IngestStage.EMBEDDING: pb.INGEST_STAGE_EMBEDDING,
+}
+_TOLD = {
+    None: pb.CACHE_INVALIDATION_UNSPECIFIED,
+    False: pb.CACHE_INVALIDATION_QUEUED,
+    True: pb.CACHE_INVALIDATION_DONE,
+}
+_JOB_STATES = {
+    IngestJobState.ACTIVE: pb.INGEST_JOB_STATE_ACTIVE,
+    IngestJobState.COMPLETED: pb.INGEST_JOB_STATE_COMPLETED,
+    IngestJobState.CANCELLED: pb.INGEST_JOB_STATE_CANCELLED,
 }
 _OUTCOMES = {
     IngestOutcome.CREATED: pb.INGEST_OUTCOME_CREATED,
@@ -45,71 +51,6 @@ _OUTCOMES = {
     IngestOutcome.UNCHANGED: pb.INGEST_OUTCOME_UNCHANGED,
     IngestOutcome.FAILED: pb.INGEST_OUTCOME_FAILED,
 }
-_RETRYABLE = frozenset(
-    {
-        StatusCode.UNAVAILABLE,
-        StatusCode.RESOURCE_EXHAUSTED,
-        StatusCode.ABORTED,
-        StatusCode.DEADLINE_EXCEEDED,
-        StatusCode.INTERNAL,
-    }
-)
-
-
-def collection_of(options: pb.IngestOptions) -> str:
-    """Reads where documents are to go.
-
-    Raises:
-        InvalidRequest: The name has a form that is not allowed.
-    """
-    violations = Violations()
-    violations.require(
-        _COLLECTION.fullmatch(options.collection) is not None,
-        "options.collection",
-        "Must have 1 to 64 characters of a-z, 0-9, '-', '_', '.' and begin with a letter or digit.",
-    )
-    violations.raise_found()
-    return options.collection
-
-
-def check_document_id(document_id: str, violations: Violations, *, field: str) -> None:
-    """Checks the form of a document's id."""
-    violations.check_text(
-        field, document_id, minimum_length=1, maximum_length=MAXIMUM_DOCUMENT_ID_LENGTH
-    )
-    printable = document_id[:MAXIMUM_DOCUMENT_ID_LENGTH].isprintable()
-    violations.require(printable, field, "Must not hold control characters or line breaks.")
-
-
-def header_of(header: pb.DocumentHeader) -> IncomingDocument:
-    """Reads the description of a document; its content is still to come.
-
-    Metadata of too many entries is not looked into.
-
-    Raises:
-        InvalidRequest: Fields break their rules.
-    """
-    violations = Violations()
-    check_document_id(header.document_id, violations, field="header.document_id")
-    for field, limit in (("source_uri", 2000), ("title", 500), ("media_type", 100)):
-        value = getattr(header, field)
-        violations.check_text(f"header.{field}", value, maximum_length=limit)
-        violations.check_plain(f"header.{field}", value[:limit])
-    if len(header.metadata) > MAXIMUM_METADATA_COUNT:
-        violations.add("header.metadata", f"At most {MAXIMUM_METADATA_COUNT} entries are allowed.")
-        violations.raise_found()
-    for key, value in header.metadata.items():
-        violations.check_text("header.metadata", key, minimum_length=1, maximum_length=100)
-        violations.check_text(f"header.metadata[{key[:100]!r}]", value, maximum_length=2000)
-        violations.check_plain("header.metadata", key + value)
-    violations.raise_found()
-    return IncomingDocument(
-        document_id=header.document_id,
-        source_uri=header.source_uri or header.document_id,
-        title=header.title.strip(),
-        media_type=header.media_type.strip(),
-        metadata=dict(header.metadata),
-    )
 
 
 def to_ingest_response(event: IngestEvent) -> pb.IngestDocumentsResponse:
@@ -124,17 +65,28 @@ def to_ingest_response(event: IngestEvent) -> pb.IngestDocumentsResponse:
             )
         )
     if isinstance(event, DocumentDone):
-        return pb.IngestDocumentsResponse(result=_to_result(event))
-    return pb.IngestDocumentsResponse(completed=_to_completed(event))
+        return pb.IngestDocumentsResponse(result=to_result(event))
+    if isinstance(event, IngestAccepted):
+        return pb.IngestDocumentsResponse(
+            accepted=pb.IngestAccepted(
+                job_id=event.job_id,
+                document_count=event.document_count,
+                refused_count=event.refused_count,
+            )
+        )
+    return pb.IngestDocumentsResponse(completed=to_completed(event.counts, event.chunk_count))
 
 
-def _to_result(done: DocumentDone) -> pb.DocumentResult:
+def to_result(done: DocumentDone) -> pb.DocumentResult:
+    """Writes what became of a document."""
     return pb.DocumentResult(
         document_id=done.document_id,
         outcome=_OUTCOMES[done.outcome],
         chunk_count=done.chunk_count,
         computed_embedding_count=done.computed_embedding_count,
         failure=None if done.failure is None else _to_failure(done.failure),
+        pending_vector_count=done.pending_vector_count,
+        warnings=done.warnings,
     )
 
 
@@ -143,18 +95,19 @@ def _to_failure(error: ServiceError) -> pb.DocumentFailure:
         reason=error.error_reason,
         message=error.message,
         metadata=error.metadata,
-        retryable=error.status_code in _RETRYABLE,
+        retryable=is_retryable(error),
     )
 
 
-def _to_completed(totals: IngestTotals) -> pb.IngestCompleted:
-    counts = {outcome: totals.counts.get(outcome, 0) for outcome in IngestOutcome}
+def to_completed(totals: Mapping[IngestOutcome, int], chunk_count: int) -> pb.IngestCompleted:
+    """Sums up an ingestion."""
+    counts = {outcome: totals.get(outcome, 0) for outcome in IngestOutcome}
     return pb.IngestCompleted(
         created_count=counts[IngestOutcome.CREATED],
         updated_count=counts[IngestOutcome.UPDATED],
         unchanged_count=counts[IngestOutcome.UNCHANGED],
         failed_count=counts[IngestOutcome.FAILED],
-        chunk_count=totals.chunk_count,
+        chunk_count=chunk_count,
     )
 
 
@@ -170,9 +123,70 @@ def to_document(summary: DocumentSummary, *, text: str = "") -> pb.Document:
         character_count=summary.character_count,
         chunk_count=summary.chunk_count,
         metadata=summary.metadata,
-        create_time=_timestamp(summary.created_at),
-        update_time=_timestamp(summary.updated_at),
+        create_time=to_timestamp(summary.created_at),
+        update_time=to_timestamp(summary.updated_at),
         text=text,
+        tags=summary.tags,
+        readers=summary.readers,
+        language=summary.language,
+        expire_time=None if summary.expires_at is None else to_timestamp(summary.expires_at),
+        page_count=summary.page_count,
+        version=summary.version,
+        pending_vector_count=summary.pending_vector_count,
+    )
+
+
+def to_chunk(chunk: StoredChunk) -> pb.Chunk:
+    """Writes a stored chunk."""
+    return pb.Chunk(
+        chunk_id=chunk.chunk_id,
+        ordinal=chunk.ordinal,
+        char_start=chunk.char_start,
+        char_end=chunk.char_end,
+        page_start=chunk.page_start,
+        page_end=chunk.page_end,
+        heading_path=chunk.heading_path,
+        header=chunk.header,
+        text=chunk.text,
+        token_count=chunk.token_estimate,
+        text_digest=chunk.text_digest,
+        embedded=chunk.has_vector,
+    )
+
+
+def to_deletion_receipt(
+    receipt: DeletionReceipt, *, dropped_count: int, told: bool | None
+) -> pb.DeletionReceipt:
+    """Writes what a deletion did.
+
+    Args:
+        receipt: What the store says of it.
+        dropped_count: Documents of jobs that were dropped.
+        told: Whether the cache knows of it; None where it has nothing to know.
+    """
+    return pb.DeletionReceipt(
+        document_count=receipt.document_count,
+        chunk_count=receipt.chunk_count,
+        posting_count=receipt.posting_count,
+        embedding_count=receipt.embedding_count,
+        dropped_document_count=dropped_count,
+        conversation_count=receipt.conversation_count,
+        cache_invalidation=_TOLD[told],
+        collection_version=receipt.collection_version,
+        duration=to_duration(receipt.duration_seconds),
+    )
+
+
+def to_ingest_job(job: IngestJob) -> pb.IngestJob:
+    """Writes a job."""
+    return pb.IngestJob(
+        job_id=job.job_id,
+        collection=job.collection,
+        state=_JOB_STATES[job.state],
+        document_count=job.document_count,
+        totals=to_completed(job.counts, job.chunk_count),
+        create_time=to_timestamp(job.created_at),
+        complete_time=None if job.completed_at is None else to_timestamp(job.completed_at),
     )
 
 
@@ -185,9 +199,3 @@ def to_collection(stats: CollectionStats) -> pb.Collection:
         embedding_model=split_identity(stats.embedding_model or "")[0],
         embedding_dimension=stats.embedding_dimension or 0,
     )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

@@ -3,41 +3,64 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 
 from opentelemetry.trace import Tracer
 
-from services.common.errors import PeerUnavailable, ServiceError
+from services.common.errors import ServiceError
 from services.rag.byte_budget import ByteBudget
-from services.rag.cache_port import CachePort, ChunkSpan, Dependencies
-from services.rag.core.analysis import analyse_document
-from services.rag.core.chunking import chunk_document, fingerprint, restore_chunks
+from services.rag.cache_port import CachePort
+from services.rag.chunk_vectors import ChunkVectors
+from services.rag.core.chunking import fit_sizes
+from services.rag.core.documents import DocumentLabels, DocumentSummary
 from services.rag.core.errors import (
     CollectionNotFound,
+    DocumentChanged,
+    DocumentNotFound,
     EmbeddingModelMismatch,
     UnexpectedFailure,
 )
+from services.rag.core.filters import SERVICE
+from services.rag.core.ingest_job import JobLease, Settlement
 from services.rag.core.intake import (
+    Chunking,
     DocumentDone,
     DocumentProgress,
     IncomingDocument,
     IngestEvent,
+    IngestOptions,
     IngestOutcome,
     IngestStage,
     IngestTotals,
 )
-from services.rag.core.model import Chunk, Document, IndexedChunk, TermFrequencies, Vector
-from services.rag.core.parsing import ParsedDocument, parse_document
-from services.rag.embed import EmbeddingSource
-from services.rag.ingest_call import IngestCall, Outbox
+from services.rag.core.reading import (
+    Reading,
+)
+from services.rag.ingest_call import IngestCall
 from services.rag.models import ModelCatalogue, model_identity, split_identity
-from services.rag.ports import DocumentStore, ModelFacts
+from services.rag.parse_port import DocumentWorker
+from services.rag.read_documents import (
+    DocumentReading,
+    Target,
+    document_of,
+    index_fingerprint,
+    indexed_of,
+)
+from services.rag.store_port import DocumentStore
 
 __all__ = ["IngestLimits", "Ingestion"]
 
 _logger = logging.getLogger(__name__)
+
+# Less than this is digested before a thread has taken it on.
+_DIGESTED_AT_ONCE_BYTES = 32 * 1024
+# Cut to the same proportion where only one of the two sizes is given.
+_TARGET_RATIO = 5 / 6
+
+Report = Callable[[DocumentProgress], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,25 +73,12 @@ class IngestLimits:
         document_concurrency: Documents of one call worked on at the same time.
         content_bytes: Content of the documents worked on at the same time, over all ingestions; a
             larger document is worked on alone.
-        embedding_batch_size: Texts of one call that embeds.
-        embedding_concurrency: Calls that embed at the same time, over all ingestions.
     """
 
     chunk_token_count: int
     maximum_chunk_token_count: int
     document_concurrency: int
     content_bytes: int
-    embedding_batch_size: int
-    embedding_concurrency: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
-    """Where documents go, and what embeds them."""
-
-    tenant_id: str
-    collection: str
-    model: ModelFacts
 
 
 class Ingestion:
@@ -76,37 +86,38 @@ class Ingestion:
 
     Args:
         store: Keeps them.
-        embeddings: Makes vectors.
+        vectors: Finds or makes the vectors of their chunks.
         cache: Remembers how contents are cut.
         models: Models of the fleet.
+        worker: Reads and cuts documents beside the event loop.
         tracer: Makes a span for each document.
         limits: Sizes of the work.
+        vectors_pending: Called when a document was stored whose vectors have still to be made.
     """
 
     def __init__(
         self,
         *,
         store: DocumentStore,
-        embeddings: EmbeddingSource,
+        vectors: ChunkVectors,
         cache: CachePort,
         models: ModelCatalogue,
+        worker: DocumentWorker,
         tracer: Tracer,
         limits: IngestLimits,
+        vectors_pending: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
-        self._embeddings = embeddings
-        self._cache = cache
+        self._vectors = vectors
         self._models = models
+        self._reading = DocumentReading(worker=worker, vectors=vectors, cache=cache)
         self._tracer = tracer
         self._limits = limits
-        self._content_budget = ByteBudget(limits.content_bytes)
-        self._embedding_slots = asyncio.Semaphore(limits.embedding_concurrency)
-        self._fingerprint = fingerprint(
-            target_tokens=limits.chunk_token_count, max_tokens=limits.maximum_chunk_token_count
-        )
+        self._vectors_pending = vectors_pending
+        self.content_budget = ByteBudget(limits.content_bytes)
 
     async def run(
-        self, tenant_id: str, collection: str, documents: AsyncIterator[IncomingDocument]
+        self, tenant_id: str, options: IngestOptions, documents: AsyncIterator[IncomingDocument]
     ) -> AsyncGenerator[IngestEvent, None]:
         """Takes in documents and reports on each; the totals come last.
 
@@ -116,16 +127,17 @@ class Ingestion:
 
         Args:
             tenant_id: Owner of the collection.
-            collection: Created with the first document where it does not exist.
+            options: Where they go, and how they are cut. The collection is created with the first
+                document where it does not exist.
             documents: The documents.
 
         Raises:
             EmbeddingModelMismatch: The fleet no longer has the model of the collection.
             ModelNotFound: The fleet has no model that embeds.
-            PeerUnavailable: The balancer cannot be asked which models there are.
+            PeerUnavailable: The balancer was never asked yet which models there are, and cannot be.
             StoreUnavailable: The store cannot be asked for the collection.
         """
-        target = await self._target(tenant_id, collection)
+        target = await self.target(tenant_id, options.collection, options.chunking)
         call = IngestCall(documents)
         outcomes: Counter[IngestOutcome] = Counter()
         chunk_count = 0
@@ -146,41 +158,46 @@ class Ingestion:
         work.result()
         yield IngestTotals(counts=outcomes, chunk_count=chunk_count)
 
-    async def _work_all(self, target: _Target, call: IngestCall) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._limits.document_concurrency):
-                group.create_task(self._work(target, call))
-        if call.fault is not None:
-            raise call.fault
-
-    async def _work(self, target: _Target, call: IngestCall) -> None:
-        while await self._work_on_next(target, call):
-            pass
-
-    async def _work_on_next(self, target: _Target, call: IngestCall) -> bool:
-        async with call.turn:
-            document = await call.receive()
-            if document is None:
-                return False
-            document_id, byte_count = document.document_id, len(document.content)
-            await self._content_budget.acquire(byte_count)
-            call.begin(document_id)
+    async def target(self, tenant_id: str, collection: str, chunking: Chunking) -> Target:
+        """Finds out what embeds the documents of a collection; raises as `run` does."""
         try:
-            done = await self._attempt(target, document, call.outbox)
-        finally:
-            # The result may wait for its reader as long as the reader likes; the content is not
-            # kept for it.
-            del document
-            self._content_budget.release(byte_count)
-        await call.outbox.put(done)
-        call.end(document_id)
-        return True
+            stats = await self._store.get_collection(tenant_id, collection)
+        except CollectionNotFound:
+            stats = None
+        identity = stats.embedding_model if stats is not None else None
+        model = await self._models.embedding_model(split_identity(identity)[0] if identity else "")
+        if identity and identity != model_identity(model):
+            raise EmbeddingModelMismatch(collection, stored=identity, given=model_identity(model))
+        target_size, maximum_size = self._sizes(chunking)
+        return Target(
+            tenant_id=tenant_id,
+            collection=collection,
+            model=model,
+            strategy=chunking.strategy,
+            sizes=fit_sizes(target_size, maximum_size, window=model.context_token_count),
+        )
 
-    async def _attempt(
-        self, target: _Target, document: IncomingDocument, outbox: Outbox
+    async def take_in(
+        self,
+        target: Target,
+        document: IncomingDocument,
+        report: Report,
+        *,
+        lease: JobLease | None = None,
     ) -> DocumentDone:
+        """Takes in one document, and says what became of it.
+
+        Whoever calls it accounts for the content's bytes in `content_budget`.
+
+        Args:
+            target: Where it goes.
+            document: The document.
+            report: Told how far it is.
+            lease: The document is one of a job: it is stored only while this is held, and what
+                became of it is noted with the job in the same transaction.
+        """
         try:
-            return await self._ingest(target, document, outbox)
+            return await self._take_in(target, document, report, lease)
         except ServiceError as error:
             failure = error
         except Exception:
@@ -192,199 +209,191 @@ class Ingestion:
             document_id=document.document_id, outcome=IngestOutcome.FAILED, failure=failure
         )
 
-    async def _target(self, tenant_id: str, collection: str) -> _Target:
-        try:
-            stats = await self._store.get_collection(tenant_id, collection)
-        except CollectionNotFound:
-            stats = None
-        identity = stats.embedding_model if stats is not None else None
-        model = await self._models.embedding_model(split_identity(identity)[0] if identity else "")
-        if identity and identity != model_identity(model):
-            raise EmbeddingModelMismatch(collection, stored=identity, given=model_identity(model))
-        return _Target(tenant_id=tenant_id, collection=collection, model=model)
+    def _sizes(self, chunking: Chunking) -> tuple[int, int]:
+        target, maximum = chunking.target_token_count, chunking.maximum_token_count
+        if not maximum:
+            least = round(target / _TARGET_RATIO)
+            maximum = max(self._limits.maximum_chunk_token_count, least)
+        if not target:
+            target = min(self._limits.chunk_token_count, round(maximum * _TARGET_RATIO))
+        return target, maximum
 
-    async def _ingest(
-        self, target: _Target, incoming: IncomingDocument, outbox: Outbox
+    async def _work_all(self, target: Target, call: IngestCall) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._limits.document_concurrency):
+                group.create_task(self._work(target, call))
+        if call.fault is not None:
+            raise call.fault
+
+    async def _work(self, target: Target, call: IngestCall) -> None:
+        while await self._work_on_next(target, call):
+            pass
+
+    async def _work_on_next(self, target: Target, call: IngestCall) -> bool:
+        async with call.turn:
+            document = await call.receive()
+            if document is None:
+                return False
+            document_id, byte_count = document.document_id, len(document.content)
+            await self.content_budget.acquire(byte_count)
+            call.begin(document_id)
+        try:
+            done = await self.take_in(target, document, call.outbox.put)
+        finally:
+            # The result may wait for its reader as long as the reader likes; the content is not
+            # kept for it.
+            del document
+            self.content_budget.release(byte_count)
+        await call.outbox.put(done)
+        call.end(document_id)
+        return True
+
+    async def _take_in(
+        self, target: Target, incoming: IncomingDocument, report: Report, lease: JobLease | None
     ) -> DocumentDone:
         if incoming.fault is not None:
             raise incoming.fault
         document_id = incoming.document_id
-        await outbox.put(DocumentProgress(document_id=document_id, stage=IngestStage.RECEIVED))
-        digest = await asyncio.to_thread(_digest, incoming.content)
-        index_fingerprint = self._index_fingerprint(incoming)
+        await report(DocumentProgress(document_id=document_id, stage=IngestStage.RECEIVED))
+        digest = await _digest(incoming.content)
+        way = index_fingerprint(target, incoming)
         stored = await self._store.find_document(target.tenant_id, target.collection, document_id)
         if (
             stored is not None
             and stored.content_digest == digest
-            and stored.index_fingerprint == index_fingerprint
+            and stored.index_fingerprint == way
             and stored.source_uri == incoming.source_uri
-            and stored.metadata == dict(incoming.metadata)
         ):
-            return DocumentDone(
-                document_id=document_id,
-                outcome=IngestOutcome.UNCHANGED,
-                chunk_count=stored.chunk_count,
-            )
+            if _same_labels(stored, incoming):
+                return _unchanged(stored)
+            _check_expected(incoming, stored)
+            done = await self._relabel(target, stored, incoming, lease)
+            if done is not None:
+                return done
+        _check_expected(incoming, stored)
         with self._tracer.start_as_current_span("rag.ingest_document", record_exception=False):
-            parsed = await asyncio.to_thread(
-                parse_document,
-                incoming.content,
-                file_name=document_id,
-                media_type=incoming.media_type,
-                title=incoming.title,
+            reading = await self._reading.read(target, digest, incoming)
+            return await self._store_reading(
+                target, incoming, reading, (digest, way), report, lease
             )
-            dependencies = Dependencies(target.collection, (document_id,))
-            chunks, terms = await self._cut(digest, parsed, dependencies)
-            vectors, computed_count = await self._embed(target, document_id, chunks, outbox)
-            document = Document(
-                tenant_id=target.tenant_id,
-                collection=target.collection,
-                document_id=document_id,
-                title=parsed.title,
-                source_uri=incoming.source_uri,
-                media_type=parsed.media_type,
-                text=parsed.text,
-                content_digest=digest,
-                index_fingerprint=index_fingerprint,
-                byte_count=len(incoming.content),
-                metadata=dict(incoming.metadata),
-            )
-            receipt = await self._store.put_document(
-                document,
-                [
-                    IndexedChunk(chunk=chunk, terms=term, embedding=vector)
-                    for chunk, term, vector in zip(chunks, terms, vectors, strict=True)
-                ],
-                embedding_model=model_identity(target.model),
-            )
-        return DocumentDone(
-            document_id=document_id,
-            outcome=IngestOutcome.UPDATED if receipt.replaced else IngestOutcome.CREATED,
-            chunk_count=receipt.chunk_count,
-            computed_embedding_count=computed_count,
-        )
 
-    async def _cut(
-        self, digest: str, parsed: ParsedDocument, dependencies: Dependencies
-    ) -> tuple[Sequence[Chunk], Sequence[TermFrequencies]]:
+    async def _relabel(
+        self,
+        target: Target,
+        stored: DocumentSummary,
+        incoming: IncomingDocument,
+        lease: JobLease | None,
+    ) -> DocumentDone | None:
+        """Changes labels alone; returns None where the document was replaced or deleted since."""
         try:
-            spans = await self._cache.lookup_chunks(digest, self._chunks_fingerprint(parsed))
-        except PeerUnavailable:
-            spans = None
-        chunks, terms = await asyncio.to_thread(self._cut_and_analyse, parsed, spans)
-        if spans is None:
-            try:
-                await self._cache.store_chunks(
-                    digest,
-                    self._chunks_fingerprint(parsed),
-                    [
-                        ChunkSpan(
-                            chunk.char_start,
-                            chunk.char_end,
-                            chunk.heading_path,
-                            chunk.token_estimate,
-                        )
-                        for chunk in chunks
-                    ],
-                    dependencies,
-                )
-            except PeerUnavailable:
-                _logger.debug("chunks not kept: the cache cannot be asked")
-        return chunks, terms
-
-    def _index_fingerprint(self, incoming: IncomingDocument) -> str:
-        # What the sender says of a document decides how it is read, but not all of it shows in
-        # what is stored: no title given is something else than the title found.
-        said = "\0".join((incoming.media_type, incoming.title))
-        return f"{self._fingerprint}/said={blake2b(said.encode(), digest_size=8).hexdigest()}"
-
-    def _chunks_fingerprint(self, parsed: ParsedDocument) -> str:
-        # The title stands in every chunk's header and so has a say in where chunks end.
-        title = blake2b(parsed.title.encode(), digest_size=8).hexdigest()
-        return f"{self._fingerprint}/{parsed.media_type}/{title}"
-
-    def _cut_and_analyse(
-        self, parsed: ParsedDocument, spans: Sequence[ChunkSpan] | None
-    ) -> tuple[Sequence[Chunk], Sequence[TermFrequencies]]:
-        if spans is None:
-            chunks = chunk_document(
-                parsed,
-                target_tokens=self._limits.chunk_token_count,
-                max_tokens=self._limits.maximum_chunk_token_count,
-            )
-        else:
-            chunks = restore_chunks(
-                parsed,
-                [(span.char_start, span.char_end, span.heading_path) for span in spans],
-                max_tokens=self._limits.maximum_chunk_token_count,
-            )
-        return chunks, [analyse_document(chunk.embedding_text) for chunk in chunks]
-
-    async def _embed(
-        self, target: _Target, document_id: str, chunks: Sequence[Chunk], outbox: Outbox
-    ) -> tuple[Sequence[Vector], int]:
-        """Gets the vectors of chunks: from the collection, the cache, or newly computed."""
-        await outbox.put(
-            DocumentProgress(
-                document_id=document_id, stage=IngestStage.CHUNKED, chunk_count=len(chunks)
-            )
-        )
-        texts = {chunk.text_digest: chunk.embedding_text for chunk in chunks}
-        occurrences = Counter(chunk.text_digest for chunk in chunks)
-        vectors = dict(
-            await self._store.find_embeddings(
+            summary = await self._store.update_document_labels(
                 target.tenant_id,
                 target.collection,
-                list(texts),
-                embedding_model=model_identity(target.model),
+                incoming.document_id,
+                DocumentLabels(
+                    metadata=incoming.metadata,
+                    tags=incoming.tags,
+                    readers=incoming.readers,
+                    expires_at=incoming.expires_at,
+                    never_expires=incoming.expires_at is None,
+                ),
+                expected_content_digest=stored.content_digest,
+                access=SERVICE,
+                settlement=None if lease is None else Settlement(lease=lease),
             )
+        except (CollectionNotFound, DocumentChanged, DocumentNotFound):
+            return None
+        return DocumentDone(
+            document_id=incoming.document_id,
+            outcome=IngestOutcome.UPDATED,
+            chunk_count=summary.chunk_count,
+            pending_vector_count=summary.pending_vector_count,
         )
-        missing = [digest for digest in texts if digest not in vectors]
-        size = self._limits.embedding_batch_size
-        embedded_count = len(chunks) - sum(occurrences[digest] for digest in missing)
-        computed_count = 0
 
-        async def report_embedding() -> None:
-            await outbox.put(
+    async def _store_reading(
+        self,
+        target: Target,
+        incoming: IncomingDocument,
+        reading: Reading,
+        identity: tuple[str, str],
+        report: Report,
+        lease: JobLease | None,
+    ) -> DocumentDone:
+        document_id, chunk_count = incoming.document_id, len(reading.chunks)
+
+        async def report_stage(stage: IngestStage, embedded_count: int = 0) -> None:
+            await report(
                 DocumentProgress(
                     document_id=document_id,
-                    stage=IngestStage.EMBEDDING,
-                    chunk_count=len(chunks),
+                    stage=stage,
+                    chunk_count=chunk_count,
                     embedded_chunk_count=embedded_count,
                 )
             )
 
-        async def embed(digests: Sequence[str]) -> None:
-            nonlocal computed_count, embedded_count
-            found = await self._embeddings.embed(
-                target.model, [texts[digest] for digest in digests]
+        await report_stage(IngestStage.CHUNKED)
+        embedding = partial(report_stage, IngestStage.EMBEDDING)
+        async with self._vectors.found(target.vectors, reading.chunks, embedding) as found:
+            receipt = await self._store.put_document(
+                document_of(target, incoming, reading, *identity),
+                indexed_of(reading, found.vectors),
+                embedding_model=model_identity(target.model),
+                expected_content_digest=incoming.expected_content_digest or None,
+                settlement=None
+                if lease is None
+                else Settlement(
+                    lease=lease,
+                    computed_embedding_count=found.computed_count,
+                    warnings=reading.warnings,
+                ),
             )
-            vectors.update(zip(digests, found.vectors, strict=True))
-            computed_count += found.computed_count
-            embedded_count += sum(occurrences[digest] for digest in digests)
-            await report_embedding()
-
-        await report_embedding()
-        failure: ServiceError | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                for start in range(0, len(missing), size):
-                    # Slots go to who asks first. A document asks for one at a time, so that
-                    # others wait for its next batch and not for all of them.
-                    await self._embedding_slots.acquire()
-                    task = group.create_task(embed(missing[start : start + size]))
-                    task.add_done_callback(lambda _: self._embedding_slots.release())
-        except* ServiceError as errors:
-            failure = _first(errors)
-        if failure is not None:
-            raise failure
-        return [vectors[chunk.text_digest] for chunk in chunks], computed_count
+        pending_count = sum(each.text_digest not in found.vectors for each in reading.chunks)
+        if pending_count:
+            self._vectors_pending()
+        return DocumentDone(
+            document_id=document_id,
+            outcome=IngestOutcome.UPDATED if receipt.replaced else IngestOutcome.CREATED,
+            chunk_count=receipt.chunk_count,
+            computed_embedding_count=found.computed_count,
+            pending_vector_count=pending_count,
+            warnings=reading.warnings,
+        )
 
 
-def _digest(content: bytes) -> str:
-    return blake2b(content, digest_size=32).hexdigest()
+async def _digest(content: bytes) -> str:
+    if len(content) <= _DIGESTED_AT_ONCE_BYTES:
+        return blake2b(content, digest_size=32).hexdigest()
+    digest = await asyncio.to_thread(blake2b, content, digest_size=32)
+    return digest.hexdigest()
 
 
-def _first(group: ExceptionGroup[ServiceError]) -> ServiceError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first
+def _same_labels(stored: DocumentSummary, incoming: IncomingDocument) -> bool:
+    return (
+        stored.metadata == dict(incoming.metadata)
+        and stored.tags == incoming.tags
+        and stored.readers == incoming.readers
+        and stored.expires_at == incoming.expires_at
+    )
+
+
+def _unchanged(stored: DocumentSummary) -> DocumentDone:
+    return DocumentDone(
+        document_id=stored.document_id,
+        outcome=IngestOutcome.UNCHANGED,
+        chunk_count=stored.chunk_count,
+        pending_vector_count=stored.pending_vector_count,
+    )
+
+
+def _check_expected(incoming: IncomingDocument, stored: DocumentSummary | None) -> None:
+    """Refuses early what the store would refuse in the end.
+
+    Raises:
+        DocumentChanged: The stored version is not the one expected.
+    """
+    expected = incoming.expected_content_digest
+    digest = stored.content_digest if stored is not None else ""
+    if expected and expected != digest:
+        # Whoever sends a version need not be one who may read what is stored.
+        told = None if stored is not None and stored.readers else digest
+        raise DocumentChanged(incoming.document_id, expected=expected, stored=told)

@@ -8,16 +8,16 @@ from pannier.rag.v1 import corpus_service_pb2 as pb
 from services.common.errors import (
     FieldViolation,
     InvalidRequest,
-    ServiceError,
     StreamProtocolViolation,
 )
-from services.rag.core.errors import DocumentTooLarge
-from services.rag.core.intake import IncomingDocument
-from services.rag.corpus_convert import (
+from services.common.validation import Violations
+from services.rag.core.document_errors import DocumentTooLarge
+from services.rag.core.intake import IncomingDocument, IngestOptions
+from services.rag.ingest_convert import (
     MAXIMUM_DOCUMENT_ID_LENGTH,
     MAXIMUM_PART_BYTES,
-    collection_of,
     header_of,
+    options_of,
 )
 
 __all__ = ["receive_documents", "receive_options"]
@@ -25,21 +25,18 @@ __all__ = ["receive_documents", "receive_options"]
 Requests = AsyncIterator[pb.IngestDocumentsRequest]
 
 
-async def receive_options(requests: Requests) -> str:
+async def receive_options(requests: Requests) -> IngestOptions:
     """Reads the first message.
-
-    Returns:
-        The collection that documents are to go to.
 
     Raises:
         StreamProtocolViolation: Something else came first.
-        InvalidRequest: The collection's name has a form that is not allowed.
+        InvalidRequest: Options break their rules.
     """
     request = await anext(requests, None)
     kind = "the end" if request is None else request.WhichOneof("message") or "nothing"
     if request is None or kind != "options":
         raise StreamProtocolViolation(expected="options", actual=kind)
-    return collection_of(request.options)
+    return options_of(request.options)
 
 
 async def receive_documents(
@@ -115,9 +112,12 @@ class _Arrival:
 
 
 def _begin(header: pb.DocumentHeader) -> IncomingDocument:
+    violations = Violations()
+    document = header_of(header, violations)
     try:
-        return header_of(header)
-    except ServiceError as error:
+        violations.raise_found()
+    except InvalidRequest as error:
         # An id of any length would come back with the result, and break the client's limit.
         document_id = header.document_id[:MAXIMUM_DOCUMENT_ID_LENGTH]
         return IncomingDocument(document_id=document_id, source_uri="", fault=error)
+    return document

@@ -6,13 +6,8 @@ from contextlib import asynccontextmanager
 import numpy as np
 
 from services.rag.adapters.document_store import PostgresDocumentStore
-from services.rag.core.model import (
-    Chunk,
-    Document,
-    IndexedChunk,
-    TermFrequencies,
-    Vector,
-)
+from services.rag.adapters.postgres_pool import PostgresPool
+from services.rag.core.documents import Chunk, Document, IndexedChunk, TermFrequencies, Vector
 
 __all__ = ["MODEL", "document", "indexed_chunks", "opened_store", "unit_vector"]
 
@@ -22,12 +17,12 @@ MODEL = "all-minilm"
 @asynccontextmanager
 async def opened_store(dsn: str) -> AsyncIterator[PostgresDocumentStore]:
     """Opens a store on a database, and closes it at the end."""
-    store = PostgresDocumentStore(dsn, pool_size=8, statement_seconds=5.0)
-    await store.open()
+    pool = PostgresPool(dsn, size=8, statement_seconds=5.0)
+    await pool.open()
     try:
-        yield store
+        yield PostgresDocumentStore(pool)
     finally:
-        await store.close()
+        await pool.close()
 
 
 def unit_vector(*values: float) -> Vector:

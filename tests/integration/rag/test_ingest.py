@@ -115,7 +115,18 @@ async def test_a_vector_known_to_the_cache_is_not_computed_again(rag):
     before = rag.balancer.embedded.total()
     await rag.ingest({"guide.md": GUIDE}, collection="other")
     assert rag.balancer.embedded.total() == before
+
+
+async def test_how_a_long_document_is_cut_is_asked_of_the_cache_and_a_short_one_just_cut(rag):
+    await rag.ingest({"guide.md": GUIDE})
+    assert rag.cache.calls["LookupChunks"] == 0
+    book = GUIDE + "\n\n".join(f"## Part {n}\n\nThe text of part {n} is this." for n in range(1000))
+    for collection in ("docs", "other"):
+        results, _ = await rag.ingest({"book.md": book}, collection=collection)
+        assert results["book.md"].outcome == pb.INGEST_OUTCOME_CREATED
     assert rag.cache.calls["LookupChunks"] == 2
+    assert rag.cache.calls["StoreChunks"] == 1
+    assert (await get(rag, "book.md", collection="other")).text == book
 
 
 async def test_of_a_hundred_files_three_broken_ones_fail_alone(rag):
@@ -166,20 +177,6 @@ async def test_an_id_larger_than_a_message_may_be_fails_its_document_alone(rag):
     results, totals = await rag.ingest({overlong: "Text.", "good.txt": "Text."})
     assert results[overlong[:512]].failure.reason == "INVALID_FIELD"
     assert (totals.created_count, totals.failed_count) == (1, 1)
-
-
-async def test_without_a_fleet_documents_fail_and_may_be_sent_again(rag):
-    await rag.ingest({"first.txt": "One."})
-    rag.balancer.embed_fault = PeerUnavailable("ollama", "all are away")
-    results, totals = await rag.ingest({"second.txt": "Two.", "first.txt": "One."})
-    assert totals.failed_count == 1
-    assert totals.unchanged_count == 1
-    assert results["second.txt"].failure.retryable
-    error = await error_of(get(rag, "second.txt"))
-    assert error.error_reason == "DOCUMENT_NOT_FOUND"
-    rag.balancer.embed_fault = None
-    _, totals = await rag.ingest({"second.txt": "Two."})
-    assert totals.created_count == 1
 
 
 async def test_without_a_cache_documents_are_stored_all_the_same(rag):

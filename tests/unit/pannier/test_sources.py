@@ -1,5 +1,6 @@
 """Finding files and reading them in parts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,12 @@ def test_a_file_is_read_in_parts_and_only_the_last_is_marked(
     assert [len(data) for data, _ in read] == parts
     assert [last for _, last in read] == [False] * (len(parts) - 1) + [True]
     assert b"".join(data for data, _ in read) == content
+
+
+def test_a_name_that_is_no_text_can_be_sent_all_the_same(tmp_path: Path):
+    (tmp_path / "docs").mkdir()
+    path = os.fsdecode(os.fsencode(tmp_path / "docs") + b"/caf\xe9.md")
+    Path(path).write_text("text")
+    [source] = find_files([tmp_path / "docs"])
+    assert source.document_id == "caf\\xe9.md"
+    assert source.path.read_text() == "text"

@@ -84,3 +84,17 @@ async def test_metadata_of_too_many_entries_is_not_looked_into():
     [document] = await received([header("a", metadata=metadata), part(b"", last=True)])
     assert [each.field for each in document.fault.violations] == ["header.metadata"]
     assert "64" in document.fault.message
+
+
+async def test_a_file_of_200_megabytes_is_refused_without_being_kept():
+    part_bytes = bytes(1024 * 1024)
+    requests = chain([header("a")], repeat(part(part_bytes), 200), [part(b"", last=True)])
+    tracemalloc.start()
+    try:
+        [document] = await received(requests, maximum_document_bytes=4 * 1024 * 1024)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert document.content == b""
+    assert document.fault.metadata["limit_bytes"] == str(4 * 1024 * 1024)
+    assert peak_bytes < 12 * 1024 * 1024

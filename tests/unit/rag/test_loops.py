@@ -1,0 +1,86 @@
+"""Loops beside the service outlive whatever goes wrong in one of their rounds."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from services.common.metrics import Metrics
+from services.rag.fill_vectors import VectorFill
+from services.rag.invalidate import InvalidationDelivery
+from services.rag.metrics import CATALOGUE
+from services.rag.sweep import Sweep
+
+
+class Impatient:
+    """A clock that does not wait."""
+
+    async def sleep(self, seconds):
+        await asyncio.sleep(0)
+
+
+class Rounds:
+    """Fails of something unforeseen in the first round, and notes that there is a second."""
+
+    def __init__(self):
+        self.count = 0
+        self.second = asyncio.Event()
+
+    async def answer(self, *_arguments, **_options):
+        self.count += 1
+        if self.count == 1:
+            raise ValueError("unforeseen")
+        self.second.set()
+        return ()
+
+
+@asynccontextmanager
+async def alone(task):
+    yield True
+
+
+def fill(rounds):
+    return VectorFill(
+        store=SimpleNamespace(missing_vectors=rounds.answer),
+        vectors=None,
+        models=None,
+        jobs=SimpleNamespace(alone=alone),
+        clock=Impatient(),
+        metrics=Metrics(CATALOGUE, version="0"),
+    )
+
+
+def sweep(rounds):
+    async def forget(**_options):
+        return 0
+
+    return Sweep(
+        SimpleNamespace(delete_expired=rounds.answer),
+        SimpleNamespace(alone=alone, forget=forget),
+        delivery=None,
+        clock=Impatient(),
+        retention_seconds=1,
+    )
+
+
+def delivery(rounds):
+    return InvalidationDelivery(
+        SimpleNamespace(list_invalidations=rounds.answer),
+        None,
+        clock=Impatient(),
+        metrics=Metrics(CATALOGUE, version="0"),
+    )
+
+
+@pytest.mark.parametrize("make", [fill, sweep, delivery])
+async def test_a_loop_goes_on_after_a_fault_of_its_own(make):
+    rounds = Rounds()
+    running = asyncio.create_task(make(rounds).run())
+    second = asyncio.create_task(rounds.second.wait())
+    async with asyncio.timeout(5):
+        await asyncio.wait([running, second], return_when=asyncio.FIRST_COMPLETED)
+    assert second.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
