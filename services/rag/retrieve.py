@@ -1,58 +1,59 @@
-"""Finds passages: by meaning and by words at the same time, then fused."""
+"""Finds passages: by meaning and by words at the same time, fused, judged and thinned out.
+
+One search takes these steps, of which most do nothing unless they are asked for or needed: the arms
+search, their hits are fused, the best are loaded, it is estimated how likely they hold the answer;
+where that leaves doubt other wordings are searched for as well and a cross-encoder judges; near
+duplicates are left out, and what follows each other in a document is joined.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.common.errors import ServiceError
-from services.rag.core.analysis import analyse_query
-from services.rag.core.errors import CollectionNotFound, EmbeddingModelChanged
+from services.common.metrics import Metrics
+from services.rag.core.analysis import analyse_document
+from services.rag.core.confidence import Likeness, coverage_ratio, estimate
+from services.rag.core.expansion import Variant
 from services.rag.core.fusion import fuse
-from services.rag.core.model import CollectionStats, FusedChunk, RankedPassage, ScoredChunk, Vector
-from services.rag.core.options import RetrievalOptions
+from services.rag.core.options import ExpansionPolicy, Mode, RetrievalOptions, SearchArms
+from services.rag.core.passages import FusedChunk, Passage, RankedPassage
 from services.rag.core.profile import DegradationReason
-from services.rag.embed import EmbeddingSource
-from services.rag.models import ModelCatalogue, split_identity
-from services.rag.ports import DocumentStore
+from services.rag.core.ranking.candidate import Candidate
+from services.rag.core.retrieved import Band, Confidence, Retrieved
+from services.rag.likeness import LikenessSource
+from services.rag.ports import Expander
+from services.rag.rank import Ranker
 from services.rag.recorder import Recorder
+from services.rag.search import Found, Search, Searcher, TimeLimits
+from services.rag.store_port import DocumentStore
 
 __all__ = ["Retriever", "Search"]
 
 # A document that is replaced between search and load takes its chunks along; a second search
 # finds the new ones.
 _SEARCH_COUNT = 2
-# What embedding may take of the time left, so that words can be searched and told of.
-_EMBEDDING_SHARE_RATIO = 0.5
+# Share of a collection's chunks without vectors from which on finding by meaning misses too much.
+_PENDING_SHARE_RATIO = 0.05
 
 
 @dataclass(slots=True, kw_only=True)
-class Search:
-    """One question on its way to passages.
+class _Round:
+    """What one search over all arms came to.
 
     Attributes:
-        tenant_id: Owner of the collection.
-        collection: Where to look.
-        question: The question.
-        options: How to search.
-        recorder: Receives stages and degradations.
-        bypass_cache: Whether to compute the question's vector without asking the cache.
-        cache_is_away: Whether the cache did not answer; it is then not waited for again.
-        embedding: The question's vector, or why there is none; None while it is not known.
+        found: What the arms found.
+        likeness: How alike passages of the collection are; None where that is not known.
+        passages: Those loaded so far, by chunk id.
+        candidates: The best, best first.
+        is_complete: Whether every candidate was still there when it was loaded.
     """
 
-    tenant_id: str
-    collection: CollectionStats
-    question: str
-    options: RetrievalOptions
-    recorder: Recorder
-    bypass_cache: bool = False
-    cache_is_away: bool = False
-    embedding: Vector | ServiceError | None = None
-
-    @property
-    def vector(self) -> Vector | None:
-        """The question's vector, if there is one."""
-        return None if isinstance(self.embedding, ServiceError) else self.embedding
+    found: Found
+    likeness: Likeness | None
+    passages: dict[int, Passage]
+    candidates: list[Candidate]
+    is_complete: bool = True
 
 
 class Retriever:
@@ -60,26 +61,32 @@ class Retriever:
 
     Args:
         store: The documents.
-        embeddings: Vectors of questions.
-        models: Models of the fleet.
-        embedding_time_limit_seconds: Longest time to embed a question.
-        remaining_seconds: What is left of the running call's deadline; None where there is none.
+        searcher: Runs the arms.
+        ranker: Orders what they find.
+        expander: Words questions otherwise; None where no model can.
+        limits: Longest times.
+        metrics: Receives how far searches can be relied on.
     """
 
     def __init__(
         self,
         *,
         store: DocumentStore,
-        embeddings: EmbeddingSource,
-        models: ModelCatalogue,
-        embedding_time_limit_seconds: float,
-        remaining_seconds: Callable[[], float | None],
+        searcher: Searcher,
+        ranker: Ranker,
+        expander: Expander | None,
+        limits: TimeLimits,
+        metrics: Metrics,
     ) -> None:
         self._store = store
-        self._embeddings = embeddings
-        self._models = models
-        self._embedding_time_limit_seconds = embedding_time_limit_seconds
-        self._remaining_seconds = remaining_seconds
+        self._searcher = searcher
+        self._ranker = ranker
+        self._expander = expander
+        self._limits = limits
+        self._metrics = metrics
+        self._likeness = LikenessSource(store)
+        for band in Band:
+            metrics.count("rag_searches_total", band.value, amount=0)
 
     async def retrieve(
         self,
@@ -88,8 +95,8 @@ class Retriever:
         question: str,
         options: RetrievalOptions,
         recorder: Recorder,
-    ) -> tuple[RankedPassage, ...]:
-        """Finds the passages that match a question, best first.
+    ) -> Retrieved:
+        """Finds the passages that match a question.
 
         Args:
             tenant_id: Owner of the collection.
@@ -130,136 +137,145 @@ class Retriever:
 
     async def embed(self, search: Search) -> None:
         """Sets the vector of a search's question, or why there is none."""
-        if search.embedding is None:
-            search.embedding = await self._embed(search)
+        await self._searcher.embed(search)
 
-    async def find(self, search: Search) -> tuple[RankedPassage, ...]:
-        """Finds the passages that match, best first; errors are those of `retrieve`."""
-        passages: tuple[RankedPassage, ...] = ()
-        for _ in range(_SEARCH_COUNT):
-            async with asyncio.TaskGroup() as group:
-                by_words = group.create_task(self._search_words(search))
-                await self.embed(search)
-                meaning = await self._search_meaning(search)
-            fused = _fuse(search, meaning, by_words.result())
-            passages = await self._load(search, fused)
-            if len(passages) == len(fused):
+    async def find(self, search: Search) -> Retrieved:
+        """Finds the passages that match; errors are those of `retrieve`."""
+        _note_pending_vectors(search)
+        round_ = await self._search(search)
+        for _ in range(_SEARCH_COUNT - 1):
+            if round_.is_complete:
                 break
-        return passages
-
-    async def _embed(self, search: Search) -> Vector | ServiceError:
-        identity = search.collection.embedding_model
-        if identity is None:
-            # Nothing was ever stored in it.
-            return CollectionNotFound(search.collection.name)
-        name, digest = split_identity(identity)
-        try:
-            with search.recorder.stage("embed_question") as stage:
-                model = await self._models.embedding_model(name)
-                if model.digest != digest:
-                    raise EmbeddingModelChanged(name, listed=digest, served=model.digest)
-                limit = self._embedding_limit_seconds()
-                if search.bypass_cache or search.cache_is_away:
-                    found = await self._embeddings.embed(
-                        model, [search.question], time_limit_seconds=limit, bypass_cache=True
-                    )
-                else:
-                    found = await self._embeddings.embed_question(
-                        model, search.question, time_limit_seconds=limit
-                    )
-                    search.cache_is_away = found.cache_outcome == "unavailable"
-                stage.cache_outcome = "unavailable" if search.cache_is_away else found.cache_outcome
-        except ServiceError as error:
-            search.recorder.degrade(
-                DegradationReason.EMBEDDING_UNAVAILABLE, "embed_question", error.message
-            )
-            return error
-        if found.cache_degraded:
-            search.recorder.degrade(
-                DegradationReason.CACHE_UNAVAILABLE, "embed_question", "the cache did not answer"
-            )
-        return found.vectors[0]
-
-    def _embedding_limit_seconds(self) -> float:
-        remaining = self._remaining_seconds()
-        if remaining is None:
-            return self._embedding_time_limit_seconds
-        return min(self._embedding_time_limit_seconds, remaining * _EMBEDDING_SHARE_RATIO)
-
-    async def _search_meaning(self, search: Search) -> Sequence[ScoredChunk] | ServiceError:
-        if isinstance(search.embedding, ServiceError):
-            return search.embedding
-        vector = search.vector
-        assert vector is not None  # noqa: S101 - the question was embedded before
-        try:
-            with search.recorder.stage("vector_search") as stage:
-                hits = await self._store.search_vector(
-                    search.tenant_id,
-                    search.collection.name,
-                    model=search.collection.embedding_model or "",
-                    vector=vector,
-                    limit=search.options.candidate_count,
-                )
-                stage.item_count = len(hits)
-        except ServiceError as error:
-            search.recorder.degrade(
-                DegradationReason.SEARCH_ARM_FAILED, "vector_search", error.message
-            )
-            return error
-        return hits
-
-    async def _search_words(self, search: Search) -> Sequence[ScoredChunk] | ServiceError:
-        try:
-            with search.recorder.stage("keyword_search") as stage:
-                matches = await self._store.search_keyword(
-                    search.tenant_id,
-                    search.collection.name,
-                    terms=analyse_query(search.question),
-                    limit=search.options.candidate_count,
-                )
-                stage.item_count = len(matches.hits)
-        except ServiceError as error:
-            search.recorder.degrade(
-                DegradationReason.SEARCH_ARM_FAILED, "keyword_search", error.message
-            )
-            return error
-        return matches.hits
-
-    async def _load(self, search: Search, fused: Sequence[FusedChunk]) -> tuple[RankedPassage, ...]:
-        if not fused:
-            return ()
-        with search.recorder.stage("load_passages") as stage:
-            passages = await self._store.load_passages(
-                search.tenant_id, [each.chunk_id for each in fused]
-            )
-            stage.item_count = len(passages)
-        return tuple(
-            RankedPassage(passages[each.chunk_id], each)
-            for each in fused
-            if each.chunk_id in passages
+            round_ = await self._search(search)
+        confidence = _estimate(search, round_)
+        variants = await self._expand(search, confidence.band)
+        if variants:
+            await self._widen(search, round_, variants)
+            confidence = _estimate(search, round_)
+        round_.candidates = await self._ranker.rerank(search, round_.candidates, confidence.band)
+        if any(each.ranking.rerank_score is not None for each in round_.candidates):
+            confidence = _estimate(search, round_)
+        self._metrics.count("rag_searches_total", confidence.band.value)
+        return Retrieved(
+            passages=await self._ranker.choose(search, round_.candidates),
+            confidence=confidence,
+            expansions=tuple(each.text for each in variants),
         )
 
+    async def _search(self, search: Search) -> _Round:
+        async with asyncio.TaskGroup() as group:
+            likeness = group.create_task(self._measure(search))
+            found = await self._searcher.search(search)
+        if isinstance(found, ServiceError):
+            raise found
+        round_ = _Round(found=found, likeness=likeness.result(), passages={}, candidates=[])
+        await self._load(search, round_, _fuse(search, found))
+        return round_
 
-def _fuse(
-    search: Search,
-    meaning: Sequence[ScoredChunk] | ServiceError,
-    words: Sequence[ScoredChunk] | ServiceError,
-) -> Sequence[FusedChunk]:
-    """Merges what the arms found; with one arm alone its ranking is kept.
+    async def _measure(self, search: Search) -> Likeness | None:
+        if search.options.arms is SearchArms.KEYWORD or search.collection.embedding_model is None:
+            return None
+        try:
+            async with asyncio.timeout(self._limits.now(self._limits.arm)):
+                return await self._likeness.measure(search.tenant_id, search.collection)
+        except (ServiceError, TimeoutError):
+            # The estimate does without; the arms say what is wrong with the store.
+            return None
 
-    Raises:
-        ServiceError: What kept the words from being searched, where meaning could not be either.
-    """
-    if isinstance(words, ServiceError) and isinstance(meaning, ServiceError):
-        raise words
-    vector_hits = () if isinstance(meaning, ServiceError) else meaning
-    keyword_hits = () if isinstance(words, ServiceError) else words
-    weight = search.options.vector_weight_ratio
-    if not vector_hits or not keyword_hits:
-        # Half of every score would be missing.
-        weight = 1.0 if vector_hits else 0.0
+    async def _load(self, search: Search, round_: _Round, fused: Sequence[FusedChunk]) -> None:
+        """Loads the best of what was fused as candidates, as far as that is still to be done."""
+        best = fused[: self._ranker.candidate_count(search)]
+        missing = [each.chunk_id for each in best if each.chunk_id not in round_.passages]
+        if missing:
+            with search.recorder.stage("load_passages") as stage:
+                loaded = await self._store.load_passages(
+                    search.tenant_id, missing, access=search.options.access
+                )
+                stage.item_count = len(loaded)
+            round_.passages.update(loaded)
+        round_.is_complete = all(chunk_id in round_.passages for chunk_id in missing)
+        round_.candidates = _candidates(best, round_.passages)
+
+    async def _expand(self, search: Search, band: Band) -> tuple[Variant, ...]:
+        """Has the question worded otherwise where that is wanted."""
+        kind = search.options.expansion
+        if kind is ExpansionPolicy.NONE:
+            return ()
+        if kind is ExpansionPolicy.AUTO:
+            if search.mode is not Mode.DEEP or band is Band.HIGH or self._expander is None:
+                return ()
+            kind = ExpansionPolicy.MULTI_QUERY
+        if self._expander is None:
+            search.recorder.degrade(
+                DegradationReason.EXPANSION_SKIPPED, "expand", "no model words questions otherwise"
+            )
+            return ()
+        return await self._expander.expand(
+            search.question,
+            kind,
+            search.recorder,
+            time_limit_seconds=self._limits.now(),
+        )
+
+    async def _widen(self, search: Search, round_: _Round, variants: Sequence[Variant]) -> None:
+        """Searches for other wordings as well; what the question itself found is kept."""
+        with search.recorder.stage("search_variants") as stage:
+            found = await self._searcher.search_variants(search, variants)
+            stage.item_count = sum(len(each.hits.vector) + len(each.hits.keyword) for each in found)
+        await self._load(search, round_, _fuse(search, round_.found, found))
+
+
+def _fuse(search: Search, found: Found, variants: Sequence[Found] = ()) -> list[FusedChunk]:
     with search.recorder.stage("fuse") as stage:
-        fused = fuse(search.options.fusion, vector_hits, keyword_hits, vector_weight=weight)
-        best = fused[: search.options.passage_count]
-        stage.item_count = len(best)
-    return best
+        fused = fuse(
+            search.options.fusion,
+            found.hits,
+            [each.hits for each in variants if each.hits.vector or each.hits.keyword],
+            vector_weight=search.options.vector_weight_ratio,
+        )
+        stage.item_count = len(fused)
+    return fused
+
+
+def _candidates(fused: Sequence[FusedChunk], passages: Mapping[int, Passage]) -> list[Candidate]:
+    return [
+        Candidate.of(RankedPassage(passages[each.chunk_id], each))
+        for each in fused
+        if each.chunk_id in passages
+    ]
+
+
+def _estimate(search: Search, round_: _Round) -> Confidence:
+    found = round_.found
+    best = round_.candidates[0] if round_.candidates else None
+    terms, coverage = found.terms, None
+    if found.statistics is not None and best is not None:
+        passage = best.passage
+        # A word has a form in each language; the forms of the others are not missing in this one.
+        known = set(found.terms)
+        terms = tuple(term for term in search.terms_in(passage.language) if term in known)
+        held = analyse_document(f"{passage.header}\n{passage.text}", language=passage.language)
+        coverage = coverage_ratio(terms, found.statistics, held.counts)
+    return estimate(
+        found.hits,
+        terms=terms,
+        statistics=found.statistics,
+        likeness=round_.likeness if found.by_meaning else None,
+        coverage=coverage,
+        rerank_ratio=best.ranking.rerank_score if best is not None else None,
+    )
+
+
+def _note_pending_vectors(search: Search) -> None:
+    collection = search.collection
+    pending = collection.pending_vector_count
+    if (
+        search.options.arms is not SearchArms.KEYWORD
+        and pending
+        and pending >= _PENDING_SHARE_RATIO * collection.chunk_count
+    ):
+        search.recorder.degrade(
+            DegradationReason.VECTORS_PENDING,
+            "vector_search",
+            f"{pending} of {collection.chunk_count} passages have no vector yet",
+        )

@@ -1,6 +1,7 @@
 """Between the rag service's values and the messages that cache and balancer share."""
 
 from collections.abc import Awaitable
+from math import sqrt
 from typing import TypeVar
 
 import grpc
@@ -10,7 +11,8 @@ from pannier.common.v1 import generation_pb2, vector_pb2
 from services.common.errors import PeerUnavailable, RelayedError, StatusCode
 from services.common.status import error_from_call
 from services.rag.core.conversation import ChatMessage, Sampling, TokenUsage
-from services.rag.core.model import Vector
+from services.rag.core.documents import Vector
+from services.rag.core.options import OutputFormat
 
 __all__ = [
     "FINISH_REASONS",
@@ -18,6 +20,7 @@ __all__ = [
     "finish_reason_of",
     "peer_error",
     "to_messages",
+    "to_output_format",
     "to_sampling",
     "to_usage",
     "to_vector",
@@ -27,10 +30,14 @@ __all__ = [
 
 T = TypeVar("T")
 
+# Squares of lengths between which vectors fit half precision, 6e-8 to 65,504, without losing much.
+_LEAST_SQUARE, _MOST_SQUARE = 1e-2, 1e8
+
 _ROLES = {
     "system": generation_pb2.CHAT_ROLE_SYSTEM,
     "user": generation_pb2.CHAT_ROLE_USER,
     "assistant": generation_pb2.CHAT_ROLE_ASSISTANT,
+    "tool": generation_pb2.CHAT_ROLE_TOOL,
 }
 
 # What other reasons there may be one day is not known here.
@@ -48,7 +55,18 @@ def finish_reason_of(number: generation_pb2.FinishReason.ValueType) -> str:
 def to_messages(messages: tuple[ChatMessage, ...]) -> list[generation_pb2.ChatMessage]:
     """Writes a conversation."""
     return [
-        generation_pb2.ChatMessage(role=_ROLES[each.role], content=each.content)
+        generation_pb2.ChatMessage(
+            role=_ROLES[each.role],
+            content=each.content,
+            tool_calls=[
+                generation_pb2.ToolCall(
+                    id=call.id, name=call.name, arguments_json=call.arguments_json
+                )
+                for call in each.tool_calls
+            ],
+            tool_name=each.tool_name,
+            tool_call_id=each.tool_call_id,
+        )
         for each in messages
     ]
 
@@ -69,6 +87,15 @@ def to_sampling(sampling: Sampling) -> generation_pb2.SamplingOptions:
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
     )
+
+
+def to_output_format(form: OutputFormat | None) -> generation_pb2.OutputFormat | None:
+    """Writes the form that an answer must have; None stays absent."""
+    if form is None:
+        return None
+    if form.json_schema:
+        return generation_pb2.OutputFormat(json_schema=form.json_schema)
+    return generation_pb2.OutputFormat(json=True)
 
 
 def to_usage(usage: TokenUsage) -> generation_pb2.TokenUsage:
@@ -95,15 +122,20 @@ def vector_of(message: vector_pb2.EmbeddingVector) -> Vector | None:
     """Reads a vector; the array is read-only and shares the message's bytes.
 
     Returns:
-        The vector, or None where the message does not hold one that can be compared.
+        The vector, scaled where half precision, in which it is stored, has no room for it; only
+        its direction counts. None where the message does not hold one that can be compared.
     """
     if not message.dimension or len(message.float32_le) != 4 * message.dimension:
         return None
     vector = np.frombuffer(message.float32_le, dtype="<f4")
     # One pass: a sum of squares is finite and above 0 exactly where each part is finite and one
     # is not 0.
-    length = float(np.dot(vector, vector))
-    return vector if np.isfinite(length) and length > 0 else None
+    square = float(np.dot(vector, vector))
+    if not np.isfinite(square) or square <= 0:
+        return None
+    if _LEAST_SQUARE <= square <= _MOST_SQUARE:
+        return vector
+    return (vector / sqrt(square)).astype(np.float32)
 
 
 def peer_error(peer: str, error: grpc.aio.AioRpcError) -> PeerUnavailable | RelayedError:

@@ -1,4 +1,4 @@
-"""Fusing the vector arm and the keyword arm into one ranking.
+"""Fusing the vector arm and the keyword arm, of one or several wordings, into one ranking.
 
 Convex combination of min-max normalised scores is the default: it beats reciprocal ranks on most
 public collections. Reciprocal rank fusion needs no comparable scores and stays selectable.
@@ -6,16 +6,17 @@ public collections. Reciprocal rank fusion needs no comparable scores and stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.rag.core.model import FusedChunk, ScoredChunk
+from services.rag.core.passages import FusedChunk, ScoredChunk
 
 __all__ = [
     "DEFAULT_RANK_CONSTANT",
     "DEFAULT_VECTOR_WEIGHT",
     "FusionMethod",
+    "Hits",
     "fuse",
     "fuse_convex",
     "fuse_reciprocal_ranks",
@@ -26,10 +27,25 @@ DEFAULT_RANK_CONSTANT = 60
 
 
 class FusionMethod(StrEnum):
-    """How two ranked lists become one."""
+    """How ranked lists become one."""
 
     CONVEX = "convex"
     RECIPROCAL_RANK = "reciprocal_rank"
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What the arms found for one wording of a question.
+
+    Attributes:
+        vector: Hits of the vector arm, scored by cosine similarity; empty without it.
+        keyword: Hits of the keyword arm, scored by BM25; empty without it.
+        weight: What the wording counts beside the question itself, which counts 1.
+    """
+
+    vector: Sequence[ScoredChunk] = ()
+    keyword: Sequence[ScoredChunk] = ()
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,66 +54,88 @@ class _Place:
     score: float
 
 
-def fuse_convex(
-    vector: Sequence[ScoredChunk],
-    keyword: Sequence[ScoredChunk],
+def fuse(
+    method: FusionMethod,
+    question: Hits,
+    variants: Sequence[Hits] = (),
     *,
     vector_weight: float = DEFAULT_VECTOR_WEIGHT,
 ) -> list[FusedChunk]:
-    """Fuses by a weighted sum of min-max normalised scores; a missing chunk counts 0.
+    """Fuses by the given method, best first; only the convex one uses the weight of the vector arm.
+
+    Ranks and scores of the arms are those of the question itself; a chunk that only other wordings
+    found has none.
+
+    Args:
+        method: How.
+        question: What was found for the question.
+        variants: What was found for other wordings.
+        vector_weight: See `fuse_convex`.
+    """
+    wordings = (question, *variants)
+    fused = (
+        fuse_convex(wordings, vector_weight=vector_weight)
+        if method is FusionMethod.CONVEX
+        else fuse_reciprocal_ranks(wordings)
+    )
+    return _rank(fused, _places(question.vector), _places(question.keyword))
+
+
+def fuse_convex(
+    wordings: Sequence[Hits], *, vector_weight: float = DEFAULT_VECTOR_WEIGHT
+) -> dict[int, float]:
+    """Fuses by a weighted mean of min-max normalised scores; a missing chunk counts 0.
 
     BM25 scores are normalised from their theoretical minimum 0, cosine similarities from the
     lowest one in the list.
 
     Args:
-        vector: Hits of the vector arm, scored by cosine similarity.
-        keyword: Hits of the keyword arm, scored by BM25.
-        vector_weight: Weight of the vector arm, 0 to 1. With one arm gone, pass 0 or 1.
+        wordings: What was found for each wording.
+        vector_weight: Weight of the vector arm, 0 to 1. An arm that is alone counts whole: half of
+            every score would be missing otherwise.
+
+    Returns:
+        A score from 0 to 1 for each chunk.
     """
-    lowest = min((hit.score for hit in vector), default=0.0)
-    normal_vector = _min_max(vector, lowest)
-    normal_keyword = _min_max(keyword, 0.0)
-
-    def score(chunk_id: int) -> float:
-        from_vector = normal_vector.get(chunk_id, 0.0)
-        from_keyword = normal_keyword.get(chunk_id, 0.0)
-        return vector_weight * from_vector + (1.0 - vector_weight) * from_keyword
-
-    return _rank(_places(vector), _places(keyword), score)
+    total = sum(each.weight for each in wordings)
+    scores: dict[int, float] = {}
+    for each in wordings:
+        weight = vector_weight
+        if not each.vector or not each.keyword:
+            weight = 1.0 if each.vector else 0.0
+        lowest = min((hit.score for hit in each.vector), default=0.0)
+        _add(scores, _min_max(each.vector, lowest), weight * each.weight / total)
+        _add(scores, _min_max(each.keyword, 0.0), (1.0 - weight) * each.weight / total)
+    return scores
 
 
 def fuse_reciprocal_ranks(
-    vector: Sequence[ScoredChunk],
-    keyword: Sequence[ScoredChunk],
-    *,
-    k: int = DEFAULT_RANK_CONSTANT,
-) -> list[FusedChunk]:
-    """Fuses by the sum of 1 / (k + rank); an arm without the chunk adds nothing.
+    wordings: Sequence[Hits], *, k: int = DEFAULT_RANK_CONSTANT
+) -> dict[int, float]:
+    """Fuses by the sum of 1 / (k + rank); a list without the chunk adds nothing.
 
     The sum is divided by its greatest possible value, so that scores lie between 0 and 1.
     Source: Cormack, Clarke and Büttcher, Reciprocal Rank Fusion (2009).
+
+    Args:
+        wordings: What was found for each wording.
+        k: How little the first ranks stand out.
+
+    Returns:
+        A score from 0 to 1 for each chunk.
     """
-    vector_places, keyword_places = _places(vector), _places(keyword)
+    greatest = sum(2.0 * each.weight for each in wordings) / (k + 1)
+    scores: dict[int, float] = {}
+    for each in wordings:
+        for hits in (each.vector, each.keyword):
+            parts = {chunk_id: 1.0 / (k + place.rank) for chunk_id, place in _places(hits).items()}
+            _add(scores, parts, each.weight / greatest)
+    return scores
 
-    def score(chunk_id: int) -> float:
-        found = (places.get(chunk_id) for places in (vector_places, keyword_places))
-        total = sum(1.0 / (k + place.rank) for place in found if place is not None)
-        return total * (k + 1) / 2.0
 
-    return _rank(vector_places, keyword_places, score)
-
-
-def fuse(
-    method: FusionMethod,
-    vector: Sequence[ScoredChunk],
-    keyword: Sequence[ScoredChunk],
-    *,
-    vector_weight: float = DEFAULT_VECTOR_WEIGHT,
-) -> list[FusedChunk]:
-    """Fuses by the given method; only the convex one uses the weight, see `fuse_convex`."""
-    if method is FusionMethod.CONVEX:
-        return fuse_convex(vector, keyword, vector_weight=vector_weight)
-    return fuse_reciprocal_ranks(vector, keyword)
+def _add(scores: dict[int, float], parts: Mapping[int, float], factor: float) -> None:
+    for chunk_id, part in parts.items():
+        scores[chunk_id] = scores.get(chunk_id, 0.0) + factor * part
 
 
 def _places(hits: Sequence[ScoredChunk]) -> dict[int, _Place]:
@@ -113,14 +151,13 @@ def _min_max(hits: Sequence[ScoredChunk], lowest: float) -> dict[int, float]:
 
 
 def _rank(
-    vector: Mapping[int, _Place], keyword: Mapping[int, _Place], score: Callable[[int], float]
+    scores: Mapping[int, float], vector: Mapping[int, _Place], keyword: Mapping[int, _Place]
 ) -> list[FusedChunk]:
-    fused = [
-        _describe(chunk_id, score(chunk_id), vector.get(chunk_id), keyword.get(chunk_id))
-        for chunk_id in vector.keys() | keyword.keys()
+    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        _describe(chunk_id, score, vector.get(chunk_id), keyword.get(chunk_id))
+        for chunk_id, score in ordered
     ]
-    fused.sort(key=lambda chunk: (-chunk.score, chunk.chunk_id))
-    return fused
 
 
 def _describe(
@@ -128,7 +165,7 @@ def _describe(
 ) -> FusedChunk:
     return FusedChunk(
         chunk_id=chunk_id,
-        score=score,
+        score=min(score, 1.0),
         vector_rank=vector.rank if vector else None,
         vector_score=vector.score if vector else None,
         keyword_rank=keyword.rank if keyword else None,
