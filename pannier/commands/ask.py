@@ -2,12 +2,13 @@
 
 import os
 import time
-from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pannier.client import TraceContext
+from pannier.commands.answer_events import Answer, read_answer
 from pannier.commands.connection import (
     EXIT_FAILED,
     AddressOption,
@@ -22,10 +23,23 @@ from pannier.commands.connection import (
 from pannier.commands.formatting import format_seconds, shorten
 from pannier.commands.output import Output
 from pannier.commands.plain import to_plain
+from pannier.commands.retrieval_options import (
+    AllTagsOption,
+    DocumentOption,
+    LanguageOption,
+    MediaTypeOption,
+    SinceOption,
+    SourceOption,
+    TagOption,
+    UntilOption,
+    WhereOption,
+    filter_message,
+)
 from pannier.commands.retrieve import describe_degradation
+from pannier.commands.support_view import describe_quality, show_support
 from pannier.commands.traces import FetchedTrace, TraceUnavailable, fetch_trace
 from pannier.commands.waterfall_view import show_waterfall
-from pannier.rag.v1 import rag_service_pb2, rag_service_pb2_grpc
+from pannier.rag.v1 import rag_service_pb2, rag_service_pb2_grpc, tool_pb2
 
 __all__ = ["Answer", "ask", "ask_question", "describe_origin", "show_answer"]
 
@@ -36,26 +50,45 @@ _ORIGINS = {
     rag_service_pb2.ANSWER_ORIGIN_CACHED_SIMILAR: "cached, from a similar question",
     rag_service_pb2.ANSWER_ORIGIN_EXTRACTIVE: "extractive (no model answered)",
     rag_service_pb2.ANSWER_ORIGIN_NO_MATCH: "nothing in the collection matches",
+    rag_service_pb2.ANSWER_ORIGIN_REFUSED: "refused (the documents do not hold the answer)",
 }
 
 
-@dataclass(slots=True)
-class Answer:
-    """An answer as its stream brings it.
+class AskMode(Enum):
+    """How a question is answered."""
 
-    Attributes:
-        trace: Trace of the call.
-        first_text_seconds: From the call until the first text; None before.
-        total_seconds: From the call until the end; None before.
-        text: What has come so far.
-        completed: The whole answer; None until the stream has ended well.
-    """
+    RAG = "rag"
+    DEEP = "deep"
+    AGENT = "agent"
+    DIRECT = "direct"
 
-    trace: TraceContext
-    first_text_seconds: float | None = None
-    total_seconds: float | None = None
-    text: str = ""
-    completed: rag_service_pb2.QueryResponse | None = None
+
+class Policy(Enum):
+    """What an answer may stand on."""
+
+    GROUNDED = "grounded"
+    KNOWLEDGE = "knowledge"
+    EXTRACTIVE = "extractive"
+
+
+class Web(Enum):
+    """Whether the web is searched."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    ALWAYS = "always"
+
+
+_POLICIES = {
+    Policy.GROUNDED: rag_service_pb2.ANSWER_POLICY_UNSPECIFIED,
+    Policy.KNOWLEDGE: rag_service_pb2.ANSWER_POLICY_ALLOW_MODEL_KNOWLEDGE,
+    Policy.EXTRACTIVE: rag_service_pb2.ANSWER_POLICY_EXTRACTIVE,
+}
+_WEB_POLICIES = {
+    Web.AUTO: rag_service_pb2.WEB_POLICY_UNSPECIFIED,
+    Web.NEVER: rag_service_pb2.WEB_POLICY_NEVER,
+    Web.ALWAYS: rag_service_pb2.WEB_POLICY_ALWAYS,
+}
 
 
 def ask(
@@ -63,7 +96,31 @@ def ask(
     *,
     collection: CollectionOption = "default",
     model: Annotated[str, typer.Option(help="Model that answers. Default: the service's.")] = "",
-    mode: Annotated[str, typer.Option(help="rag, or direct for the model alone.")] = "rag",
+    mode: Annotated[
+        AskMode,
+        typer.Option(
+            help="deep takes more trouble; agent has the model search and calculate by itself; "
+            "direct asks the model alone."
+        ),
+    ] = AskMode.RAG,
+    policy: Annotated[Policy, typer.Option(help="What the answer may stand on.")] = Policy.GROUNDED,
+    web: Annotated[Web, typer.Option(help="Whether the web is searched.")] = Web.AUTO,
+    json_schema: Annotated[
+        str,
+        typer.Option(
+            "--json-schema",
+            help="Answer with JSON that follows this schema: JSON text, or @FILE; {} for any.",
+        ),
+    ] = "",
+    document: DocumentOption = None,
+    tag: TagOption = None,
+    all_tags: AllTagsOption = None,
+    source: SourceOption = "",
+    where: WhereOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    language: LanguageOption = None,
+    media_type: MediaTypeOption = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute everything anew.")] = False,
     trace: Annotated[
         bool, typer.Option("--trace", help="Show where the time went, across all services.")
@@ -74,16 +131,31 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question from the documents of a collection."""
-    if mode not in ("rag", "direct"):
-        raise typer.BadParameter("must be rag or direct", param_hint="--mode")
-    policy = "CACHE_POLICY_BYPASS" if no_cache else "CACHE_POLICY_USE"
+    cache_policy = "CACHE_POLICY_BYPASS" if no_cache else "CACHE_POLICY_USE"
     request = rag_service_pb2.QueryRequest(
-        collection=collection if mode == "rag" else "",
+        collection="" if mode is AskMode.DIRECT else collection,
         query=question,
         model=model,
-        mode=rag_service_pb2.QueryMode.Value(f"QUERY_MODE_{mode.upper()}"),
-        cache_policy=rag_service_pb2.CachePolicy.Value(policy),
+        mode=rag_service_pb2.QueryMode.Value(f"QUERY_MODE_{mode.name}"),
+        cache_policy=rag_service_pb2.CachePolicy.Value(cache_policy),
+        answer_policy=_POLICIES[policy],
+        web=_WEB_POLICIES[web],
     )
+    if json_schema:
+        request.output_format.json_schema = _schema(json_schema)
+    conditions = filter_message(
+        documents=document,
+        tags=tag,
+        all_tags=all_tags,
+        source=source,
+        where=where,
+        since=since,
+        until=until,
+        languages=language,
+        media_types=media_type,
+    )
+    if conditions.ByteSize():
+        request.retrieval.filter.CopyFrom(conditions)
 
     async def main(output: Output) -> int:
         answer = await ask_question(
@@ -99,11 +171,22 @@ def ask(
         else:
             show_answer(output, answer)
             if fetched is not None:
-                show_waterfall(output, fetched)
+                profile = answer.completed.profile if answer.completed is not None else None
+                show_waterfall(output, fetched, profile)
         incomplete = answer.completed is None or (trace and fetched is None)
         return EXIT_FAILED if incomplete else 0
 
     run(main)
+
+
+def _schema(given: str) -> str:
+    """Reads a JSON Schema from the command line, or from the file that it names."""
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"cannot be read: {error}", param_hint="--json-schema") from error
 
 
 async def ask_question(
@@ -134,21 +217,7 @@ async def ask_question(
         call = stub.StreamQuery(
             rag_service_pb2.StreamQueryRequest(query=request), timeout=timeout_seconds
         )
-        try:
-            async for event in call:
-                kind = event.WhichOneof("event")
-                if kind == "text_delta":
-                    if answer.first_text_seconds is None:
-                        answer.first_text_seconds = time.monotonic() - started
-                    answer.text += event.text_delta
-                    if output is not None:
-                        output.piece(event.text_delta)
-                elif kind == "completed":
-                    answer.completed = event.completed
-        finally:
-            if output is not None and answer.text:
-                output.line()
-    answer.total_seconds = time.monotonic() - started
+        await read_answer(call, answer, output, started=started)
     return answer
 
 
@@ -183,11 +252,39 @@ def show_answer(output: Output, answer: Answer) -> None:
                 for each in response.citations
             ],
         )
+    show_support(output, response)
+    if response.tool_executions:
+        output.line()
+        output.table(
+            (">step", "tool", "arguments", "outcome", ">time", "result"),
+            [
+                (
+                    str(each.step),
+                    shorten(each.name, 20),
+                    shorten(each.arguments_json, 60),
+                    _outcome_name(each.outcome),
+                    format_seconds(each.duration.ToNanoseconds() / 1e9),
+                    shorten(each.summary, 60),
+                )
+                for each in response.tool_executions
+            ],
+        )
     for degradation in response.degradations:
         output.notice(describe_degradation(degradation))
     for warning in response.warnings:
         output.notice(f"warning: {warning}")
+    if response.origin == rag_service_pb2.ANSWER_ORIGIN_REFUSED:
+        output.notice("refused: the documents do not hold the answer")
+    quality = describe_quality(response)
+    if quality:
+        output.line(quality, style="dim")
     output.line(_footer(answer, response), style="dim")
+
+
+def _outcome_name(number: tool_pb2.ToolOutcome.ValueType) -> str:
+    known = tool_pb2.ToolOutcome.values()
+    name = tool_pb2.ToolOutcome.Name(number) if number in known else f"TOOL_OUTCOME_{number}"
+    return name.removeprefix("TOOL_OUTCOME_").lower().replace("_", " ")
 
 
 def describe_origin(response: rag_service_pb2.QueryResponse) -> str:

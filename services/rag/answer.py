@@ -2,34 +2,53 @@
 
 Each way is tried only when the ones before it have come to nothing: the answer to the same
 question, that to one like it, that to the same prompt, a new one. Where a model cannot be asked the
-sources answer.
+sources answer; where the documents do not hold the answer, that is said.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 
-from services.common.errors import ServiceError, StatusCode
+from services.rag.agent import Agent, Gathered
+from services.rag.compose import Composer
 from services.rag.core.answer import Answer, AnswerEvent, AnswerOrigin, PassagesFound
-from services.rag.core.draft import Draft, extract_answer
-from services.rag.core.model import RankedPassage
-from services.rag.core.options import CachePolicy, Mode, Question
+from services.rag.core.conversation import TokenUsage
+from services.rag.core.errors import StoreUnavailable
+from services.rag.core.options import AnswerPolicy, CachePolicy, Mode, Question, WebPolicy
 from services.rag.core.profile import DegradationReason
-from services.rag.core.prompt import direct_messages, fit_passages, messages_for
-from services.rag.infer import ModelAnswers
+from services.rag.core.prompt import Prompt, fit_history
+from services.rag.core.prompt_size import PromptSizes
+from services.rag.core.retrieved import NOTHING_FOUND, Retrieved
+from services.rag.models import ModelCatalogue
 from services.rag.recorder import Recorder
 from services.rag.retrieve import Retriever, Search
 from services.rag.reuse import AnswerReuse, Reuse
+from services.rag.rewrite import Rewriter
+from services.rag.search_web import WebFallback
+from services.rag.suspects import mark_suspects
 from services.rag.task import AnswerDefaults, AnswerTask
 
 __all__ = ["Answerer"]
 
-_NO_MATCH = "Nothing in the collection matches the question."
 
-# What the caller has to mend; anything else may be answered from the sources instead.
-_CALLERS_FAULTS = frozenset(
-    {StatusCode.INVALID_ARGUMENT, StatusCode.FAILED_PRECONDITION, StatusCode.NOT_FOUND}
-)
+_NOTHING = Retrieved((), NOTHING_FOUND)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Findings:
+    """What was found before anything is generated.
+
+    Attributes:
+        search: The search; None where the store is away.
+        reuse: Keeps the new answer; None where it must not be kept.
+        answer: An answer given before that is given again.
+        retrieved: Else what an answer can be made from.
+    """
+
+    search: Search | None = None
+    reuse: Reuse | None = None
+    answer: Answer | None = None
+    retrieved: Retrieved = _NOTHING
 
 
 class Answerer:
@@ -38,8 +57,13 @@ class Answerer:
     Args:
         retriever: Finds passages.
         reuse: Finds answers given before.
-        model_answers: Has prompts answered.
+        composer: Makes new answers.
+        web: Finds passages outside of the documents.
+        agent: Has models look for passages themselves.
+        catalogue: Models of the fleet.
+        sizes: Knows how many tokens prompts have.
         defaults: What holds where the caller says nothing.
+        rewriter: Understands questions in the light of a conversation; None where none can be.
     """
 
     def __init__(
@@ -47,13 +71,23 @@ class Answerer:
         *,
         retriever: Retriever,
         reuse: AnswerReuse,
-        model_answers: ModelAnswers,
+        composer: Composer,
+        web: WebFallback,
+        agent: Agent,
+        catalogue: ModelCatalogue,
+        sizes: PromptSizes,
         defaults: AnswerDefaults,
+        rewriter: Rewriter | None = None,
     ) -> None:
         self._retriever = retriever
         self._reuse = reuse
-        self._model_answers = model_answers
+        self._composer = composer
+        self._web = web
+        self._agent = agent
+        self._catalogue = catalogue
+        self._sizes = sizes
         self._defaults = defaults
+        self._rewriter = rewriter
 
     async def answer(
         self, tenant_id: str, question: Question, recorder: Recorder, *, partial_answers: bool
@@ -65,61 +99,171 @@ class Answerer:
             question: What is asked.
             recorder: Receives stages, degradations and warnings.
             partial_answers: Whether the caller shows the texts as they come. A generation that
-                breaks off then ends in `AnswerInterrupted`, else in an extractive answer.
+                breaks off then ends in `AnswerInterrupted`, else it is tried once more, and then
+                ends in an extractive answer.
 
         Raises:
             CollectionNotFound: The tenant has no such collection.
             ModelNotFound: The fleet does not have the model the caller named.
             AnswerInterrupted: See `partial_answers`.
-            StoreUnavailable: Nothing could be searched.
+            StoreUnavailable: Nothing could be searched, and nothing else could answer.
             PeerUnavailable: Mode DIRECT, and the balancer cannot be asked.
             RelayedError: The balancer refused the request, or in mode DIRECT could not answer.
         """
-        task = AnswerTask(
-            tenant_id=tenant_id,
-            question=question,
-            sampling=self._defaults.applied_to(question.sampling),
-            recorder=recorder,
-            partial_answers=partial_answers,
-        )
-        if question.mode is Mode.DIRECT:
-            messages = direct_messages(question.text)
-            steps = self._model_answers.answer(task, messages, Draft(()))
-        else:
-            steps = self._grounded(task)
+        task = self._begin(tenant_id, question, recorder, partial_answers=partial_answers)
+        steps = self._steps(task)
         async with aclosing(steps):
             async for event in steps:
                 if isinstance(event, str):
                     recorder.mark_first_text()
                 yield event
 
+    def _steps(self, task: AnswerTask) -> AsyncGenerator[AnswerEvent, None]:
+        mode = task.question.mode
+        if mode is Mode.DIRECT:
+            return self._composer.direct(task)
+        return self._gathered(task) if mode is Mode.AGENT else self._grounded(task)
+
+    def _begin(
+        self, tenant_id: str, question: Question, recorder: Recorder, *, partial_answers: bool
+    ) -> AnswerTask:
+        model = self._catalogue.known_chat_model(question.model)
+        digest = model.digest if model is not None else ""
+        sampling = self._defaults.applied_to(
+            question.sampling,
+            model_context_count=model.context_token_count if model is not None else 0,
+        )
+        history = fit_history(
+            question.history,
+            context_token_count=sampling.context_token_count or 0,
+            count_tokens=lambda text: self._sizes.estimate(digest, text),
+        )
+        return AnswerTask(
+            tenant_id=tenant_id,
+            question=question,
+            sampling=sampling,
+            recorder=recorder,
+            partial_answers=partial_answers,
+            model_digest=digest,
+            prompt=Prompt(
+                policy=question.answer_policy,
+                output_format=question.output_format,
+                history=history,
+            ),
+        )
+
     async def _grounded(self, task: AnswerTask) -> AsyncGenerator[AnswerEvent, None]:
+        findings = await self._find(task)
+        if findings.answer is not None:
+            async for event in _given(findings.answer):
+                yield event
+            return
+        reuse, search = findings.reuse, findings.search
+        steps = self._answer_from(task, findings)
+        async with aclosing(steps):
+            async for event in steps:
+                if isinstance(event, Answer) and reuse is not None and search is not None:
+                    await reuse.keep(event, search.vector)
+                yield event
+
+    async def _gathered(self, task: AnswerTask) -> AsyncGenerator[AnswerEvent, None]:
+        """Answers from what a model gathers with tools; without that as the other modes do."""
+        question = task.question
+        try:
+            search = await self._retriever.open(
+                task.tenant_id,
+                question.collection,
+                question.text,
+                question.retrieval,
+                task.recorder,
+            )
+        except StoreUnavailable:
+            # The way of the other modes ends in the lesser answers there are then.
+            gathered, steps = None, self._grounded(task)
+        else:
+            gathered = await self._agent.gather(task)
+            if gathered.problem:
+                task.recorder.degrade(DegradationReason.TOOL_FAILED, "agent", gathered.problem)
+            if len(gathered.findings):
+                steps = self._answer_gathered(task, gathered, search.collection.embedding_model)
+            else:
+                if gathered.problem:
+                    task.question = replace(question, mode=Mode.DEEP)
+                steps = self._grounded(task)
+        async with aclosing(steps):
+            async for event in steps:
+                if isinstance(event, Answer) and gathered is not None:
+                    yield _with_tools(event, gathered)
+                else:
+                    yield event
+
+    async def _answer_gathered(
+        self, task: AnswerTask, gathered: Gathered, embedding_model: str | None
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        findings = gathered.findings
+        fitting = self._composer.fitting(task, findings.in_turn())
+        found = Retrieved(findings.in_order(fitting), gathered.confidence, gathered.queries)
+        if task.question.web is WebPolicy.ALWAYS and not gathered.has_used("web_search"):
+            found = await self._web.widen(task, found)
+        steps = self._composer.compose(task, found, embedding_model, chosen=True)
+        async with aclosing(steps):
+            async for event in steps:
+                yield event
+
+    async def _find(self, task: AnswerTask) -> _Findings:
+        """Finds an answer, or what one can be made from; where the store is away, an old one."""
+        try:
+            return await self._find_current(task)
+        except StoreUnavailable as error:
+            task.recorder.degrade(DegradationReason.STORE_UNAVAILABLE, "collection", error.message)
+            answer = await self._reuse.find_stale(task)
+            if answer is not None:
+                return _Findings(answer=answer)
+            if task.question.answer_policy is not AnswerPolicy.ALLOW_MODEL_KNOWLEDGE:
+                raise
+            return _Findings()
+
+    async def _find_current(self, task: AnswerTask) -> _Findings:
         question = task.question
         search = await self._retriever.open(
             task.tenant_id, question.collection, question.text, question.retrieval, task.recorder
         )
+        search.mode = question.mode
         search.bypass_cache = question.cache_policy is CachePolicy.BYPASS
         reuse = self._reuse.begin(task, search)
-        answer = await self._find_earlier(task, search, reuse) if reuse is not None else None
-        retrieved: tuple[RankedPassage, ...] = ()
-        if answer is None:
+        found = _Findings(search=search, reuse=reuse)
+        if reuse is not None:
+            found.answer = await reuse.find_same()
+        if found.answer is None:
+            await self._understand(task, search)
+            if reuse is not None and not reuse.is_over:
+                found.answer = await self._find_similar(task, search, reuse)
+        if found.answer is None:
             search.cache_is_away |= task.cache_is_away
             retrieved = await self._retriever.find(search)
             task.cache_is_away |= search.cache_is_away
+            passages = await mark_suspects(retrieved.passages, task.recorder)
+            found.retrieved = replace(retrieved, passages=passages)
             if reuse is not None:
-                answer = await reuse.confirm(retrieved)
-        steps = _given(answer) if answer is not None else self._answer_from(task, retrieved)
-        async with aclosing(steps):
-            async for event in steps:
-                if isinstance(event, Answer) and reuse is not None and answer is None:
-                    await reuse.keep(event, search.vector)
-                yield event
+                found.answer = await reuse.confirm(retrieved.passages)
+        return found
 
-    async def _find_earlier(self, task: AnswerTask, search: Search, reuse: Reuse) -> Answer | None:
-        """Looks for the question's answer among those that were given before."""
-        answer = await reuse.find_same()
-        if answer is not None or reuse.is_over:
-            return answer
+    async def _understand(self, task: AnswerTask, search: Search) -> None:
+        """Words a question so that it is understood without what was said before."""
+        question = task.question
+        if not question.history or self._rewriter is None:
+            return
+        rewritten = await self._rewriter.rewrite(
+            question.text, question.history, task.recorder, model=question.model
+        )
+        if rewritten.text != question.text:
+            task.rewritten = rewritten.text
+            search.question = rewritten.text
+        if rewritten.keyword_text != search.question:
+            search.keyword_text = rewritten.keyword_text
+
+    async def _find_similar(self, task: AnswerTask, search: Search, reuse: Reuse) -> Answer | None:
+        """Looks for the answer to a question that means the same."""
         await self._retriever.embed(search)
         task.cache_is_away |= search.cache_is_away
         if search.vector is None or task.cache_is_away:
@@ -127,53 +271,26 @@ class Answerer:
         return await reuse.find_similar(search.vector)
 
     async def _answer_from(
-        self, task: AnswerTask, retrieved: tuple[RankedPassage, ...]
+        self, task: AnswerTask, findings: _Findings
     ) -> AsyncGenerator[AnswerEvent, None]:
-        """Answers from passages: by a model, or where none can by what they say themselves."""
-        question, recorder = task.question, task.recorder
-        passages = fit_passages(
-            question.text,
-            retrieved,
-            context_token_count=task.sampling.context_token_count or 0,
-            answer_token_count=task.sampling.max_output_token_count or 0,
+        found = await self._web.widen(task, findings.retrieved)
+        search = findings.search
+        steps = self._composer.compose(
+            task, found, search.collection.embedding_model if search is not None else None
         )
-        if len(passages) < len(retrieved):
-            recorder.warnings.append(
-                f"{len(retrieved) - len(passages)} of {len(retrieved)} passages do not fit the "
-                "context beside the answer; ask for fewer tokens or a larger context."
-            )
-        yield PassagesFound(passages)
-        if not passages:
-            yield _NO_MATCH
-            yield Answer(text=_NO_MATCH, origin=AnswerOrigin.NO_MATCH, mode=question.mode)
-            return
-        draft = Draft(passages)
-        steps = self._model_answers.answer(task, messages_for(question.text, passages), draft)
-        try:
-            async with aclosing(steps):
-                async for event in steps:
-                    yield event
-        except ServiceError as error:
-            if _must_be_told(task, error, draft):
-                raise
-            recorder.degrade(
-                DegradationReason.GENERATION_INTERRUPTED
-                if draft.text
-                else DegradationReason.MODEL_UNAVAILABLE,
-                "generate",
-                error.message,
-            )
-            for event in await asyncio.to_thread(_extracted, task, passages):
+        async with aclosing(steps):
+            async for event in steps:
                 yield event
 
 
-def _must_be_told(task: AnswerTask, error: ServiceError, draft: Draft) -> bool:
-    """Says whether an error must reach the caller although the sources could answer."""
-    if draft.text and task.partial_answers:
-        return True
-    if error.status_code is StatusCode.INVALID_ARGUMENT:
-        return True
-    return bool(task.question.model) and error.status_code in _CALLERS_FAULTS
+def _with_tools(answer: Answer, gathered: Gathered) -> Answer:
+    usage = answer.usage
+    if answer.origin not in (AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR):
+        usage = TokenUsage(
+            usage.prompt_token_count + gathered.usage.prompt_token_count,
+            usage.completion_token_count + gathered.usage.completion_token_count,
+        )
+    return replace(answer, usage=usage, tool_executions=gathered.executions)
 
 
 async def _given(answer: Answer) -> AsyncGenerator[AnswerEvent, None]:
@@ -183,16 +300,3 @@ async def _given(answer: Answer) -> AsyncGenerator[AnswerEvent, None]:
     for citation in answer.citations:
         yield citation
     yield answer
-
-
-def _extracted(task: AnswerTask, passages: tuple[RankedPassage, ...]) -> list[AnswerEvent]:
-    with task.recorder.stage("extract"):
-        text, citations = extract_answer(task.question.text, passages)
-    answer = Answer(
-        text=text,
-        citations=citations,
-        passages=passages,
-        origin=AnswerOrigin.EXTRACTIVE,
-        mode=task.question.mode,
-    )
-    return [text, *citations, answer]

@@ -3,25 +3,30 @@
 What is kept in the cache is the message that a caller gets, without what belongs to one call alone.
 """
 
-from collections.abc import Sequence
-
-from google.protobuf.duration_pb2 import Duration
+from collections.abc import Iterable, Sequence
 
 from pannier.common.v1 import generation_pb2
+from pannier.rag.v1 import quality_pb2, tool_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.citations import Citation
 from services.rag.core.conversation import TokenUsage
-from services.rag.core.model import FusedChunk, PassageOrigin, RankedPassage
 from services.rag.core.options import Mode
+from services.rag.core.passages import FusedChunk, Passage, PassageOrigin, RankedPassage
+from services.rag.core.quality import Quality
+from services.rag.core.retrieved import Band, Confidence
 from services.rag.core.reuse import ReusableAnswer, StoredPassage
+from services.rag.core.tools import ToolExecution, ToolOutcome
+from services.rag.core.verification import SentenceSupport, SupportStatus
+from services.rag.times_convert import to_duration
 
 __all__ = [
     "TO_MODES",
+    "drop_texts",
     "reusable_of",
     "to_answer_message",
     "to_citation",
-    "to_duration",
+    "to_confidence",
     "to_passages",
 ]
 
@@ -38,6 +43,15 @@ _ORIGINS = {
 _PASSAGE_ORIGINS = {
     origin: pb.PassageOrigin.Value(f"PASSAGE_ORIGIN_{origin.name}") for origin in PassageOrigin
 }
+_BANDS = {band: quality_pb2.ConfidenceBand.Value(f"CONFIDENCE_BAND_{band.name}") for band in Band}
+_STATUSES = {
+    status: quality_pb2.SupportStatus.Value(f"SUPPORT_STATUS_{status.name}")
+    for status in SupportStatus
+}
+_TOOL_OUTCOMES = {
+    outcome: tool_pb2.ToolOutcome.Value(f"TOOL_OUTCOME_{outcome.name}") for outcome in ToolOutcome
+}
+_STATUS_OF = {number: status for status, number in _STATUSES.items()}
 _FINISH_REASONS = {
     "stop": generation_pb2.FINISH_REASON_STOP,
     "length": generation_pb2.FINISH_REASON_LENGTH,
@@ -61,12 +75,35 @@ def to_answer_message(answer: Answer, warnings: Sequence[str]) -> pb.QueryRespon
             prompt_token_count=answer.usage.prompt_token_count,
             completion_token_count=answer.usage.completion_token_count,
         ),
+        sentences=[_to_sentence(each) for each in answer.sentences],
+        quality=None if answer.quality is None else _to_quality(answer.quality),
+        confidence=None if answer.confidence is None else to_confidence(answer.confidence),
+        rewritten_query=answer.rewritten_query,
+        expansions=answer.expansions,
+        tool_executions=[_to_execution(each) for each in answer.tool_executions],
     )
     if answer.earlier is not None:
         response.cached.query = answer.earlier.text
         response.cached.similarity = answer.earlier.similarity
         response.cached.age.CopyFrom(to_duration(answer.earlier.age_seconds))
     return response
+
+
+def _to_execution(execution: ToolExecution) -> tool_pb2.ToolExecution:
+    return tool_pb2.ToolExecution(
+        name=execution.name,
+        arguments_json=execution.arguments_json,
+        outcome=_TOOL_OUTCOMES[execution.outcome],
+        duration=to_duration(execution.duration_seconds),
+        summary=execution.summary,
+        step=execution.step,
+    )
+
+
+def drop_texts(passages: Iterable[pb.Passage]) -> None:
+    """Leaves out what passages say, for callers that have it already."""
+    for passage in passages:
+        passage.ClearField("text")
 
 
 def to_passages(passages: tuple[RankedPassage, ...]) -> list[pb.Passage]:
@@ -113,6 +150,21 @@ def to_citation(citation: Citation, passages: tuple[RankedPassage, ...]) -> pb.C
         answer_char_start=citation.answer_char_start,
         answer_char_end=citation.answer_char_end,
         support_ratio=citation.support,
+        page_start=citation.page_start,
+        page_end=citation.page_end,
+    )
+
+
+def to_confidence(confidence: Confidence) -> quality_pb2.RetrievalConfidence:
+    """Writes how likely the passages found hold the answer."""
+    return quality_pb2.RetrievalConfidence(
+        score=confidence.score,
+        band=_BANDS[confidence.band],
+        keyword_ratio=confidence.keyword_ratio,
+        coverage_ratio=confidence.coverage_ratio,
+        vector_percentile=confidence.vector_percentile,
+        agreement_ratio=confidence.agreement_ratio,
+        rerank_ratio=confidence.rerank_ratio,
     )
 
 
@@ -135,14 +187,11 @@ def reusable_of(message: pb.QueryResponse) -> ReusableAnswer | None:
         model=message.model,
         finish_reason=_FINISH_REASON_NAMES.get(message.finish_reason, ""),
         usage=TokenUsage(message.usage.prompt_token_count, message.usage.completion_token_count),
+        sentences=tuple(_sentence(each) for each in message.sentences),
+        quality=_quality(message.quality) if message.HasField("quality") else None,
+        rewritten_query=message.rewritten_query,
+        expansions=tuple(message.expansions),
     )
-
-
-def to_duration(seconds: float) -> Duration:
-    """Writes a duration."""
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
 
 
 def _stored_passage(message: pb.Passage) -> StoredPassage | None:
@@ -156,8 +205,72 @@ def _stored_passage(message: pb.Passage) -> StoredPassage | None:
         vector_score=score.vector_similarity if score.HasField("vector_similarity") else None,
         keyword_rank=score.keyword_rank if score.HasField("keyword_rank") else None,
         keyword_score=score.keyword_score if score.HasField("keyword_score") else None,
+        rerank_score=score.rerank_score if score.HasField("rerank_score") else None,
     )
-    return StoredPassage(message.text, ranking)
+    passage = Passage(
+        chunk_id=ranking.chunk_id,
+        collection="",
+        document_id=message.document_id,
+        title=message.title,
+        source_uri=message.source_uri,
+        media_type="",
+        metadata={},
+        ordinal=0,
+        char_start=message.char_start,
+        char_end=message.char_end,
+        text=message.text,
+        heading_path=tuple(message.heading_path),
+        header=message.title,
+        token_estimate=0,
+        page_start=message.page_start,
+        page_end=message.page_end,
+        injection_suspected=message.injection_suspected,
+    )
+    return StoredPassage(passage, ranking)
+
+
+def _to_sentence(sentence: SentenceSupport) -> quality_pb2.SentenceSupport:
+    return quality_pb2.SentenceSupport(
+        answer_char_start=sentence.answer_char_start,
+        answer_char_end=sentence.answer_char_end,
+        status=_STATUSES[sentence.status],
+        support_ratio=sentence.support,
+        marker=sentence.marker,
+        citation_added=sentence.citation_added,
+        unfounded=sentence.unfounded,
+    )
+
+
+def _sentence(message: quality_pb2.SentenceSupport) -> SentenceSupport:
+    return SentenceSupport(
+        answer_char_start=message.answer_char_start,
+        answer_char_end=message.answer_char_end,
+        status=_STATUS_OF.get(message.status, SupportStatus.UNSUPPORTED),
+        support=message.support_ratio,
+        marker=message.marker,
+        citation_added=message.citation_added,
+        unfounded=tuple(message.unfounded),
+    )
+
+
+def _to_quality(quality: Quality) -> quality_pb2.AnswerQuality:
+    return quality_pb2.AnswerQuality(
+        score=quality.score,
+        retrieval_confidence=quality.retrieval_confidence,
+        groundedness=quality.groundedness,
+        citation_precision=quality.citation_precision,
+        citation_coverage=quality.citation_coverage,
+    )
+
+
+def _quality(message: quality_pb2.AnswerQuality) -> Quality:
+    return Quality(
+        score=message.score,
+        retrieval_confidence=message.retrieval_confidence,
+        groundedness=message.groundedness,
+        citation_precision=message.citation_precision,
+        citation_coverage=message.citation_coverage,
+    )
 
 
 def _citation(message: pb.Citation) -> Citation:
@@ -170,4 +283,6 @@ def _citation(message: pb.Citation) -> Citation:
         quote_char_end=message.char_end,
         quote=message.quote,
         support=message.support_ratio,
+        page_start=message.page_start,
+        page_end=message.page_end,
     )

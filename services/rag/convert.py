@@ -1,41 +1,52 @@
 """Between messages and values of RagService, with the checks of its requests."""
 
-from google.protobuf.duration_pb2 import Duration
-
 from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.sampling import sampling_violations
 from services.common.validation import Violations
-from services.rag.answer_convert import TO_MODES, to_answer_message, to_duration, to_passages
+from services.rag.answer_convert import drop_texts, to_answer_message
 from services.rag.core.answer import Answer
 from services.rag.core.conversation import Sampling
-from services.rag.core.fusion import FusionMethod
-from services.rag.core.model import RankedPassage
-from services.rag.core.options import CachePolicy, Mode, Question, RetrievalOptions
-from services.rag.core.profile import Degradation, DegradationReason, Profile
+from services.rag.core.json_answers import parse_json
+from services.rag.core.options import (
+    AnswerPolicy,
+    CachePolicy,
+    Mode,
+    OutputFormat,
+    Question,
+    Turn,
+    WebPolicy,
+)
 from services.rag.recorder import Recorder
-from services.rag.statistics import RagStatistics, quantile_seconds
+from services.rag.retrieval_convert import (
+    MAXIMUM_QUERY_LENGTH,
+    check_collection,
+    check_query,
+    retrieval_of,
+)
+from services.rag.stream_convert import to_degradation, to_profile
 
-__all__ = [
-    "check_collection",
-    "question_of",
-    "retrieval_of",
-    "to_profile",
-    "to_query_response",
-    "to_retrieve_response",
-    "to_retrieved",
-    "to_stats",
-]
+__all__ = ["question_of", "to_query_response"]
 
-MAXIMUM_QUERY_LENGTH = 8000
 MAXIMUM_MODEL_LENGTH = 500
-MAXIMUM_COLLECTION_LENGTH = 64
+MAXIMUM_TURN_COUNT = 100
+MAXIMUM_TURN_ANSWER_LENGTH = 65_536
+MAXIMUM_SCHEMA_LENGTH = 65_536
 
 _MODES = {
     pb.QUERY_MODE_UNSPECIFIED: Mode.RAG,
     pb.QUERY_MODE_DIRECT: Mode.DIRECT,
     pb.QUERY_MODE_RAG: Mode.RAG,
     pb.QUERY_MODE_DEEP: Mode.DEEP,
+    pb.QUERY_MODE_AGENT: Mode.AGENT,
+}
+_ANSWER_POLICIES = {
+    pb.ANSWER_POLICY_UNSPECIFIED: AnswerPolicy.GROUNDED_ONLY,
+    **{pb.AnswerPolicy.Value(f"ANSWER_POLICY_{each.name}"): each for each in AnswerPolicy},
+}
+_WEB_POLICIES = {
+    pb.WEB_POLICY_UNSPECIFIED: WebPolicy.AUTO,
+    **{pb.WebPolicy.Value(f"WEB_POLICY_{each.name}"): each for each in WebPolicy},
 }
 _POLICIES = {
     pb.CACHE_POLICY_UNSPECIFIED: CachePolicy.USE,
@@ -43,55 +54,6 @@ _POLICIES = {
     pb.CACHE_POLICY_BYPASS: CachePolicy.BYPASS,
     pb.CACHE_POLICY_REFRESH: CachePolicy.REFRESH,
 }
-_FUSIONS = {
-    pb.FUSION_METHOD_UNSPECIFIED: FusionMethod.CONVEX,
-    pb.FUSION_METHOD_CONVEX: FusionMethod.CONVEX,
-    pb.FUSION_METHOD_RRF: FusionMethod.RECIPROCAL_RANK,
-}
-_REASONS = {
-    reason: pb.DegradationReason.Value(f"DEGRADATION_REASON_{reason.name}")
-    for reason in DegradationReason
-}
-
-
-def check_collection(name: str, violations: Violations) -> None:
-    """Checks the form of a collection's name in a request that reads it."""
-    violations.check_text(
-        "collection", name, minimum_length=1, maximum_length=MAXIMUM_COLLECTION_LENGTH
-    )
-    violations.check_plain("collection", name)
-
-
-def retrieval_of(
-    message: pb.RetrievalOptions, violations: Violations, *, field: str
-) -> RetrievalOptions:
-    """Reads retrieval options.
-
-    Args:
-        message: The options.
-        violations: Receives what is wrong.
-        field: Path of the options in the request.
-    """
-    defaults = RetrievalOptions()
-    passage_count = _given(message, "passage_count", defaults.passage_count)
-    candidate_count = _given(message, "candidate_count", defaults.candidate_count)
-    weight = _given(message, "vector_weight_ratio", defaults.vector_weight_ratio)
-    violations.check_range(f"{field}.passage_count", passage_count, 1, 50)
-    violations.check_range(f"{field}.candidate_count", candidate_count, 1, 500)
-    violations.check_range(f"{field}.vector_weight_ratio", weight, 0, 1)
-    violations.require(message.fusion in _FUSIONS, f"{field}.fusion", "Is no known FusionMethod.")
-    return RetrievalOptions(
-        passage_count=int(passage_count),
-        candidate_count=max(int(candidate_count), int(passage_count)),
-        fusion=_FUSIONS.get(message.fusion, FusionMethod.CONVEX),
-        vector_weight_ratio=weight,
-    )
-
-
-def check_query(text: str, violations: Violations) -> None:
-    """Checks a question."""
-    violations.check_text("query", text, minimum_length=1, maximum_length=MAXIMUM_QUERY_LENGTH)
-    violations.check_plain("query", text)
 
 
 def question_of(request: pb.QueryRequest) -> Question:
@@ -110,6 +72,19 @@ def question_of(request: pb.QueryRequest) -> Question:
     violations.require(
         request.cache_policy in _POLICIES, "cache_policy", "Is no known CachePolicy."
     )
+    for name, known, kind in (
+        ("answer_policy", _ANSWER_POLICIES, "AnswerPolicy"),
+        ("web", _WEB_POLICIES, "WebPolicy"),
+    ):
+        violations.require(getattr(request, name) in known, name, f"Is no known {kind}.")
+    answer_policy = _ANSWER_POLICIES.get(request.answer_policy, AnswerPolicy.GROUNDED_ONLY)
+    output_format = _output_format_of(request, violations)
+    violations.require(
+        output_format is None or answer_policy is not AnswerPolicy.EXTRACTIVE,
+        "output_format",
+        "Must be absent with ANSWER_POLICY_EXTRACTIVE, whose answers are the sources' own words.",
+    )
+    history = _history_of(request, violations)
     retrieval = retrieval_of(request.retrieval, violations, field="retrieval")
     sampling = _sampling_of(request.sampling, violations)
     violations.raise_found()
@@ -121,7 +96,59 @@ def question_of(request: pb.QueryRequest) -> Question:
         model=request.model.strip(),
         sampling=sampling,
         cache_policy=_POLICIES[request.cache_policy],
+        answer_policy=answer_policy,
+        web=_WEB_POLICIES[request.web],
+        output_format=output_format,
+        history=history,
+        shows_passage_texts=(
+            not request.HasField("include_passage_texts") or request.include_passage_texts
+        ),
     )
+
+
+def _output_format_of(request: pb.QueryRequest, violations: Violations) -> OutputFormat | None:
+    form, kind = request.output_format, request.output_format.WhichOneof("kind")
+    if kind is None:
+        violations.require(
+            not request.HasField("output_format"),
+            "output_format",
+            "Must say json or json_schema, or be absent.",
+        )
+        return None
+    if kind == "json":
+        violations.require(form.json, "output_format.json", "Must be true, or be absent.")
+        return OutputFormat()
+    field = "output_format.json_schema"
+    violations.check_text(
+        field, form.json_schema, minimum_length=1, maximum_length=MAXIMUM_SCHEMA_LENGTH
+    )
+    try:
+        is_object = isinstance(parse_json(form.json_schema), dict)
+    except ValueError:
+        is_object = False
+    violations.require(is_object, field, "Must be a JSON Schema: an object as JSON text.")
+    return OutputFormat(form.json_schema)
+
+
+def _history_of(request: pb.QueryRequest, violations: Violations) -> tuple[Turn, ...]:
+    count = len(request.history)
+    if count > MAXIMUM_TURN_COUNT:
+        violations.add("history", f"Has {count} turns, at most {MAXIMUM_TURN_COUNT} are allowed.")
+        return ()
+    for index, turn in enumerate(request.history):
+        field = f"history[{index}]"
+        violations.check_text(
+            f"{field}.question",
+            turn.question,
+            minimum_length=1,
+            maximum_length=MAXIMUM_QUERY_LENGTH,
+        )
+        violations.check_plain(f"{field}.question", turn.question)
+        violations.check_text(
+            f"{field}.answer", turn.answer, maximum_length=MAXIMUM_TURN_ANSWER_LENGTH
+        )
+        violations.check_plain(f"{field}.answer", turn.answer)
+    return tuple(Turn(each.question.strip(), each.answer) for each in request.history)
 
 
 def _sampling_of(message: generation_pb2.SamplingOptions, violations: Violations) -> Sampling:
@@ -131,113 +158,17 @@ def _sampling_of(message: generation_pb2.SamplingOptions, violations: Violations
     return Sampling(**given)
 
 
-def to_query_response(answer: Answer, recorder: Recorder, *, trace_id: str) -> pb.QueryResponse:
+def to_query_response(
+    answer: Answer, recorder: Recorder, *, trace_id: str, shows_passage_texts: bool = True
+) -> pb.QueryResponse:
     """Writes a finished answer."""
     response = to_answer_message(answer, recorder.warnings)
-    response.degradations.extend(_to_degradation(each) for each in recorder.degradations)
+    if not shows_passage_texts:
+        drop_texts(response.passages)
+    response.degradations.extend(to_degradation(each) for each in recorder.degradations)
     response.profile.CopyFrom(to_profile(recorder.profile()))
+    recorder.told_profile = response.profile.SerializeToString()
     response.trace_id = trace_id
     response.backend_id = answer.backend_id
+    response.experiment_variants.update(recorder.variants)
     return response
-
-
-def to_retrieved(passages: tuple[RankedPassage, ...], recorder: Recorder) -> pb.QueryRetrieved:
-    """Writes what was found on the way to an answer."""
-    return pb.QueryRetrieved(
-        passages=to_passages(passages),
-        degradations=[_to_degradation(each) for each in recorder.degradations],
-    )
-
-
-def to_retrieve_response(
-    passages: tuple[RankedPassage, ...], recorder: Recorder
-) -> pb.RetrieveResponse:
-    """Writes what was found."""
-    return pb.RetrieveResponse(
-        passages=to_passages(passages),
-        degradations=[_to_degradation(each) for each in recorder.degradations],
-        profile=to_profile(recorder.profile()),
-    )
-
-
-def to_started(question: Question, *, trace_id: str) -> pb.QueryStarted:
-    """Writes that work has begun."""
-    return pb.QueryStarted(mode=TO_MODES[question.mode], trace_id=trace_id)
-
-
-def to_profile(profile: Profile) -> pb.Profile:
-    """Writes where the time went."""
-    return pb.Profile(
-        stages=[
-            pb.ProfileStage(
-                name=stage.name,
-                start=to_duration(stage.start_seconds),
-                duration=to_duration(stage.duration_seconds),
-                cache_outcome=stage.cache_outcome,
-                item_count=stage.item_count,
-                failed=stage.failed,
-            )
-            for stage in profile.stages
-        ],
-        total=to_duration(profile.total_seconds),
-        bottleneck=profile.bottleneck,
-        first_text=None
-        if profile.first_text_seconds is None
-        else to_duration(profile.first_text_seconds),
-    )
-
-
-def to_stats(statistics: RagStatistics) -> pb.GetStatsResponse:
-    """Writes statistics."""
-    response = pb.GetStatsResponse(in_flight_count=statistics.in_flight_count)
-    response.start_time.FromNanoseconds(int(statistics.start_time_seconds * 1e9))
-    for mode, counts in statistics.modes.items():
-        response.modes.append(
-            pb.ModeStats(
-                mode=TO_MODES[mode],
-                query_count=counts.query_count,
-                failure_count=counts.failure_count,
-                degraded_count=counts.degraded_count,
-                cached_count=counts.cached_count,
-                similar_count=counts.similar_count,
-                usage=generation_pb2.TokenUsage(
-                    prompt_token_count=counts.prompt_token_count,
-                    completion_token_count=counts.completion_token_count,
-                ),
-                answer_time_p50=_optional(quantile_seconds(counts.answer_seconds, 0.5)),
-                answer_time_p95=_optional(quantile_seconds(counts.answer_seconds, 0.95)),
-                answer_time_p99=_optional(quantile_seconds(counts.answer_seconds, 0.99)),
-            )
-        )
-    for name, stage in sorted(statistics.stages.items()):
-        response.stages.append(
-            pb.StageStats(
-                name=name,
-                run_count=stage.run_count,
-                failure_count=stage.failure_count,
-                duration_p50=_optional(quantile_seconds(stage.duration_seconds, 0.5)),
-                duration_p99=_optional(quantile_seconds(stage.duration_seconds, 0.99)),
-            )
-        )
-    response.ingest.CopyFrom(
-        pb.IngestStats(
-            **{f"{outcome.value}_count": count for outcome, count in statistics.documents.items()},
-            chunk_count=statistics.chunk_count,
-        )
-    )
-    return response
-
-
-def _to_degradation(degradation: Degradation) -> pb.Degradation:
-    return pb.Degradation(
-        reason=_REASONS[degradation.reason], stage=degradation.stage, detail=degradation.detail
-    )
-
-
-def _given(message: pb.RetrievalOptions, name: str, default: float) -> float:
-    present = message.HasField(name)  # type: ignore[arg-type]  # an optional field's name
-    return float(getattr(message, name)) if present else default
-
-
-def _optional(seconds: float | None) -> Duration | None:
-    return None if seconds is None else to_duration(seconds)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from services.common.errors import PeerUnavailable, RelayedError, ServiceError, StatusCode
 from services.rag.cache_port import CachedInference, Failure, FailureKind, Fill
+from services.rag.core.bookkeeping_errors import BudgetExceeded
 from services.rag.core.conversation import ChatCompleted, ChatStarted
 from services.rag.core.replay import Replay
+from services.rag.recorder import OpenStage
 
 __all__ = ["Generation", "known_failure"]
 
@@ -48,6 +50,14 @@ class Generation:
         if started.model_digest != listed_digest:
             self.give_up()
 
+    def describe(self, stage: OpenStage) -> None:
+        """Notes on its stage who has answered, and what it cost."""
+        if self.served is not None:
+            stage.model, stage.backend_id = self.served.model, self.served.backend_id
+        if self.completed is not None:
+            stage.prompt_token_count = self.completed.usage.prompt_token_count
+            stage.completion_token_count = self.completed.usage.completion_token_count
+
     def inference(self, text: str) -> CachedInference:
         """Returns the whole answer."""
         assert self.completed is not None  # noqa: S101 - checked by `is_complete`
@@ -60,7 +70,7 @@ class Generation:
 
     def fail(self, error: ServiceError) -> None:
         """Tells those who ask next why there is no answer, where it concerns them."""
-        kind = _failure_kind(error)
+        kind = None if isinstance(error, BudgetExceeded) else _failure_kind(error)
         if self.fill is not None and kind is not None:
             self.fill.abort(Failure(kind=kind, message=error.message))
             self.fill = None

@@ -14,31 +14,26 @@ from services.rag.cache_port import (
     CachedInference,
     CachePort,
     Fill,
-    FillInterrupted,
     InferenceKey,
-    InferenceLookup,
 )
-from services.rag.core.answer import Answer, AnswerEvent, AnswerOrigin
+from services.rag.core.answer import AnswerEvent, AnswerOrigin
 from services.rag.core.conversation import ChatMessage, ChatStarted
 from services.rag.core.draft import Draft
 from services.rag.core.errors import AnswerInterrupted
+from services.rag.core.profile import DegradationReason
+from services.rag.core.prompt_size import PromptSizes
 from services.rag.core.replay import Replay
+from services.rag.drafting import answer_of, finished, is_complete, may_end_here, taken
 from services.rag.generation import Generation
-from services.rag.inference import Inference, dependencies_of
+from services.rag.inference import Inference, dependencies_of, limit_seconds
+from services.rag.look_up_answers import CachedAnswers
 from services.rag.models import ModelCatalogue
 from services.rag.ports import ModelsPort
-from services.rag.recorder import OpenStage
 from services.rag.task import AnswerTask
 
 __all__ = ["ModelAnswers"]
 
-_RESERVE_SECONDS = 0.5
-_RESERVE_RATIO = 0.25
-# Of the time left, what waiting for another call's answer may take: it may have to be computed yet.
-_WAITING_SHARE_RATIO = 0.5
 _REFRESH_SECONDS = 120.0
-# How often a text is gone on with that another call is computing, before it is computed here.
-_MOST_LEADERS = 8
 
 
 class ModelAnswers:
@@ -49,6 +44,7 @@ class ModelAnswers:
         models: Asked second.
         catalogue: Models of the fleet.
         background: Takes what nobody waits for.
+        sizes: Learns how many tokens prompts have.
         wait_limit_seconds: Longest wait for an answer that another call computes.
         remaining_seconds: What is left of the running call's deadline; None where there is none.
     """
@@ -60,14 +56,18 @@ class ModelAnswers:
         models: ModelsPort,
         catalogue: ModelCatalogue,
         background: BackgroundWork,
+        sizes: PromptSizes,
         wait_limit_seconds: float,
         remaining_seconds: Callable[[], float | None],
     ) -> None:
         self._cache = cache
+        self._cached = CachedAnswers(
+            cache, wait_limit_seconds=wait_limit_seconds, remaining_seconds=remaining_seconds
+        )
         self._models = models
         self._catalogue = catalogue
         self._background = background
-        self._wait_limit_seconds = wait_limit_seconds
+        self._sizes = sizes
         self._remaining_seconds = remaining_seconds
 
     async def answer(
@@ -91,7 +91,12 @@ class ModelAnswers:
         inference = Inference(
             task=task,
             model=model,
-            key=InferenceKey(model_digest=model.digest, messages=messages, sampling=task.sampling),
+            key=InferenceKey(
+                model_digest=model.digest,
+                messages=messages,
+                sampling=task.sampling,
+                output_format=task.question.output_format,
+            ),
             draft=draft,
             dependencies=dependencies_of(task, draft),
         )
@@ -109,89 +114,27 @@ class ModelAnswers:
 
     async def _take(self, inference: Inference) -> AsyncGenerator[AnswerEvent, None]:
         """Passes on the answer that the cache has or gets, if it does."""
-        texts = (
-            self._streamed(inference) if inference.task.partial_answers else self._whole(inference)
-        )
         try:
-            async with aclosing(texts):
+            async with aclosing(self._cached.texts(inference)) as texts:
                 async for text in texts:
-                    yield text
-                    for citation in inference.draft.append(text):
-                        yield citation
+                    for event in await taken(inference.draft, text):
+                        yield event
         except PeerUnavailable:
             inference.task.lose_cache("inference_lookup")
         found = inference.found
         if found is None:
             return
         self._start_refresh(inference)
-        for citation in inference.draft.finish():
-            yield citation
-        yield _answer(inference, found, AnswerOrigin.CACHED, model=inference.model.name)
-
-    async def _whole(self, inference: Inference) -> AsyncGenerator[str, None]:
-        with inference.task.recorder.stage("inference_lookup") as stage:
-            stage.cache_outcome = "unavailable"
-            lookup = await self._cache.lookup_inference(
-                inference.key,
-                mode=inference.task.question.mode.value,
-                wait_seconds=self._wait_seconds(),
-            )
-            stage.cache_outcome = lookup.outcome
-        inference.note(lookup)
-        if lookup.is_hit and lookup.inference is not None:
-            inference.found = lookup.inference
-            yield lookup.inference.text
-
-    async def _streamed(self, inference: Inference) -> AsyncGenerator[str, None]:
-        for _ in range(_MOST_LEADERS):
-            async with aclosing(self._followed(inference)) as texts:
-                async for text in texts:
-                    yield text
-            if inference.lease or not inference.is_interrupted:
-                return
-
-    async def _followed(self, inference: Inference) -> AsyncGenerator[str, None]:
-        """Passes on what is new to the caller, and notes how it ended."""
-        inference.is_interrupted = False
-        replay = Replay(inference.draft.text)
-        events = self._cache.stream_inference(
-            inference.key,
-            mode=inference.task.question.mode.value,
-            wait_seconds=self._wait_seconds(),
-            time_limit_seconds=self._limit_seconds(inference.draft),
-        )
-        async with aclosing(events):
-            with inference.task.recorder.stage("inference_lookup") as stage:
-                stage.cache_outcome = "unavailable"
-                lookup = await anext(events, None)
-                if not isinstance(lookup, InferenceLookup):
-                    raise PeerUnavailable("cache", "it has not said what it found")
-                stage.cache_outcome = lookup.outcome
-            inference.note(lookup)
-            async for event in events:
-                if isinstance(event, str):
-                    text = replay.feed(event)
-                    if replay.deviates:
-                        raise AnswerInterrupted(
-                            emitted_character_count=len(inference.draft.text),
-                            cause=PeerUnavailable("cache", "another answer has been made"),
-                        )
-                    if text:
-                        yield text
-                elif isinstance(event, FillInterrupted):
-                    inference.lease, inference.is_interrupted = event.lease, True
-                    return
-                elif isinstance(event, CachedInference) and event.text == inference.draft.text:
-                    inference.found = event
-            if lookup.is_hit and inference.found is None:
-                raise PeerUnavailable("cache", "its answer ended without being complete")
+        for event in await finished(inference.draft):
+            yield event
+        yield answer_of(inference, found, AnswerOrigin.CACHED, model=inference.model.name)
 
     async def _generate(self, inference: Inference) -> AsyncGenerator[AnswerEvent, None]:
         """Has a model answer, for the caller and for all others who ask the same."""
         inference.task.is_coalesced = False
         await self._ask_time(inference)
         run = Generation(
-            self._begin_fill(inference, inference.take_lease()), Replay(inference.draft.text)
+            self._begin_fill(inference, inference.take_lease()), Replay(inference.draft.raw)
         )
         try:
             async with aclosing(self._generated(inference, run)) as events:
@@ -204,41 +147,74 @@ class ModelAnswers:
     async def _generated(
         self, inference: Inference, run: Generation
     ) -> AsyncGenerator[AnswerEvent, None]:
-        task, draft = inference.task, inference.draft
-        start = task.recorder.elapsed_seconds()
-        stage = OpenStage(failed=True)
-        try:
-            if draft.text and not task.is_repeatable:
-                raise run.cannot_go_on()
-            limit = self._limit_seconds(draft)
-            async with aclosing(self._run(inference, run, limit)) as texts:
-                async for text in texts:
-                    yield text
-                    for citation in draft.append(text):
-                        yield citation
-            if draft.passages and not draft.text.strip():
-                raise PeerUnavailable(inference.model.name, "its answer is empty")
-            stage.failed = False
-        except ServiceError as error:
-            run.fail(error)
-            if draft.text and task.partial_answers:
-                raise AnswerInterrupted(
-                    emitted_character_count=len(draft.text), cause=error
-                ) from error
-            raise
-        finally:
-            task.recorder.add_stage("generate", start, stage)
-        for citation in draft.finish():
-            yield citation
-        made = run.inference(draft.text)
-        await self._keep(inference, run, made)
-        yield _answer(
+        async with aclosing(self._spoken(inference, run)) as events:
+            async for event in events:
+                yield event
+        for event in await finished(inference.draft):
+            yield event
+        made = run.inference(inference.draft.raw) if run.is_complete else None
+        is_cut = made is not None and self._is_prompt_cut(inference, made)
+        if made is not None and not is_cut:
+            await self._keep(inference, run, made)
+        yield answer_of(
             inference,
             made,
             AnswerOrigin.GENERATED,
             model=run.started.model,
             backend_id=run.started.backend_id,
         )
+
+    async def _spoken(
+        self, inference: Inference, run: Generation
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Has the model speak; where the deadline comes first, what it has said stands."""
+        task, draft = inference.task, inference.draft
+        stage = task.recorder.begin("generate")
+        stage.model = inference.model.name
+        try:
+            if draft.raw and not task.is_repeatable:
+                raise run.cannot_go_on()  # noqa: TRY301 - handled as what the model fails with
+            async with aclosing(
+                self._run(inference, run, limit_seconds(self._remaining_seconds()))
+            ) as texts:
+                async for text in texts:
+                    for event in await taken(draft, text):
+                        yield event
+            if draft.passages and not draft.raw.strip():
+                empty = PeerUnavailable(inference.model.name, "its answer is empty")
+                raise empty  # noqa: TRY301 - handled as what the model fails with
+        except ServiceError as error:
+            stage.note_failure(error)
+            run.fail(error)
+            if run.served is not None and may_end_here(error, task, draft):
+                run.completed = None
+                task.recorder.degrade(
+                    DegradationReason.DEADLINE_TRUNCATED, "generate", "the time was up"
+                )
+                return
+            if draft.text and task.partial_answers:
+                raise AnswerInterrupted(
+                    emitted_character_count=len(draft.text), cause=error
+                ) from error
+            raise
+        except BaseException as error:
+            stage.note_failure(error)
+            raise
+        finally:
+            run.describe(stage)
+            task.recorder.end(stage)
+
+    def _is_prompt_cut(self, inference: Inference, made: CachedInference) -> bool:
+        """Learns how long the prompt was, and says whether the backend has cut it."""
+        prompt = "\n".join(each.content for each in inference.key.messages)
+        is_cut = self._sizes.report(inference.model.digest, prompt, made.usage.prompt_token_count)
+        if is_cut:
+            inference.task.recorder.degrade(
+                DegradationReason.CONTEXT_TRUNCATED,
+                "generate",
+                f"the model has read {made.usage.prompt_token_count} tokens of the prompt",
+            )
+        return is_cut
 
     async def _run(
         self,
@@ -255,6 +231,7 @@ class ModelAnswers:
             inference.key.sampling,
             time_limit_seconds=time_limit_seconds,
             urgent=urgent,
+            output_format=inference.key.output_format,
         )
         async with aclosing(chat):
             async for event in chat:
@@ -293,7 +270,7 @@ class ModelAnswers:
             async with aclosing(self._run(inference, run, limit, urgent=False)) as texts:
                 parts = [text async for text in texts]
             made = run.inference("".join(parts))
-            if run.fill is not None and _is_complete(made):
+            if run.fill is not None and is_complete(made):
                 await run.fill.commit(made)
         finally:
             run.give_up()
@@ -336,7 +313,7 @@ class ModelAnswers:
     async def _keep(self, inference: Inference, run: Generation, made: CachedInference) -> None:
         """Keeps an answer, if it is one that others may be given."""
         task = inference.task
-        if not task.may_keep or not inference.may_be_kept or not _is_complete(made):
+        if not task.may_keep or not inference.may_be_kept or not is_complete(made):
             return
         key = replace(inference.key, model_digest=run.started.model_digest)
         with task.recorder.stage("inference_store") as stage:
@@ -350,51 +327,3 @@ class ModelAnswers:
             except PeerUnavailable:
                 stage.failed = True
                 task.lose_cache("inference_store")
-
-    def _wait_seconds(self) -> float:
-        remaining = self._remaining_seconds()
-        if remaining is None:
-            return self._wait_limit_seconds
-        return max(0.0, min(self._wait_limit_seconds, remaining * _WAITING_SHARE_RATIO))
-
-    def _limit_seconds(self, draft: Draft) -> float | None:
-        """Leaves time before the caller's deadline for an answer from the sources."""
-        remaining = self._remaining_seconds()
-        if remaining is None or not draft.passages:
-            return None
-        return remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_RATIO)
-
-
-def _is_complete(made: CachedInference) -> bool:
-    return bool(made.text) and made.finish_reason in ("stop", "length")
-
-
-def _answer(
-    inference: Inference,
-    made: CachedInference,
-    origin: AnswerOrigin,
-    *,
-    model: str,
-    backend_id: str = "",
-) -> Answer:
-    task, draft = inference.task, inference.draft
-    if draft.unknown_marker_count:
-        task.recorder.warnings.append(
-            f"{draft.unknown_marker_count} markers of the answer name no passage."
-        )
-    if not draft.text.strip():
-        task.recorder.warnings.append("The model's answer is empty.")
-    if made.finish_reason == "length":
-        task.recorder.warnings.append("The answer was cut at the token limit.")
-    return Answer(
-        text=draft.text,
-        citations=tuple(draft.citations),
-        passages=draft.passages,
-        origin=origin,
-        mode=task.question.mode,
-        model=model,
-        backend_id=backend_id,
-        finish_reason=made.finish_reason,
-        usage=made.usage,
-        generation_seconds=made.generation_seconds,
-    )

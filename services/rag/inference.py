@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 from services.rag.cache_port import CachedInference, Dependencies, InferenceKey, InferenceLookup
 from services.rag.core.draft import Draft
+from services.rag.core.passages import PassageOrigin
 from services.rag.generation import known_failure
 from services.rag.ports import ModelFacts
 from services.rag.task import AnswerTask
 
-__all__ = ["Inference", "dependencies_of"]
+__all__ = ["Inference", "dependencies_of", "limit_seconds"]
+
+_RESERVE_SECONDS = 0.5
+_RESERVE_RATIO = 0.25
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,5 +68,18 @@ def dependencies_of(task: AnswerTask, draft: Draft) -> Dependencies | None:
     """Returns what the prompt of a draft is made from; None where it is only the question."""
     if not draft.passages:
         return None
-    documents = tuple(each.passage.document_id for each in draft.passages)
+    documents = tuple(
+        each.passage.document_id
+        for each in draft.passages
+        if each.passage.origin is PassageOrigin.CORPUS
+    )
+    if not documents:
+        return None
     return Dependencies(task.question.collection, documents)
+
+
+def limit_seconds(remaining_seconds: float | None) -> float | None:
+    """Leaves time before the caller's deadline to end the answer, or to find another."""
+    if remaining_seconds is None:
+        return None
+    return remaining_seconds - min(_RESERVE_SECONDS, remaining_seconds * _RESERVE_RATIO)

@@ -5,6 +5,7 @@ stored as it was then; so what was deleted or changed is never answered from, no
 cache has still to be told.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,8 +21,11 @@ from services.rag.cache_port import (
     SemanticPartition,
 )
 from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
-from services.rag.core.model import RankedPassage, Vector
-from services.rag.core.options import CachePolicy
+from services.rag.core.documents import Vector
+from services.rag.core.options import CachePolicy, Mode
+from services.rag.core.passages import RankedPassage
+from services.rag.core.profile import DegradationReason
+from services.rag.core.query_record import CacheEntry
 from services.rag.core.reuse import (
     Verdict,
     access_fingerprint,
@@ -29,14 +33,17 @@ from services.rag.core.reuse import (
     evidence_of,
     is_worth_keeping,
     judge_evidence,
+    with_degradations,
 )
 from services.rag.models import ModelCatalogue, split_identity
-from services.rag.ports import DocumentStore
 from services.rag.retrieve import Search
+from services.rag.store_port import DocumentStore
 from services.rag.task import AnswerTask
 from services.rag.verify import Verifier
 
 __all__ = ["REUSE_OUTCOMES", "AnswerReuse", "Reuse"]
+
+_MOST_COLLECTIONS = 10_000
 
 REUSE_OUTCOMES = (
     "exact",
@@ -79,6 +86,8 @@ class AnswerReuse:
         self.background = background
         self.metrics = metrics
         self._catalogue = catalogue
+        # What embeds each collection, for when the store cannot be asked.
+        self._identities: OrderedDict[tuple[str, str], str] = OrderedDict()
         for outcome in REUSE_OUTCOMES:
             metrics.count("rag_answer_reuse_total", outcome, amount=0)
 
@@ -90,17 +99,44 @@ class AnswerReuse:
             search: The search for its passages.
         """
         identity = search.collection.embedding_model
-        # A model that is not known yet is not waited for: nothing may be late because of the cache.
-        model = self._catalogue.known_chat_model(task.question.model)
-        if identity is None or model is None or not task.may_keep:
+        if identity is None:
             return None
-        partition = SemanticPartition(
+        self._note_identity((task.tenant_id, task.question.collection), identity)
+        partition = self._partition(task, identity)
+        # What an agent looked for is its own choice, which another call may make otherwise.
+        if partition is None or not task.may_keep or task.question.mode is Mode.AGENT:
+            return None
+        return Reuse(self, task, partition)
+
+    async def find_stale(self, task: AnswerTask) -> Answer | None:
+        """Returns the answer to the same question as it was kept, where the store is away.
+
+        Nobody can say then whether what it was made from is still stored; that is noted.
+        """
+        identity = self._identities.get((task.tenant_id, task.question.collection))
+        partition = self._partition(task, identity) if identity is not None else None
+        if partition is None or not task.may_look_up:
+            return None
+        return await Reuse(self, task, partition).find_unchecked()
+
+    def _partition(self, task: AnswerTask, identity: str) -> SemanticPartition | None:
+        question = task.question
+        # A model that is not known yet is not waited for: nothing may be late because of the cache.
+        model = self._catalogue.known_chat_model(question.model)
+        if model is None:
+            return None
+        return SemanticPartition(
             embedding_model_digest=split_identity(identity)[1],
             model_digest=model.digest,
-            access_fingerprint=access_fingerprint(task.question.collection),
-            configuration_fingerprint=configuration_fingerprint(task.question, task.sampling),
+            access_fingerprint=access_fingerprint(question.collection, question.retrieval.access),
+            configuration_fingerprint=configuration_fingerprint(question, task.sampling),
         )
-        return Reuse(self, task, partition)
+
+    def _note_identity(self, key: tuple[str, str], identity: str) -> None:
+        self._identities[key] = identity
+        self._identities.move_to_end(key)
+        if len(self._identities) > _MOST_COLLECTIONS:
+            self._identities.popitem(last=False)
 
 
 class Reuse:
@@ -126,13 +162,34 @@ class Reuse:
     async def find_same(self) -> Answer | None:
         """Returns the answer to the same question in the same words, if there is one."""
         lookup = await self._look_up("query_lookup", None)
+        task_has_history = bool(self._task.question.history)
         answer = await self._judge(lookup)
+        if task_has_history and not self.is_over:
+            # What is meant by the words depends on what was said before.
+            self._end("miss")
         if lookup is not None and lookup.outcome == "bypassed":
             self._end("bypassed")
             if self._task.question.cache_policy is CachePolicy.USE:
                 # The cache takes no answers to such questions.
                 self._basis_time_ns = None
         return answer
+
+    async def find_unchecked(self) -> Answer | None:
+        """Returns the answer to the same question as it was kept, marked as stale."""
+        lookup = await self._look_up("query_lookup", None)
+        match = lookup.match if lookup is not None else None
+        if match is None or match.similarity < 1.0:
+            return None
+        task = self._task
+        task.recorder.degrade(
+            DegradationReason.SERVED_STALE,
+            "query_lookup",
+            f"given {match.age_seconds:.0f} s ago; its sources cannot be checked now",
+        )
+        task.recorder.warnings.extend(match.answer.warnings)
+        self._count("stale")
+        answer = match.answer.restore_unchecked(task.question)
+        return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
 
     async def find_similar(self, vector: Vector) -> Answer | None:
         """Returns the answer to a question that means the same, if there is one.
@@ -155,8 +212,7 @@ class Reuse:
         match, task = self._candidate, self._task
         if match is None:
             return None
-        chunk_ids = [each.passage.chunk_id for each in found]
-        verdict = judge_evidence(match.answer.cited_chunk_ids, chunk_ids)
+        verdict = judge_evidence(match.answer.cited_chunk_ids, match.answer.recognized(found))
         answer: Answer | None = None
         if verdict is Verdict.RIGHT:
             answer = await self._restore(match, exact=match.similarity >= 1.0, confirmed=True)
@@ -188,14 +244,13 @@ class Reuse:
             vector: The question's embedding; None where there is none.
         """
         task = self._task
-        degraded = bool(task.recorder.degradations)
         basis_time_ns = self._basis_time_ns
         if (
             vector is None
             or basis_time_ns is None
             or not task.may_keep
             or task.is_coalesced
-            or not is_worth_keeping(answer, degraded=degraded)
+            or not is_worth_keeping(answer, reasons=task.reasons)
         ):
             return
         evidence = evidence_of(answer)
@@ -208,7 +263,7 @@ class Reuse:
             return
         with task.recorder.stage("semantic_store") as stage:
             try:
-                await self._its.cache.store(
+                entry_id = await self._its.cache.store(
                     self._partition,
                     task.question.text,
                     vector,
@@ -221,6 +276,8 @@ class Reuse:
             except PeerUnavailable:
                 stage.failed = True
                 task.lose_cache("semantic_store")
+            else:
+                self._note_entry(entry_id, 1.0)
 
     async def _look_up(self, stage_name: str, vector: Vector | None) -> SemanticLookup | None:
         task, lookup = self._task, None
@@ -269,7 +326,13 @@ class Reuse:
         origin = AnswerOrigin.CACHED if exact else AnswerOrigin.CACHED_SIMILAR
         with task.recorder.stage("evidence_check") as stage:
             try:
-                current = await self._its.store.load_passages(task.tenant_id, kept.chunk_ids)
+                current = await self._its.store.load_passages(
+                    task.tenant_id,
+                    kept.chunk_ids,
+                    # Labels may have changed since, and the cache not have been told.
+                    filter=task.question.retrieval.filter,
+                    access=task.question.retrieval.access,
+                )
             except ServiceError:
                 stage.failed = True
                 current = {}
@@ -281,16 +344,27 @@ class Reuse:
                 stage.cache_outcome = "hit_confirmed"
         if answer is None:
             return None
+        self._note_entry(match.entry_id, match.similarity)
         task.recorder.warnings.extend(kept.warnings)
-        if match.verification_wanted:
+        if match.verification_wanted and not task.question.history:
             self._its.background.start(
                 "verification",
                 lambda: self._its.verifier.verify(task, self._partition, match),
             )
-        earlier = EarlierQuestion(
-            text=match.query, similarity=match.similarity, age_seconds=match.age_seconds
-        )
-        return replace(answer, earlier=earlier)
+        return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
+
+    def _note_entry(self, entry_id: str, similarity: float) -> None:
+        """Notes which kept answer is given, for when its user finds it wrong."""
+        if entry_id:
+            its = self._partition
+            self._task.recorder.cache_entry = CacheEntry(
+                entry_id=entry_id,
+                similarity=similarity,
+                embedding_model_digest=its.embedding_model_digest,
+                model_digest=its.model_digest,
+                access_fingerprint=its.access_fingerprint,
+                configuration_fingerprint=its.configuration_fingerprint,
+            )
 
     def _end(self, outcome: str) -> None:
         self.is_over = True
@@ -298,3 +372,9 @@ class Reuse:
 
     def _count(self, outcome: str) -> None:
         self._its.metrics.count("rag_answer_reuse_total", outcome)
+
+
+def _earlier(match: SemanticMatch) -> EarlierQuestion:
+    return EarlierQuestion(
+        text=match.query, similarity=match.similarity, age_seconds=match.age_seconds
+    )

@@ -1,10 +1,11 @@
 """One question on its way to an answer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from services.rag.core.conversation import Sampling
 from services.rag.core.options import CachePolicy, Mode, Question
 from services.rag.core.profile import DegradationReason
+from services.rag.core.prompt import Prompt
 from services.rag.recorder import Recorder
 
 __all__ = ["AnswerDefaults", "AnswerTask"]
@@ -17,22 +18,31 @@ class AnswerDefaults:
     Attributes:
         temperature: Randomness, 0 to 2.
         answer_token_count: Longest answer.
-        context_token_count: Context window asked of the model.
+        context_token_count: Context window asked of the model, the same for every question.
     """
 
     temperature: float
     answer_token_count: int
     context_token_count: int
 
-    def applied_to(self, sampling: Sampling) -> Sampling:
-        """Fills in what is missing."""
+    def applied_to(self, sampling: Sampling, *, model_context_count: int = 0) -> Sampling:
+        """Fills in what is missing.
+
+        Args:
+            sampling: What the caller says.
+            model_context_count: Context length the model was trained for; 0 where not known. A
+                larger window is never asked for.
+        """
+        context = sampling.context_token_count or self.context_token_count
         return replace(
             sampling,
             temperature=(
                 self.temperature if sampling.temperature is None else sampling.temperature
             ),
             max_output_token_count=sampling.max_output_token_count or self.answer_token_count,
-            context_token_count=sampling.context_token_count or self.context_token_count,
+            context_token_count=min(context, model_context_count)
+            if model_context_count
+            else context,
         )
 
 
@@ -52,6 +62,9 @@ class AnswerTask:
         basis_time_ns: When the cache was first asked, by its store's clock, nanoseconds since
             1970; None where that is not known. What is invalidated later on, the answer does not
             reckon with.
+        model_digest: Model that will answer; empty where it is not known yet.
+        prompt: What decides the prompt's wording beside question and sources.
+        rewritten: The question as it was understood; empty where it is taken as it is.
     """
 
     tenant_id: str
@@ -62,6 +75,19 @@ class AnswerTask:
     cache_is_away: bool = False
     is_coalesced: bool = False
     basis_time_ns: int | None = None
+    model_digest: str = ""
+    prompt: Prompt = field(default_factory=Prompt)
+    rewritten: str = ""
+
+    @property
+    def asked(self) -> str:
+        """The question that passages are looked for and the model is asked."""
+        return self.rewritten or self.question.text
+
+    @property
+    def reasons(self) -> frozenset[DegradationReason]:
+        """What could not be done so far as it should have been."""
+        return frozenset(each.reason for each in self.recorder.degradations)
 
     @property
     def is_repeatable(self) -> bool:
@@ -106,4 +132,4 @@ class AnswerTask:
     @property
     def _is_cacheable(self) -> bool:
         """Whether one answer may stand for others: a chance answer only if it has sources."""
-        return self.is_repeatable or self.question.mode is Mode.RAG
+        return self.is_repeatable or self.question.mode is not Mode.DIRECT

@@ -8,7 +8,8 @@ import numpy as np
 
 from services.rag.cache_port import Judge, SemanticCachePort, SemanticMatch, SemanticPartition
 from services.rag.core.draft import Draft
-from services.rag.core.model import RankedPassage
+from services.rag.core.injection import demote_suspects
+from services.rag.core.passages import RankedPassage
 from services.rag.core.prompt import fit_passages, messages_for
 from services.rag.core.reuse import ReusableAnswer, Verdict, judge_answers, says_the_same
 from services.rag.embed import EmbeddingSource
@@ -67,11 +68,14 @@ class Verifier:
         search = await self._retriever.open(
             task.tenant_id, question.collection, question.text, question.retrieval, task.recorder
         )
+        search.mode = question.mode
+        retrieved = await self._retriever.find(search)
         passages = fit_passages(
             question.text,
-            await self._retriever.find(search),
+            demote_suspects(retrieved.passages),
             context_token_count=task.sampling.context_token_count or 0,
             answer_token_count=task.sampling.max_output_token_count or 0,
+            prompt=task.prompt,
         )
         if task.recorder.degradations or not passages:
             return
@@ -91,10 +95,11 @@ class Verifier:
         model = await self._catalogue.chat_model(task.question.model)
         chat = self._models.chat(
             model.name,
-            messages_for(task.question.text, passages),
+            messages_for(task.question.text, passages, task.prompt),
             task.sampling,
             time_limit_seconds=_LIMIT_SECONDS,
             urgent=False,
+            output_format=task.question.output_format,
         )
         async with aclosing(chat):
             return "".join([event async for event in chat if isinstance(event, str)])
@@ -111,6 +116,7 @@ class Verifier:
         draft = Draft(passages)
         draft.append(text)
         draft.finish()
+        draft.judge()
         cited = {passages[each.passage_index].passage.chunk_id for each in draft.citations}
         name, _ = split_identity(search.collection.embedding_model or "")
         model = await self._catalogue.embedding_model(name)

@@ -5,8 +5,12 @@ from enum import Enum
 
 from services.rag.core.citations import Citation
 from services.rag.core.conversation import TokenUsage
-from services.rag.core.model import RankedPassage
 from services.rag.core.options import Mode
+from services.rag.core.passages import RankedPassage
+from services.rag.core.quality import Quality
+from services.rag.core.retrieved import Confidence
+from services.rag.core.tools import ToolExecution
+from services.rag.core.verification import SentenceSupport
 
 __all__ = ["Answer", "AnswerEvent", "AnswerOrigin", "EarlierQuestion", "PassagesFound"]
 
@@ -60,6 +64,12 @@ class Answer:
         usage: Tokens it cost when it was generated.
         generation_seconds: How long it took when it was generated.
         earlier: Where it was found by its question, what that was.
+        sentences: What checking it against its sources found, in order.
+        quality: How good it is; None in mode DIRECT.
+        confidence: How likely its passages hold the answer; None where none were looked for now.
+        rewritten_query: The question as it was understood; empty where it was taken as it is.
+        expansions: Other wordings that were searched for as well.
+        tool_executions: Tools that a model asked for on the way, in the order they ended.
     """
 
     text: str
@@ -73,6 +83,12 @@ class Answer:
     usage: TokenUsage = field(default_factory=TokenUsage)
     generation_seconds: float = 0.0
     earlier: EarlierQuestion | None = None
+    sentences: tuple[SentenceSupport, ...] = ()
+    quality: Quality | None = None
+    confidence: Confidence | None = None
+    rewritten_query: str = ""
+    expansions: tuple[str, ...] = ()
+    tool_executions: tuple[ToolExecution, ...] = ()
 
 
 AnswerEvent = PassagesFound | str | Citation | Answer

@@ -10,11 +10,11 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from services.rag.core.evidence import EvidenceIndex
-from services.rag.core.model import Passage
+from services.rag.core.evidence import EvidenceIndex, Excerpt
+from services.rag.core.passages import Passage
 from services.rag.core.sentences import MARKER_PATTERN, Sentence, SentenceCutter, Span
 
-__all__ = ["Citation", "CitationTracker", "cite_answer", "find_markers"]
+__all__ = ["Citation", "CitationTracker", "CitedSentence", "cite", "find_markers"]
 
 _MARKER = re.compile(MARKER_PATTERN)
 _NUMBER = re.compile(r"\d+")
@@ -37,6 +37,8 @@ class Citation:
         quote_char_end: One past its last character.
         quote: Exactly that stretch of the stored text.
         support: Share of the sentence's terms that the quote holds, 0 to 1.
+        page_start: First page of the chunks that hold the quote, from 1; 0 without pages.
+        page_end: Last page of them.
     """
 
     marker: int
@@ -47,6 +49,29 @@ class Citation:
     quote_char_end: int
     quote: str
     support: float
+    page_start: int = 0
+    page_end: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CitedSentence:
+    """A complete sentence of an answer.
+
+    Attributes:
+        answer_char_start: First character in the answer.
+        answer_char_end: One past its last character.
+        text: As it stands in the answer.
+        statement: What it says, without markers.
+        markers: The passages it cites, from 1, as far as there are such.
+        continues: Whether it is the sentence before, which only now has its markers.
+    """
+
+    answer_char_start: int
+    answer_char_end: int
+    text: str
+    statement: str
+    markers: tuple[int, ...]
+    continues: bool
 
 
 def find_markers(text: str) -> list[int]:
@@ -66,12 +91,17 @@ class CitationTracker:
 
     Args:
         passages: What the answer was made from; the first has marker 1.
+
+    Attributes:
+        evidence: The sentences of the passages.
+        sentences: The sentences of the answer that are complete.
     """
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = tuple(passages)
-        self._evidence = EvidenceIndex([passage.text for passage in passages])
-        self._sentences = SentenceCutter()
+        self.evidence = EvidenceIndex([passage.text for passage in passages])
+        self.sentences: list[CitedSentence] = []
+        self._cutter = SentenceCutter()
         # The last sentence so far: where it starts, and what it says.
         self._previous: tuple[int, str] | None = None
         self._unknown_marker_count = 0
@@ -83,13 +113,11 @@ class CitationTracker:
 
     def feed(self, text: str) -> list[Citation]:
         """Adds to the answer, and returns the citations of the sentences that this completes."""
-        # A part each time, so that the first citation does not pay for all of it.
-        self._evidence.analyse_next()
-        return self._cite_all(self._sentences.feed(text))
+        return self._cite_all(self._cutter.feed(text))
 
     def finish(self) -> list[Citation]:
         """Returns the citations of what is left; the answer is complete."""
-        return self._cite_all(self._sentences.finish())
+        return self._cite_all(self._cutter.finish())
 
     def _cite_all(self, sentences: Iterable[Sentence]) -> list[Citation]:
         return [citation for sentence in sentences for citation in self._cite(sentence)]
@@ -98,11 +126,22 @@ class CitationTracker:
         start, end = sentence.span
         markers = find_markers(sentence.text)
         statement = _MARKER.sub(" ", sentence.text)
-        if markers and self._previous and not _WORD.search(statement):
+        continues = bool(markers and self._previous and not _WORD.search(statement))
+        if continues and self._previous is not None:
             # Markers on a line of their own belong to what stands before.
             start, before = self._previous
             statement = f"{before} {statement.strip(_EMPTY)}".rstrip()
         self._previous = start, statement
+        self.sentences.append(
+            CitedSentence(
+                answer_char_start=start,
+                answer_char_end=end,
+                text=sentence.text,
+                statement=statement,
+                markers=tuple(each for each in markers if 1 <= each <= len(self._passages)),
+                continues=continues,
+            )
+        )
         for marker in markers:
             if 1 <= marker <= len(self._passages):
                 yield self._citation(marker, Span(start, end), statement)
@@ -111,21 +150,24 @@ class CitationTracker:
 
     def _citation(self, marker: int, sentence: Span, statement: str) -> Citation:
         passage = self._passages[marker - 1]
-        excerpt = self._evidence.best_span(statement, marker - 1)
-        return Citation(
-            marker=marker,
-            passage_index=marker - 1,
-            answer_char_start=sentence.char_start,
-            answer_char_end=sentence.char_end,
-            quote_char_start=passage.char_start + excerpt.char_start,
-            quote_char_end=passage.char_start + excerpt.char_end,
-            quote=passage.text[excerpt.char_start : excerpt.char_end],
-            support=excerpt.support,
-        )
+        excerpt = self.evidence.best_span(statement, marker - 1)
+        return cite(passage, excerpt, sentence)
 
 
-def cite_answer(answer: str, passages: Sequence[Passage]) -> tuple[tuple[Citation, ...], int]:
-    """Returns the citations of a complete answer, and the number of unknown markers."""
-    tracker = CitationTracker(passages)
-    citations = [*tracker.feed(answer), *tracker.finish()]
-    return tuple(citations), tracker.unknown_marker_count
+def cite(passage: Passage, excerpt: Excerpt, sentence: Span) -> Citation:
+    """Cites a stretch of a passage for a stretch of an answer."""
+    quote_char_start = passage.char_start + excerpt.char_start
+    quote_char_end = passage.char_start + excerpt.char_end
+    page_start, page_end = passage.pages_of(quote_char_start, quote_char_end)
+    return Citation(
+        marker=excerpt.passage_index + 1,
+        passage_index=excerpt.passage_index,
+        answer_char_start=sentence.char_start,
+        answer_char_end=sentence.char_end,
+        quote_char_start=quote_char_start,
+        quote_char_end=quote_char_end,
+        quote=passage.text[excerpt.char_start : excerpt.char_end],
+        support=excerpt.support,
+        page_start=page_start,
+        page_end=page_end,
+    )

@@ -29,11 +29,13 @@ _RANK_DISCOUNT = 0.1
 # How far a sentence is judged by what it adds to those already chosen.
 _NOVELTY_WEIGHT = 0.5
 
-# The weights come from so many passages, the best ones. More would change them little, and each
-# costs as much to analyse as one that is cited.
+# The weights come from the best passages, so many and of together about so many characters. More
+# would change them little, and each costs as much to analyse as one that is cited.
 _WEIGHED_COUNT = 16
+_WEIGHED_CHARACTERS = 6000
 
 _DECORATION = re.compile(r"[\s|>]*")
+_WORD_OR_SIGN = re.compile(r"\w+(?:[.,:]\w+)*|[^\w\s|.,;:!?]|!(?=[^\s!?])")
 _COMPLETE = re.compile(r"[.!?…。！？｡][\"'”’)\]*_`」』]*$")  # noqa: RUF001
 
 
@@ -74,11 +76,13 @@ class EvidenceIndex:
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)
         self._analysed: dict[int, tuple[_Sentence, ...]] = {}
-        self._unweighed = deque(range(min(len(self._texts), _WEIGHED_COUNT)))
+        self._sayings: dict[tuple[int, Span], tuple[str, ...]] = {}
+        self._unweighed = deque(_weighed(self._texts))
         self._sentence_count = 0
         self._frequencies: Counter[str] = Counter()
         self._weights: dict[str, float] = {}
         self._last_wanted = "", frozenset[str]()
+        self._last_spans: dict[int, Excerpt] = {}
 
     def analyse_next(self) -> None:
         """Analyses one more passage of those that the weights come from, if one is left."""
@@ -102,6 +106,13 @@ class EvidenceIndex:
             passage_index: The passage, which holds some visible text.
         """
         wanted = self._wanted(statement)
+        known = self._last_spans.get(passage_index)
+        if known is not None:
+            return known
+        found = self._last_spans[passage_index] = self._best_span(wanted, passage_index)
+        return found
+
+    def _best_span(self, wanted: frozenset[str], passage_index: int) -> Excerpt:
         sentences = self._sentences(passage_index)
         single = max(
             (self._judged(wanted, [each]) for each in sentences), key=lambda each: each.support
@@ -109,6 +120,55 @@ class EvidenceIndex:
         pairs = [self._judged(wanted, pair) for pair in pairwise(sentences)]
         pair = max(pairs, key=lambda each: each.support, default=single)
         return pair if pair.support >= single.support + _MIN_GAIN else single
+
+    def repeated(self, statement: str, passage_index: int) -> Excerpt | None:
+        """Returns the whole sentences of a passage that a statement repeats word for word.
+
+        White space, end marks and the bars of tables do not matter.
+
+        Args:
+            statement: What may be a quotation.
+            passage_index: The passage.
+        """
+        said = _words_and_signs(statement)
+        sentences = self._sentences(passage_index)
+        for first, start in enumerate(sentences):
+            rest = said
+            for last in sentences[first:]:
+                own = self._said(last)
+                if rest[: len(own)] != own:
+                    break
+                rest = rest[len(own) :]
+                if not rest and said:
+                    return Excerpt(
+                        passage_index=passage_index,
+                        char_start=start.span.char_start,
+                        char_end=last.span.char_end,
+                        support=1.0,
+                    )
+        return None
+
+    def joint_support(
+        self, statement: str, excerpts: Sequence[Excerpt], *, also: frozenset[str] = frozenset()
+    ) -> float:
+        """Returns how far several stretches together support a statement, 0 to 1.
+
+        Args:
+            statement: What is to be supported.
+            excerpts: The stretches.
+            also: Terms that are held as well, such as those of headings.
+        """
+        held = frozenset().union(
+            also,
+            *(
+                sentence.terms
+                for excerpt in excerpts
+                for sentence in self._sentences(excerpt.passage_index)
+                if sentence.span.char_start < excerpt.char_end
+                and excerpt.char_start < sentence.span.char_end
+            ),
+        )
+        return self._coverage(self._wanted(statement), held)
 
     def select(self, question: str, count: int) -> tuple[Excerpt, ...]:
         """Returns the sentences that answer a question best, the best one first.
@@ -142,10 +202,20 @@ class EvidenceIndex:
             self._analysed[passage_index] = sentences
         return sentences
 
+    def _said(self, sentence: _Sentence) -> tuple[str, ...]:
+        key = sentence.passage_index, sentence.span
+        said = self._sayings.get(key)
+        if said is None:
+            start, end = sentence.span
+            said = _words_and_signs(self._texts[sentence.passage_index][start:end])
+            self._sayings[key] = said
+        return said
+
     def _wanted(self, statement: str) -> frozenset[str]:
         # A statement is often asked about for several passages, one after the other.
         if statement != self._last_wanted[0]:
             self._last_wanted = statement, frozenset(analyse_query(statement))
+            self._last_spans = {}
         return self._last_wanted[1]
 
     def _weight(self, terms: Iterable[str]) -> float:
@@ -195,6 +265,20 @@ class EvidenceIndex:
                 following = sentences[index + 1]
                 span = Span(sentence.span.char_start, following.span.char_end)
                 yield _Sentence(sentence.passage_index, span, sentence.terms | following.terms)
+
+
+def _words_and_signs(text: str) -> tuple[str, ...]:
+    return tuple(_WORD_OR_SIGN.findall(text.casefold()))
+
+
+def _weighed(texts: Sequence[str]) -> Iterator[int]:
+    """Yields the passages that the weights come from, the first one always."""
+    length = 0
+    for index, text in enumerate(texts[:_WEIGHED_COUNT]):
+        if length >= _WEIGHED_CHARACTERS:
+            return
+        yield index
+        length += len(text)
 
 
 def _analyse(passage_index: int, text: str) -> Iterator[_Sentence]:

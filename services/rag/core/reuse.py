@@ -8,7 +8,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import blake2b
 
@@ -17,10 +17,14 @@ import orjson
 from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.citations import Citation
 from services.rag.core.conversation import Sampling, TokenUsage
-from services.rag.core.model import FusedChunk, Passage, RankedPassage
+from services.rag.core.filters import Access
 from services.rag.core.options import Question
+from services.rag.core.passages import FusedChunk, Passage, PassageOrigin, RankedPassage
+from services.rag.core.profile import DegradationReason
 from services.rag.core.prompt import prompt_fingerprint
+from services.rag.core.quality import HARMLESS, LEAST_KEPT_SCORE, Quality, degraded_score
 from services.rag.core.sentences import MARKER_PATTERN
+from services.rag.core.verification import SentenceSupport
 
 __all__ = [
     "Evidence",
@@ -34,6 +38,7 @@ __all__ = [
     "judge_answers",
     "judge_evidence",
     "says_the_same",
+    "with_degradations",
 ]
 
 # Share of the cited passages that retrieval must find for another question, and how far up: in a
@@ -43,6 +48,7 @@ _PLACES_PER_CITED_PASSAGE = 2
 _LEAST_PLACES = 3
 
 _LEAST_SIMILARITY = 0.9
+_WRITTEN = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 _DIGEST_BYTES = 20
 
 _MARKERS = re.compile(rf"\s*{MARKER_PATTERN}")
@@ -79,9 +85,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class StoredPassage:
-    """A passage as an answer was made from it."""
+    """A passage as an answer was made from it, with what was kept of it."""
 
-    text: str
+    passage: Passage
     ranking: FusedChunk
 
 
@@ -97,6 +103,10 @@ class ReusableAnswer:
         model: Full name of the model.
         finish_reason: Why the generation ended.
         usage: Tokens it cost.
+        sentences: What checking it against its sources found.
+        quality: How good it is; None where that was not kept.
+        rewritten_query: The question as it was understood.
+        expansions: Other wordings that were searched for as well.
     """
 
     text: str
@@ -106,6 +116,10 @@ class ReusableAnswer:
     model: str
     finish_reason: str
     usage: TokenUsage
+    sentences: tuple[SentenceSupport, ...] = ()
+    quality: Quality | None = None
+    rewritten_query: str = ""
+    expansions: tuple[str, ...] = ()
 
     @property
     def chunk_ids(self) -> tuple[int, ...]:
@@ -116,6 +130,30 @@ class ReusableAnswer:
     def cited_chunk_ids(self) -> frozenset[int]:
         """The passages it cites."""
         return frozenset(self.chunk_ids[each.passage_index] for each in self.citations)
+
+    def recognized(self, found: Sequence[RankedPassage]) -> tuple[int, ...]:
+        """Names what a search finds by the passages it was made from, as far as these overlap.
+
+        A passage that was joined with its neighbours goes by the name of the best of them, which is
+        another one for another question.
+
+        Args:
+            found: What a search finds, of the same documents as they are.
+        """
+        return tuple(self._recognized(each.passage) for each in found)
+
+    def _recognized(self, passage: Passage) -> int:
+        if passage.chunk_id in self.chunk_ids:
+            return passage.chunk_id
+        for each in self.passages:
+            own = each.passage
+            if (
+                own.document_id == passage.document_id
+                and own.char_start < passage.char_end
+                and passage.char_start < own.char_end
+            ):
+                return each.ranking.chunk_id
+        return passage.chunk_id
 
     def restore(
         self, question: Question, origin: AnswerOrigin, current: Mapping[int, Passage]
@@ -132,14 +170,31 @@ class ReusableAnswer:
             its own, so whatever has become of the document since shows here.
         """
         passages = [
-            RankedPassage(passage, each.ranking)
+            RankedPassage(_joined_again(passage, each.passage), each.ranking)
             for each in self.passages
             if (passage := current.get(each.ranking.chunk_id)) is not None
-            and passage.text == each.text
+            and passage.text in each.passage.text
             and passage.collection == question.collection
         ]
         if len(passages) < len(self.passages):
             return None
+        return self._given(question, origin, passages)
+
+    def restore_unchecked(self, question: Question) -> Answer:
+        """Makes an answer of it as it was kept, where what is stored now cannot be known.
+
+        Args:
+            question: What is asked now, in the same words.
+        """
+        passages = [
+            RankedPassage(replace(each.passage, collection=question.collection), each.ranking)
+            for each in self.passages
+        ]
+        return self._given(question, AnswerOrigin.CACHED, passages)
+
+    def _given(
+        self, question: Question, origin: AnswerOrigin, passages: Sequence[RankedPassage]
+    ) -> Answer:
         return Answer(
             text=self.text,
             citations=self.citations,
@@ -149,21 +204,36 @@ class ReusableAnswer:
             model=self.model,
             finish_reason=self.finish_reason,
             usage=self.usage,
+            sentences=self.sentences,
+            quality=self.quality,
+            rewritten_query=self.rewritten_query,
+            expansions=self.expansions,
         )
 
 
-def is_worth_keeping(answer: Answer, *, degraded: bool) -> bool:
+def with_degradations(answer: Answer, reasons: Collection[DegradationReason]) -> Answer:
+    """Lowers the quality of an answer that is given again by what went wrong in giving it."""
+    if answer.quality is None or not reasons:
+        return answer
+    score = degraded_score(answer.quality.score, reasons)
+    return replace(answer, quality=replace(answer.quality, score=score))
+
+
+def is_worth_keeping(answer: Answer, *, reasons: Collection[DegradationReason]) -> bool:
     """Says whether an answer is good enough for others who ask the same.
 
     Args:
         answer: A finished answer.
-        degraded: Whether something on the way to it was not done as it should have been.
+        reasons: What on the way to it was not done as it should have been.
     """
     return (
-        not degraded
+        not set(reasons) - HARMLESS
         and answer.origin in (AnswerOrigin.GENERATED, AnswerOrigin.CACHED)
         and answer.finish_reason == "stop"
         and bool(answer.citations)
+        and answer.quality is not None
+        and answer.quality.score >= LEAST_KEPT_SCORE
+        and all(each.passage.origin is PassageOrigin.CORPUS for each in answer.passages)
         and not _REFUSAL.search(answer.text)
     )
 
@@ -197,24 +267,40 @@ def judge_evidence(cited: Collection[int], found: Sequence[int]) -> Verdict:
     return Verdict.RIGHT if enough else Verdict.UNDECIDED
 
 
-def access_fingerprint(collection: str) -> str:
-    """Names what a caller may see.
-
-    Whoever may read a collection may read all of it, so the collection says it all; permissions on
-    documents would have to be part of this.
-    """
-    return _digest("collection", collection)
+def access_fingerprint(collection: str, access: Access) -> str:
+    """Names what a caller may see: a collection, and of it what is for everyone or names them."""
+    principals = ("*",) if access.principals is None else access.principals
+    return _digest("collection", collection, *principals)
 
 
 def configuration_fingerprint(question: Question, sampling: Sampling) -> str:
     """Names how an answer is made, apart from the question and the models.
 
     Args:
-        question: Its collection, mode and retrieval count.
+        question: Its collection, mode, retrieval with filter, policies, form and history.
         sampling: How tokens are chosen, defaults filled in.
     """
-    parts = [question.collection, question.mode, question.retrieval, sampling, prompt_fingerprint()]
-    return _digest(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS).decode())
+    parts = [
+        question.collection,
+        question.mode,
+        question.retrieval,
+        question.answer_policy,
+        question.web,
+        question.output_format,
+        question.history,
+        sampling,
+        prompt_fingerprint(),
+    ]
+    return _digest(orjson.dumps(parts, option=_WRITTEN, default=_plain).decode())
+
+
+def _plain(value: object) -> object:
+    """Writes what JSON has no form for."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} cannot be written")
 
 
 def says_the_same(first: str, second: str) -> bool:
@@ -239,6 +325,20 @@ def judge_answers(
     if cited == other_cited and numbers == other_numbers and similarity >= _LEAST_SIMILARITY:
         return Verdict.RIGHT
     return Verdict.UNDECIDED
+
+
+def _joined_again(current: Passage, kept: Passage) -> Passage:
+    """Returns a passage with what it was joined with, which is of the same document version."""
+    return replace(
+        current,
+        text=kept.text,
+        char_start=kept.char_start,
+        char_end=kept.char_end,
+        heading_path=kept.heading_path,
+        page_start=kept.page_start,
+        page_end=kept.page_end,
+        injection_suspected=kept.injection_suspected,
+    )
 
 
 def _normal_form(text: str) -> str:

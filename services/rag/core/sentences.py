@@ -34,6 +34,7 @@ _END = re.compile(
     r"|(?<![.!?…])(?P<mark>[.!?…]++)[\"'”’)\]*_`]{0,3}(?=\s|$|[\[【［])"  # noqa: RUF001
 )
 _TRAILING_MARKERS = re.compile(rf"(?:[ ]{{0,2}}{MARKER_PATTERN})+[.。]?")
+_LAST_MARKER = re.compile(rf"{MARKER_PATTERN}$")
 # What may become a marker; the longest one holds 47 characters between its brackets.
 _MARKER_START = re.compile(r"[ ]{0,2}(?:[\[【［][ \d,，、;]{0,47})?")  # noqa: RUF001
 _END_MARK = re.compile(r"[.!?…。！？｡]")  # noqa: RUF001
@@ -267,12 +268,15 @@ def _is_wrapped(line: str) -> bool:
 def _ends_sentence(text: str, block_start: int, end: re.Match[str]) -> bool:
     if end["wide"]:
         return True
+    window_start = max(block_start, end.start() - _CONTEXT_CHARACTERS)
+    if _LAST_MARKER.search(text[window_start : end.start()]):
+        # Sentences on code may begin with a small letter.
+        return True
     following = text[end.end() : end.end() + _CONTEXT_CHARACTERS].lstrip()[:1]
     if following.islower():
         return False
     if end["mark"] != ".":
         return True
-    window_start = max(block_start, end.start() - _CONTEXT_CHARACTERS)
     line_start = text.rfind("\n", window_start, end.start()) + 1
     before = text[max(line_start, window_start) : end.start()]
     word_match = _LAST_WORD.search(before)

@@ -10,26 +10,8 @@ from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import RelayedError, StatusCode
 from services.rag.background import BACKGROUND_KINDS
-from tests.integration.rag.conftest import as_tenant
+from tests.kit.questions import ACME, DOCUMENTS, query
 from tests.kit.rpc import error_of
-
-DOCUMENTS = {
-    "button.md": "# Machine\n\nPress the blue button to stop the machine. It stops in 5 seconds.\n",
-    "cheese.md": "# Food\n\nCheese is made from milk. Milk comes from cows.\n",
-}
-QUESTION = "How do I stop the machine?"
-ACME = as_tenant("acme")
-
-
-@pytest.fixture
-async def filled(rag):
-    await rag.ingest(DOCUMENTS)
-    await rag.told()
-    return rag
-
-
-def query(text=QUESTION, **options):
-    return pb.QueryRequest(**{"collection": "docs", "query": text, **options})
 
 
 def ask(rag, request=None, *, timeout=20):
@@ -110,6 +92,8 @@ async def test_the_vector_of_a_question_is_computed_once_for_all_who_ask_it(fill
         asyncio.ensure_future(filled.rag.Retrieve(request, metadata=ACME, timeout=20))
         for _ in range(5)
     ]
+    while len(filled.spans.named("rag.collection")) < len(calls):
+        await asyncio.sleep(0)
     while filled.balancer.tenants["acme"] == before:
         await asyncio.sleep(0)
     calls[0].cancel()
@@ -125,7 +109,7 @@ async def test_who_comes_later_is_shown_the_text_as_it_comes(filled):
     await first.has_text()
     second = Reader(filled)
     await second.has_text()
-    assert second.text == first.text == "The "
+    assert second.text == first.text == "Press "
     assert not first.task.done()
     filled.balancer.hold.set()
     assert (await second.completed()).answer == filled.balancer.answer
@@ -193,8 +177,8 @@ async def test_a_text_that_comes_out_otherwise_is_told_to_be_broken(filled):
     first.call.cancel()
     error = await error_of(second.task)
     assert (error.status_code, error.error_reason) == (StatusCode.ABORTED, "STREAM_INTERRUPTED")
-    assert error.metadata["emitted_character_count"] == str(len("The "))
-    assert second.text == "The "
+    assert error.metadata["emitted_character_count"] == str(len("Press "))
+    assert second.text == "Press "
     assert not any(event.HasField("completed") for event in second.events)
     filled.balancer.hold.set()
     assert (await ask(filled)).answer == filled.balancer.answer
@@ -342,9 +326,11 @@ async def test_an_answer_from_more_documents_than_can_be_noted_is_not_kept(
     names = [f"m{number:02}.txt" for number in range(document_count)]
     await rag.ingest({name: f"Machine {name} stops by its button." for name in names})
     await rag.told()
+    rag.balancer.answer = "The machine stops by its button [1]."
     retrieval = pb.RetrievalOptions(passage_count=50)
     sampling = generation_pb2.SamplingOptions(context_token_count=32768)
-    response = await ask(rag, query(retrieval=retrieval, sampling=sampling))
+    request = query("Which machine stops by its button?", retrieval=retrieval, sampling=sampling)
+    response = await ask(rag, request)
     assert len({each.document_id for each in response.passages}) == document_count
     assert response.origin == pb.ANSWER_ORIGIN_GENERATED
     assert not response.degradations

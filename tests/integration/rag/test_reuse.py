@@ -9,9 +9,11 @@ from pannier.balancer.v1 import balancer_service_pb2 as balancer
 from pannier.cache.v1 import semantic_pb2 as semantic
 from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import corpus_service_pb2 as corpus
+from pannier.rag.v1 import filter_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import PeerUnavailable, RelayedError, StatusCode
 from tests.integration.rag.conftest import as_tenant
+from tests.kit.questions import ACME, ANSWER, QUESTION, query
 
 DOCUMENTS = {
     "fox.md": "# Animals\n\nThe red fox jumps over the lazy dog. Foxes are quick.\n",
@@ -20,20 +22,19 @@ DOCUMENTS = {
     "tea.md": "# Drinks\n\nTea is made from leaves. Green tea comes from Asia.\n",
     "train.md": "# Travel\n\nA train to the sea leaves each hour. Tickets are sold on board.\n",
 }
-QUESTION = "How do I stop the machine?"
 PARAPHRASE = "How can I stop the machine?"
-ACME = as_tenant("acme")
 
 
 @pytest.fixture
 async def filled(rag):
+    return await fill(rag)
+
+
+async def fill(rag):
     await rag.ingest(DOCUMENTS)
     await rag.told()
+    rag.balancer.answer = ANSWER
     return rag
-
-
-def query(text=QUESTION, **options):
-    return pb.QueryRequest(**{"collection": "docs", "query": text, **options})
 
 
 async def ask(rag, text=QUESTION, **options):
@@ -125,8 +126,8 @@ async def test_a_deleted_document_is_not_answered_from_though_the_cache_was_not_
     filled.cache.faults["Invalidate"] = PeerUnavailable("redis", "away")
     await delete(filled, "button.md")
     response = await ask(filled, text)
-    assert response.origin == pb.ANSWER_ORIGIN_GENERATED
-    assert "blue button" not in filled.balancer.chats[-1].messages[1].content
+    assert response.origin == pb.ANSWER_ORIGIN_REFUSED
+    assert "blue button" not in response.answer
     assert all(passage.document_id != "button.md" for passage in response.passages)
 
 
@@ -139,6 +140,27 @@ async def test_a_changed_document_is_not_answered_from_though_the_cache_was_not_
     assert outcomes(response)["evidence_check"] == "miss"
     assert response.origin == pb.ANSWER_ORIGIN_GENERATED
     assert "green lever" in response.passages[0].text
+
+
+@pytest.mark.parametrize("sure", [True, False])
+async def test_a_document_that_the_filter_lets_pass_no_more_is_not_answered_from(filled, sure):
+    await filled.ingest({"button.md": f"{DOCUMENTS['button.md']} "}, tags=["public"])
+    await filled.told()
+    only = pb.RetrievalOptions(filter=filter_pb2.DocumentFilter(any_tags=["public"]))
+    assert (await ask(filled, retrieval=only)).origin == pb.ANSWER_ORIGIN_GENERATED
+    filled.cache.sure = sure
+    assert (await ask(filled, retrieval=only)).cached.query
+    filled.cache.faults["Invalidate"] = PeerUnavailable("redis", "away")
+    request = corpus.UpdateDocumentRequest(
+        collection="docs",
+        document_id="button.md",
+        labels=corpus.DocumentLabels(tags=["private"]),
+        update_mask={"paths": ["tags"]},
+    )
+    await filled.corpus.UpdateDocument(request, metadata=ACME)
+    response = await ask(filled, retrieval=only)
+    assert outcomes(response)["query_lookup"] in ("hit_exact", "candidate")
+    assert response.origin == pb.ANSWER_ORIGIN_NO_MATCH
 
 
 async def test_a_document_made_anew_is_not_taken_for_the_old_one(filled):
@@ -164,6 +186,7 @@ async def test_a_new_answer_takes_the_place_of_one_that_no_longer_holds(filled):
     await ask(filled)
     await filled.ingest({"button.md": "# Machine\n\nPull the green lever to stop the machine.\n"})
     await filled.told()
+    filled.balancer.answer = "Pull the green lever to stop the machine [1]."
     assert (await ask(filled)).origin == pb.ANSWER_ORIGIN_GENERATED
     again = await ask(filled)
     assert outcomes(again)["query_lookup"] == "hit_exact"
@@ -251,12 +274,12 @@ async def test_bypass_neither_finds_nor_keeps(filled):
 
 async def test_refresh_computes_anew_and_keeps_that(filled):
     await ask(filled)
-    filled.balancer.answer = "Something newer is said [1]."
+    filled.balancer.answer = "To stop the machine, press the blue button [1]."
     fresh = await ask(filled, cache_policy=pb.CACHE_POLICY_REFRESH)
     assert fresh.origin == pb.ANSWER_ORIGIN_GENERATED
     assert outcomes(fresh)["query_lookup"] == "bypassed"
     again = await ask(filled)
-    assert again.answer == "Something newer is said [1]."
+    assert again.answer == "To stop the machine, press the blue button [1]."
     assert again.origin == pb.ANSWER_ORIGIN_CACHED
 
 
@@ -278,8 +301,9 @@ async def test_a_reused_answer_is_streamed_like_any_other(filled):
         pb.StreamQueryRequest(query=query(PARAPHRASE)), metadata=ACME, timeout=20
     )
     events = [event async for event in call]
+    events = [event for event in events if not event.HasField("progress")]
     kinds = [event.WhichOneof("event") for event in events]
-    assert kinds == ["started", "retrieved", "text_delta", "citation", "completed"]
+    assert kinds == ["started", "retrieved", "text_delta", "citation", "citation", "completed"]
     assert events[1].retrieved.passages[0].document_id == "button.md"
     assert events[-1].completed.origin == pb.ANSWER_ORIGIN_CACHED_SIMILAR
 
@@ -302,9 +326,12 @@ async def test_a_match_is_verified_behind_all_others_where_that_is_wanted(filled
 @pytest.mark.parametrize(
     ("answer", "verdict"),
     [
-        ("The FIRST source  says it. Nothing else is known [1]", semantic.MATCH_VERDICT_RIGHT),
+        (
+            "Press the BLUE button  to stop the machine. It stops in 5 seconds [1]",
+            semantic.MATCH_VERDICT_RIGHT,
+        ),
         ("Something else altogether [3].", semantic.MATCH_VERDICT_WRONG),
-        ("The first source says it [1]. And more besides.", semantic.MATCH_VERDICT_UNDECIDED),
+        ("It stops by a button [1]. And more besides.", semantic.MATCH_VERDICT_UNDECIDED),
     ],
 )
 async def test_a_new_answer_decides_whether_the_old_one_was_right(filled, answer, verdict):
@@ -321,7 +348,6 @@ async def test_a_verification_that_fails_says_nothing(filled):
     filled.balancer.fault = PeerUnavailable("ollama", "away")
     assert (await ask(filled)).origin == pb.ANSWER_ORIGIN_CACHED
     filled.balancer.fault = None
-    filled.balancer.answer = "The first source says it [1]. Nothing else is known."
     await ask(filled)
     assert (await report(filled)).verdict == semantic.MATCH_VERDICT_RIGHT
     assert filled.cache.outcomes.empty()
@@ -339,7 +365,9 @@ async def test_a_verification_that_fails_says_nothing(filled):
         "ReportOutcome",
     ],
 )
-async def test_no_answer_fails_because_of_the_cache(filled, method):
+async def test_no_answer_fails_because_of_the_cache(start_rag, method):
+    # An answer that cannot be handed over keeps its lease, for which the next calls wait.
+    filled = await fill(await start_rag(cache_wait_limit_seconds=0.1))
     filled.cache.faults[method] = RelayedError(
         "broken", code=StatusCode.INTERNAL, reason="INTERNAL"
     )

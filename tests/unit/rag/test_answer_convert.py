@@ -7,10 +7,10 @@ import pytest
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.rag.answer_convert import reusable_of, to_answer_message
 from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
-from services.rag.core.citations import cite_answer
 from services.rag.core.conversation import TokenUsage
-from services.rag.core.model import FusedChunk, Passage, RankedPassage
 from services.rag.core.options import Mode, Question
+from services.rag.core.passages import FusedChunk, Passage, RankedPassage
+from tests.kit.citations import cite_answer
 
 QUESTION = Question(collection="docs", text="How long does it take?")
 PASSAGES = tuple(

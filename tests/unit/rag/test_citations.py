@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.rag.core import citations, evidence
-from services.rag.core.citations import Citation, CitationTracker, cite_answer, find_markers
-from services.rag.core.model import Passage
+from services.rag.core.citations import Citation, CitationTracker, find_markers
+from services.rag.core.passages import Passage
+from tests.kit.citations import cite_answer
 
 STORED = "Preface. " * 3 + (
     "The timeout is thirty seconds. The limit is ten requests.\n\n"

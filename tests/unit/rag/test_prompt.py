@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rag.core.model import FusedChunk, Passage, RankedPassage
+from services.rag.core.passages import FusedChunk, Passage, RankedPassage
 from services.rag.core.prompt import direct_messages, fit_passages, messages_for
 from services.rag.core.tokens import estimate_tokens
 

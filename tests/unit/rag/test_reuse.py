@@ -5,11 +5,21 @@ from dataclasses import replace
 import pytest
 
 from services.rag.core.answer import Answer, AnswerOrigin
-from services.rag.core.citations import cite_answer
 from services.rag.core.conversation import Sampling, TokenUsage
+from services.rag.core.filters import ANYONE, Access, DocumentFilter
 from services.rag.core.fusion import FusionMethod
-from services.rag.core.model import FusedChunk, Passage, RankedPassage
-from services.rag.core.options import Mode, Question, RetrievalOptions
+from services.rag.core.options import (
+    AnswerPolicy,
+    Mode,
+    OutputFormat,
+    Question,
+    RetrievalOptions,
+    Turn,
+    WebPolicy,
+)
+from services.rag.core.passages import FusedChunk, Passage, PassageOrigin, RankedPassage
+from services.rag.core.profile import DegradationReason
+from services.rag.core.quality import Quality
 from services.rag.core.reuse import (
     ReusableAnswer,
     StoredPassage,
@@ -21,7 +31,9 @@ from services.rag.core.reuse import (
     judge_answers,
     judge_evidence,
     says_the_same,
+    with_degradations,
 )
+from tests.kit.citations import cite_answer
 
 QUESTION = Question(collection="docs", text="How long does it take?")
 TEXTS = ("It takes 5 days.", "Nobody knows why.", "It is blue.")
@@ -50,6 +62,16 @@ def passage(number, text, **fields):
 PASSAGES = {number: passage(number, text) for number, text in enumerate(TEXTS, 11)}
 
 
+def quality(score):
+    return Quality(
+        score=score,
+        retrieval_confidence=0.7,
+        groundedness=1.0,
+        citation_precision=1.0,
+        citation_coverage=1.0,
+    )
+
+
 def answer(text="It takes 5 days [1]. It is blue [3].", **fields):
     citations, _ = cite_answer(text, list(PASSAGES.values()))
     ranked = tuple(
@@ -65,6 +87,7 @@ def answer(text="It takes 5 days [1]. It is blue [3].", **fields):
         "model": "talker:latest",
         "finish_reason": "stop",
         "usage": TokenUsage(100, 10),
+        "quality": quality(0.9),
     }
     return Answer(**{**given_fields, **fields})
 
@@ -73,12 +96,37 @@ def kept(made):
     return ReusableAnswer(
         text=made.text,
         citations=made.citations,
-        passages=tuple(StoredPassage(each.passage.text, each.ranking) for each in made.passages),
+        passages=tuple(StoredPassage(each.passage, each.ranking) for each in made.passages),
         warnings=(),
         model=made.model,
         finish_reason=made.finish_reason,
         usage=made.usage,
+        sentences=made.sentences,
+        quality=made.quality,
     )
+
+
+def test_what_was_joined_is_recognized_by_another_of_its_parts():
+    def ranked(number, **fields):
+        return RankedPassage(
+            passage(number, "text", **fields), FusedChunk(chunk_id=number, score=1.0)
+        )
+
+    joined = StoredPassage(
+        passage(21, "x" * 90, document_id="one", char_start=10, char_end=100),
+        FusedChunk(chunk_id=21, score=1.0),
+    )
+    other = StoredPassage(
+        passage(30, "y" * 9, document_id="two", char_end=9), FusedChunk(chunk_id=30, score=1.0)
+    )
+    made = replace(kept(answer()), passages=(joined, other))
+    found = [
+        ranked(22, document_id="one", char_start=60, char_end=160),
+        ranked(30, document_id="two", char_end=9),
+        ranked(23, document_id="one", char_start=100, char_end=160),
+        ranked(24, document_id="three", char_start=10, char_end=100),
+    ]
+    assert made.recognized(found) == (21, 30, 23, 24)
 
 
 def test_an_answer_comes_back_as_it_was_made():
@@ -122,10 +170,21 @@ def test_evidence_names_each_cited_passage_once():
         answer("I don't know, but it is blue [3]."),
         answer("There is no information on this in the sources [1]."),
         answer("This cannot be determined from what is given [1]."),
+        answer(quality=quality(0.79)),
+        answer(quality=None),
+        answer(
+            passages=tuple(
+                RankedPassage(
+                    replace(each, origin=PassageOrigin.WEB),
+                    FusedChunk(chunk_id=each.chunk_id, score=0.5),
+                )
+                for each in PASSAGES.values()
+            )
+        ),
     ],
 )
 def test_what_is_no_good_answer_is_not_kept(made):
-    assert not is_worth_keeping(made, degraded=False)
+    assert not is_worth_keeping(made, reasons=())
 
 
 @pytest.mark.parametrize(
@@ -138,8 +197,33 @@ def test_what_is_no_good_answer_is_not_kept(made):
     ],
 )
 def test_what_is_a_good_answer_is_kept_unless_it_is_a_lesser_one(made):
-    assert is_worth_keeping(made, degraded=False)
-    assert not is_worth_keeping(made, degraded=True)
+    assert is_worth_keeping(made, reasons=())
+    assert is_worth_keeping(made, reasons={DegradationReason.CACHE_UNAVAILABLE})
+    assert not is_worth_keeping(made, reasons={DegradationReason.RERANK_UNAVAILABLE})
+
+
+def test_an_answer_given_again_is_worth_less_after_a_degradation():
+    assert with_degradations(answer(), ()) == answer()
+    lowered = with_degradations(answer(), {DegradationReason.SERVED_STALE})
+    assert lowered.quality.score == 0.5
+
+
+def test_where_the_store_is_away_an_answer_comes_back_as_it_was_kept():
+    restored = kept(answer()).restore_unchecked(QUESTION)
+    assert restored == replace(answer(), origin=AnswerOrigin.CACHED)
+
+
+def test_a_passage_that_was_joined_comes_back_joined():
+    joined = replace(PASSAGES[11], text="Before. It takes 5 days.", char_end=24)
+    made = answer()
+    passages = (
+        StoredPassage(joined, FusedChunk(chunk_id=11, score=0.5)),
+        *kept(made).passages[1:],
+    )
+    restored = replace(kept(made), passages=passages).restore(
+        QUESTION, AnswerOrigin.CACHED, PASSAGES
+    )
+    assert restored.passages[0].passage == joined
 
 
 @pytest.mark.parametrize(
@@ -168,6 +252,14 @@ def test_evidence_has_to_be_among_the_best_that_is_found(cited, found, verdict):
         {"retrieval": RetrievalOptions(candidate_count=50)},
         {"retrieval": RetrievalOptions(fusion=FusionMethod.RECIPROCAL_RANK)},
         {"retrieval": RetrievalOptions(vector_weight_ratio=0.6)},
+        {"retrieval": RetrievalOptions(filter=DocumentFilter(any_tags=("a",)))},
+        {"retrieval": RetrievalOptions(filter=DocumentFilter(metadata_in={"k": ("v",)}))},
+        {"retrieval": RetrievalOptions(access=Access.of("ada"))},
+        {"answer_policy": AnswerPolicy.ALLOW_MODEL_KNOWLEDGE},
+        {"web": WebPolicy.ALWAYS},
+        {"output_format": OutputFormat()},
+        {"output_format": OutputFormat('{"type": "object"}')},
+        {"history": (Turn("What is it?", "A machine."),)},
     ],
 )
 def test_another_way_of_answering_has_another_fingerprint(change):
@@ -196,7 +288,9 @@ def test_the_question_and_its_model_are_not_part_of_the_fingerprint():
     assert configuration_fingerprint(other, Sampling()) == configuration_fingerprint(
         QUESTION, Sampling()
     )
-    assert access_fingerprint("docs") != access_fingerprint("other")
+    assert access_fingerprint("docs", ANYONE) != access_fingerprint("other", ANYONE)
+    assert access_fingerprint("docs", ANYONE) != access_fingerprint("docs", Access.of("ada"))
+    assert access_fingerprint("docs", Access(None)) != access_fingerprint("docs", ANYONE)
 
 
 @pytest.mark.parametrize(

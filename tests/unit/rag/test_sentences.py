@@ -69,6 +69,15 @@ def test_citation_markers_after_the_full_stop_belong_to_the_sentence_before() ->
     ]
 
 
+@pytest.mark.parametrize("name", ["heapq.nlargest", "adler32(data)", "iPhone"])
+def test_a_sentence_ends_after_its_marker_whatever_the_next_begins_with(name: str) -> None:
+    assert cut(f"It merges them [1]. {name} is another [2, 3]. Done.") == [
+        "It merges them [1].",
+        f"{name} is another [2, 3].",
+        "Done.",
+    ]
+
+
 def test_list_items_headings_and_table_rows_stand_alone() -> None:
     text = (
         "# Title\nIntro without end\n- one\n- two. More\n  goes on\n1. First. Second\n"
