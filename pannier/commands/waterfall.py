@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pannier.commands.spans import Span
+from pannier.rag.v1 import rag_service_pb2
 
-__all__ = ["Row", "arrange", "draw_bar", "total_seconds"]
+__all__ = ["Row", "arrange", "critical_span_ids", "draw_bar", "total_seconds"]
+
+_STAGE_PREFIX = "rag."
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,25 @@ def arrange(spans: Sequence[Span]) -> list[Row]:
             rows.append(Row(span, depth, offset, duration / length))
             pending += [(child, depth + 1) for child in reversed(children[span.span_id])]
     return rows
+
+
+def critical_span_ids(spans: Sequence[Span], profile: rag_service_pb2.Profile) -> frozenset[str]:
+    """Returns the spans of those stages of rag that are on the critical path of an answer.
+
+    Both come from the same recording, so the stages of a name and the spans of it have the same
+    order.
+    """
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for span in sorted(spans, key=lambda each: (each.start_nanoseconds, each.span_id)):
+        if span.name.startswith(_STAGE_PREFIX):
+            by_name[span.name.removeprefix(_STAGE_PREFIX)].append(span.span_id)
+    found = {name: iter(span_ids) for name, span_ids in by_name.items()}
+    critical = {
+        span_id
+        for stage in profile.stages
+        if (span_id := next(found.get(stage.name, iter(())), "")) and stage.on_critical_path
+    }
+    return frozenset(critical)
 
 
 def _limits(spans: Sequence[Span]) -> tuple[int, int]:

@@ -1,22 +1,58 @@
-"""Records the stages of a call, for its profile and its trace at the same time.
+"""Records the stages of a call, for its profile, its trace and its listeners at the same time.
 
-Both come from the same place, so that what a caller reads and what a trace shows cannot disagree.
+All come from the same place and the same times, so that what a caller reads and what a trace shows
+cannot disagree.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum
 
-from opentelemetry.trace import SpanKind, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer, use_span
 
 from services.common.clock import Clock
+from services.common.errors import ServiceError
 from services.common.tracing import mark_failed
 from services.rag.core.profile import Degradation, DegradationReason, Profile, Stage, profile_of
+from services.rag.core.query_record import CacheEntry
 
-__all__ = ["OpenStage", "Recorder"]
+__all__ = ["CANCELLED", "OpenStage", "Progress", "ProgressState", "Recorder"]
+
+CANCELLED = "CANCELLED"
+"""Reason of a stage that was told to stop; it has not failed by itself."""
 
 
-@dataclass(slots=True)
+class ProgressState(Enum):
+    """What a stage has just done."""
+
+    STARTED = "started"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A stage has begun or ended.
+
+    Attributes:
+        stage: Its name.
+        state: Which of them.
+        elapsed_seconds: When, counted from the call's arrival.
+        item_count: See `Stage`.
+        cache_outcome: See `Stage`.
+    """
+
+    stage: str
+    state: ProgressState
+    elapsed_seconds: float
+    item_count: int | None = None
+    cache_outcome: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class OpenStage:
     """A stage under way, for its code to note what came of it.
 
@@ -24,11 +60,41 @@ class OpenStage:
         cache_outcome: See `Stage`.
         item_count: See `Stage`.
         failed: Whether it failed although no error left it.
+        error_reason: See `Stage`.
+        model: See `Stage`.
+        backend_id: See `Stage`.
+        prompt_token_count: See `Stage`.
+        completion_token_count: See `Stage`.
     """
 
+    name: str
+    number: int
+    parent: int | None
+    start_seconds: float
+    span: Span
     cache_outcome: str = ""
     item_count: int | None = None
     failed: bool = False
+    error_reason: str = ""
+    model: str = ""
+    backend_id: str = ""
+    prompt_token_count: int = 0
+    completion_token_count: int = 0
+
+    def note_failure(self, error: BaseException) -> None:
+        """Notes an error that the stage ends in."""
+        self.failed = True
+        if isinstance(error, ServiceError):
+            self.error_reason = error.error_reason
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self.error_reason = CANCELLED
+        elif isinstance(error, TimeoutError):
+            self.error_reason = "DEADLINE_EXCEEDED"
+        else:
+            self.error_reason = "INTERNAL"
+
+
+_inside: ContextVar[tuple["Recorder", OpenStage] | None] = ContextVar("inside", default=None)
 
 
 class Recorder:
@@ -37,53 +103,94 @@ class Recorder:
     Args:
         clock: Measures.
         tracer: Makes a span for each stage.
+        query_id: Name of the call, by which it can be asked for; empty where it cannot.
+
+    Attributes:
+        variants: Variants of experiments that the call is part of, by experiment.
+        cache_entry: The semantic cache's entry that its answer came from or is kept as.
+        told_profile: The profile as its caller was told of it; empty before.
     """
 
-    def __init__(self, *, clock: Clock, tracer: Tracer) -> None:
+    def __init__(self, *, clock: Clock, tracer: Tracer, query_id: str = "") -> None:
         self._clock = clock
         self._tracer = tracer
         self._started = clock.monotonic()
+        self._started_ns = round(clock.now() * 1e9)
+        self._count = 0
+        self._listeners: list[Callable[[Progress], None]] = []
         self._first_text_seconds: float | None = None
+        self.query_id = query_id
         self.stages: list[Stage] = []
         self.degradations: list[Degradation] = []
         self.warnings: list[str] = []
+        self.variants: dict[str, str] = {}
+        self.cache_entry: CacheEntry | None = None
+        self.told_profile = b""
+
+    def listen(self, listener: Callable[[Progress], None]) -> None:
+        """Has a listener told of each stage when it begins and when it ends."""
+        self._listeners.append(listener)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[OpenStage]:
         """Records what happens inside the context as one stage.
 
-        Must not hold a `yield` of an async generator, whose consumer may run in another context.
+        What is begun inside, tasks included, is a part of it. Must not hold a `yield` of an async
+        generator, whose consumer may run in another context: `begin` and `end` are for those.
         """
-        stage = OpenStage()
-        start = self.elapsed_seconds()
-        with self._tracer.start_as_current_span(
-            f"rag.{name}", kind=SpanKind.INTERNAL, record_exception=False
-        ) as span:
-            try:
+        stage = self.begin(name)
+        token = _inside.set((self, stage))
+        try:
+            with use_span(stage.span, record_exception=False, set_status_on_exception=False):
                 yield stage
-            except BaseException as error:
-                stage.failed = True
-                mark_failed(span, error)
-                raise
-            finally:
-                self.add_stage(name, start, stage)
-                if stage.cache_outcome:
-                    span.set_attribute("app.rag.cache", stage.cache_outcome)
-                if stage.item_count is not None:
-                    span.set_attribute("app.rag.item_count", stage.item_count)
+        except BaseException as error:
+            stage.note_failure(error)
+            raise
+        finally:
+            _inside.reset(token)
+            self.end(stage)
 
-    def add_stage(self, name: str, start_seconds: float, stage: OpenStage) -> None:
-        """Records a stage that ends now."""
+    def begin(self, name: str) -> OpenStage:
+        """Begins a stage that `end` must end; what happens meanwhile is not a part of it."""
+        outer = _inside.get()
+        start = self.elapsed_seconds()
+        stage = OpenStage(
+            name=name,
+            number=self._count,
+            parent=outer[1].number if outer is not None and outer[0] is self else None,
+            start_seconds=start,
+            span=self._tracer.start_span(
+                f"rag.{name}", kind=SpanKind.INTERNAL, start_time=self._time_ns(start)
+            ),
+        )
+        self._count += 1
+        self._tell(Progress(name, ProgressState.STARTED, start))
+        return stage
+
+    def end(self, stage: OpenStage) -> None:
+        """Ends a stage."""
+        elapsed = self.elapsed_seconds()
         self.stages.append(
             Stage(
-                name=name,
-                start_seconds=start_seconds,
-                duration_seconds=self.elapsed_seconds() - start_seconds,
+                number=stage.number,
+                parent=stage.parent,
+                name=stage.name,
+                start_seconds=stage.start_seconds,
+                duration_seconds=elapsed - stage.start_seconds,
                 cache_outcome=stage.cache_outcome,
                 item_count=stage.item_count,
                 failed=stage.failed,
+                error_reason=stage.error_reason,
+                model=stage.model,
+                backend_id=stage.backend_id,
+                prompt_token_count=stage.prompt_token_count,
+                completion_token_count=stage.completion_token_count,
             )
         )
+        _describe(stage)
+        stage.span.end(self._time_ns(elapsed))
+        state = ProgressState.FAILED if stage.failed else ProgressState.FINISHED
+        self._tell(Progress(stage.name, state, elapsed, stage.item_count, stage.cache_outcome))
 
     def degrade(self, reason: DegradationReason, stage: str, detail: object) -> None:
         """Notes a degradation, each reason once for each stage."""
@@ -94,6 +201,11 @@ class Recorder:
         """Notes that the first text of the answer is there."""
         if self._first_text_seconds is None:
             self._first_text_seconds = self.elapsed_seconds()
+
+    @property
+    def first_text_seconds(self) -> float | None:
+        """When the first text was there, counted from the call's arrival; None before."""
+        return self._first_text_seconds
 
     def elapsed_seconds(self) -> float:
         """Returns the time since the call's arrival."""
@@ -106,3 +218,27 @@ class Recorder:
             total_seconds=self.elapsed_seconds(),
             first_text_seconds=self._first_text_seconds,
         )
+
+    def _time_ns(self, elapsed_seconds: float) -> int:
+        return self._started_ns + round(elapsed_seconds * 1e9)
+
+    def _tell(self, progress: Progress) -> None:
+        for listener in self._listeners:
+            listener(progress)
+
+
+def _describe(stage: OpenStage) -> None:
+    """Writes what is known of a stage on its span."""
+    if stage.failed:
+        mark_failed(stage.span, stage.error_reason or "failed")
+    if stage.cache_outcome:
+        stage.span.set_attribute("app.rag.cache", stage.cache_outcome)
+    if stage.item_count is not None:
+        stage.span.set_attribute("app.rag.item_count", stage.item_count)
+    if stage.model:
+        stage.span.set_attribute("gen_ai.request.model", stage.model)
+    if stage.backend_id:
+        stage.span.set_attribute("app.backend", stage.backend_id)
+    if stage.prompt_token_count or stage.completion_token_count:
+        stage.span.set_attribute("gen_ai.usage.input_tokens", stage.prompt_token_count)
+        stage.span.set_attribute("gen_ai.usage.output_tokens", stage.completion_token_count)

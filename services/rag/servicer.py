@@ -1,24 +1,24 @@
 """RagService over gRPC: read the request, call, write the response."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import grpc
-from opentelemetry.trace import Tracer, get_current_span
 
+from pannier.rag.v1 import conversation_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from pannier.rag.v1.rag_service_pb2_grpc import RagServiceServicer
-from services.common.clock import Clock
 from services.common.identity import current_identity
 from services.common.tracing import current_trace_id
 from services.common.validation import Violations
-from services.rag import convert
-from services.rag.answer import Answerer
-from services.rag.answer_convert import to_citation
-from services.rag.core.answer import Answer, AnswerEvent, PassagesFound
+from services.rag import convert, retrieval_convert, stream_convert
+from services.rag.bookkeeping import Bookkeeping
+from services.rag.chat_calls import ChatCalls
+from services.rag.core.answer import Answer
 from services.rag.core.options import Question
+from services.rag.counted_answers import CountedAnswers
+from services.rag.query_stream import QueryStreams
 from services.rag.recorder import Recorder
 from services.rag.retrieve import Retriever
 from services.rag.statistics import RagStatistics
@@ -33,58 +33,75 @@ class RagServicer(RagServiceServicer):
 
     Args:
         retriever: Finds passages.
-        answerer: Answers.
+        answers: Answers at once.
+        streams: Answers as the answer comes.
+        chat: Serves conversations.
         statistics: Counts.
-        clock: Measures.
-        tracer: Makes the spans of the stages.
+        make_recorder: Makes the recorder of a call.
+        bookkeeping: Keeps the books.
     """
 
     def __init__(
         self,
         *,
         retriever: Retriever,
-        answerer: Answerer,
+        answers: CountedAnswers,
+        streams: QueryStreams,
+        chat: ChatCalls,
         statistics: RagStatistics,
-        clock: Clock,
-        tracer: Tracer,
+        make_recorder: Callable[[], Recorder],
+        bookkeeping: Bookkeeping,
     ) -> None:
         self._retriever = retriever
-        self._answerer = answerer
+        self._answers = answers
+        self._streams = streams
+        self._chat = chat
         self._statistics = statistics
-        self._clock = clock
-        self._tracer = tracer
+        self._make_recorder = make_recorder
+        self._bookkeeping = bookkeeping
 
     async def Retrieve(self, request: pb.RetrieveRequest, context: Context) -> pb.RetrieveResponse:
         """Finds passages."""
         violations = Violations()
-        convert.check_collection(request.collection, violations)
-        convert.check_query(request.query, violations)
-        options = convert.retrieval_of(request.options, violations, field="options")
+        retrieval_convert.check_collection(request.collection, violations)
+        retrieval_convert.check_query(request.query, violations)
+        options = retrieval_convert.retrieval_of(request.options, violations, field="options")
         violations.raise_found()
-        recorder = self._recorder()
-        try:
-            passages = await self._retriever.retrieve(
-                current_identity.get().tenant_id,
-                request.collection,
-                request.query.strip(),
-                options,
-                recorder,
-            )
-        finally:
-            self._statistics.add_stages(recorder)
-        return convert.to_retrieve_response(passages, recorder)
+        recorder = self._make_recorder()
+        question = Question(
+            collection=request.collection, text=request.query.strip(), retrieval=options
+        )
+        with self._bookkeeping.retrieval(question, recorder) as question:
+            try:
+                retrieved = await self._retriever.retrieve(
+                    current_identity.get().tenant_id,
+                    question.collection,
+                    question.text,
+                    question.retrieval,
+                    recorder,
+                )
+            finally:
+                self._statistics.add_stages(recorder)
+            return retrieval_convert.to_retrieve_response(retrieved, recorder)
 
     async def Query(self, request: pb.QueryRequest, context: Context) -> pb.QueryResponse:
         """Answers a question."""
         question = convert.question_of(request)
-        recorder = self._recorder()
+        recorder = self._make_recorder()
         response = pb.QueryResponse()
-        async with aclosing(self._answer(question, recorder, partial_answers=False)) as events:
+        events = self._answers.answer(
+            current_identity.get().tenant_id, question, recorder, partial_answers=False
+        )
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, Answer):
                     response = convert.to_query_response(
-                        event, recorder, trace_id=current_trace_id()
+                        event,
+                        recorder,
+                        trace_id=current_trace_id(),
+                        shows_passage_texts=question.shows_passage_texts,
                     )
+        response.query_id = recorder.query_id
         return response
 
     async def StreamQuery(
@@ -92,59 +109,61 @@ class RagServicer(RagServiceServicer):
     ) -> AsyncIterator[pb.StreamQueryResponse]:
         """Answers a question as the answer comes."""
         question = convert.question_of(request.query)
-        recorder = self._recorder()
-        trace_id = current_trace_id()
-        passages: tuple[Any, ...] = ()
-        yield pb.StreamQueryResponse(started=convert.to_started(question, trace_id=trace_id))
-        async with aclosing(self._answer(question, recorder, partial_answers=True)) as events:
+        identity = current_identity.get()
+        events = self._streams.open(
+            question,
+            tenant=identity.tenant_id,
+            user=identity.user_id,
+            resumable=request.resumable,
+        )
+        async with aclosing(events):
             async for event in events:
-                if isinstance(event, str):
-                    yield pb.StreamQueryResponse(text_delta=event)
-                elif isinstance(event, PassagesFound):
-                    passages = event.passages
-                    yield pb.StreamQueryResponse(retrieved=convert.to_retrieved(passages, recorder))
-                elif isinstance(event, Answer):
-                    yield pb.StreamQueryResponse(
-                        completed=convert.to_query_response(event, recorder, trace_id=trace_id)
-                    )
-                else:
-                    yield pb.StreamQueryResponse(citation=to_citation(event, passages))
+                yield event
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Reports statistics."""
-        return convert.to_stats(self._statistics)
+        return stream_convert.to_stats(
+            self._statistics, resumable_count=self._streams.resumable_count
+        )
 
-    def _recorder(self) -> Recorder:
-        return Recorder(clock=self._clock, tracer=self._tracer)
+    async def ResumeQuery(
+        self, request: pb.ResumeQueryRequest, context: Context
+    ) -> AsyncIterator[pb.ResumeQueryResponse]:
+        """Goes on with an answer."""
+        stream_convert.check_resume(request)
+        identity = current_identity.get()
+        events = self._streams.resume(
+            request.query_id,
+            after_sequence=request.after_sequence,
+            tenant=identity.tenant_id,
+            user=identity.user_id,
+        )
+        async with aclosing(events):
+            async for event in events:
+                yield pb.ResumeQueryResponse(event=event)
 
-    async def _answer(
-        self, question: Question, recorder: Recorder, *, partial_answers: bool
-    ) -> AsyncGenerator[AnswerEvent, None]:
-        """Counts a question around its answer."""
-        span = get_current_span()
-        span.set_attribute("app.rag.mode", question.mode.value)
-        span.set_attribute("app.rag.query_chars", len(question.text))
-        self._statistics.begin(question.mode)
-        answer: Answer | None = None
-        outcome = "error"
-        try:
-            events = self._answerer.answer(
-                current_identity.get().tenant_id,
-                question,
-                recorder,
-                partial_answers=partial_answers,
-            )
-            async with aclosing(events):
-                async for event in events:
-                    if isinstance(event, Answer):
-                        answer = event
-                        span.set_attribute("app.rag.origin", answer.origin.value)
-                        span.set_attribute("app.rag.citations", len(answer.citations))
-                        span.set_attribute("app.rag.degraded", bool(recorder.degradations))
-                    yield event
-            outcome = "success"
-        except (asyncio.CancelledError, GeneratorExit):
-            outcome = "success" if answer is not None else "cancelled"
-            raise
-        finally:
-            self._statistics.end(question.mode, recorder, answer, outcome)
+    async def Chat(
+        self, request: pb.ChatRequest, context: Context
+    ) -> AsyncIterator[pb.ChatResponse]:
+        """Answers the next question of a conversation."""
+        async with aclosing(self._chat.chat(request, current_identity.get())) as events:
+            async for event in events:
+                yield event
+
+    async def ListConversations(
+        self, request: conversation_pb2.ListConversationsRequest, context: Context
+    ) -> conversation_pb2.ListConversationsResponse:
+        """Lists the caller's conversations."""
+        return await self._chat.list_conversations(request, current_identity.get())
+
+    async def GetConversation(
+        self, request: conversation_pb2.GetConversationRequest, context: Context
+    ) -> conversation_pb2.GetConversationResponse:
+        """Gets a conversation."""
+        return await self._chat.get_conversation(request, current_identity.get())
+
+    async def DeleteConversation(
+        self, request: conversation_pb2.DeleteConversationRequest, context: Context
+    ) -> conversation_pb2.DeleteConversationResponse:
+        """Deletes a conversation."""
+        return await self._chat.delete_conversation(request, current_identity.get())

@@ -12,9 +12,11 @@ from services.rag.core.conversation import TokenUsage
 from services.rag.core.intake import DocumentDone, IngestOutcome
 from services.rag.core.options import Mode
 from services.rag.core.profile import DegradationReason
-from services.rag.recorder import Recorder
+from services.rag.core.tools import TOOL_NAMES, UNKNOWN_TOOL, ToolExecution, ToolOutcome
+from services.rag.core.verification import SupportStatus
+from services.rag.recorder import CANCELLED, Recorder
 
-__all__ = ["ModeCounts", "RagStatistics", "StageCounts", "quantile_seconds"]
+__all__ = ["ModeCounts", "RagStatistics", "StageCounts", "ToolCounts", "quantile_seconds"]
 
 # Percentiles are at most this far from the true ones.
 _RELATIVE_ACCURACY = 0.01
@@ -39,9 +41,17 @@ class ModeCounts:
     degraded_count: int = 0
     cached_count: int = 0
     similar_count: int = 0
+    cancelled_count: int = 0
+    quality_count: int = 0
+    quality_sum: float = 0.0
     prompt_token_count: int = 0
     completion_token_count: int = 0
     answer_seconds: DDSketch = field(default_factory=_sketch)
+
+    @property
+    def mean_quality(self) -> float | None:
+        """Mean quality of the answers that have one; None before the first."""
+        return self.quality_sum / self.quality_count if self.quality_count else None
 
 
 @dataclass(slots=True)
@@ -50,6 +60,15 @@ class StageCounts:
 
     run_count: int = 0
     failure_count: int = 0
+    duration_seconds: DDSketch = field(default_factory=_sketch)
+
+
+@dataclass(slots=True)
+class ToolCounts:
+    """What is counted for a tool."""
+
+    execution_count: int = 0
+    success_count: int = 0
     duration_seconds: DDSketch = field(default_factory=_sketch)
 
 
@@ -67,6 +86,8 @@ class RagStatistics:
         self.in_flight_count = 0
         self.modes: defaultdict[Mode, ModeCounts] = defaultdict(ModeCounts)
         self.stages: defaultdict[str, StageCounts] = defaultdict(StageCounts)
+        self.degradations: Counter[DegradationReason] = Counter()
+        self.tools: defaultdict[str, ToolCounts] = defaultdict(ToolCounts)
         self.documents: Counter[IngestOutcome] = Counter()
         self.chunk_count = 0
         for mode in Mode:
@@ -75,6 +96,11 @@ class RagStatistics:
             metrics.count("rag_degraded_responses_total", mode.value, amount=0)
         for reason in DegradationReason:
             metrics.count("rag_degradations_total", reason.value, amount=0)
+        for tool in (*TOOL_NAMES, UNKNOWN_TOOL):
+            for tool_outcome in ToolOutcome:
+                metrics.count("rag_tool_executions_total", tool, tool_outcome.value, amount=0)
+        for status in SupportStatus:
+            metrics.count("rag_verified_sentences_total", status.value, amount=0)
         for ingest_outcome in IngestOutcome:
             metrics.count("rag_ingest_documents_total", ingest_outcome.value, amount=0)
 
@@ -98,6 +124,7 @@ class RagStatistics:
         self._metrics.add_gauge("rag_active_queries", -1, mode.value)
         self._metrics.count("rag_requests_total", mode.value, outcome)
         counts.failure_count += outcome == "error"
+        counts.cancelled_count += outcome == "cancelled"
         self.add_stages(recorder)
         if answer is None:
             return
@@ -110,9 +137,11 @@ class RagStatistics:
         self._metrics.observe(
             "rag_request_duration_seconds", seconds, mode.value, "hit" if cached else "miss"
         )
-        first_text_seconds = recorder.profile().first_text_seconds
-        if first_text_seconds is not None:
-            self._metrics.observe("rag_time_to_first_token_seconds", first_text_seconds, mode.value)
+        if recorder.first_text_seconds is not None:
+            self._metrics.observe(
+                "rag_time_to_first_token_seconds", recorder.first_text_seconds, mode.value
+            )
+        self._add_quality(mode, counts, answer)
         if recorder.degradations:
             counts.degraded_count += 1
             self._metrics.count("rag_degraded_responses_total", mode.value)
@@ -125,16 +154,35 @@ class RagStatistics:
         for direction, amount in _by_direction(usage).items():
             self._metrics.count("rag_llm_tokens_total", mode.value, direction, amount=amount)
 
+    def _add_quality(self, mode: Mode, counts: ModeCounts, answer: Answer) -> None:
+        if answer.quality is not None:
+            counts.quality_count += 1
+            counts.quality_sum += answer.quality.score
+            self._metrics.observe("rag_quality_score", answer.quality.score, mode.value)
+        for sentence in answer.sentences:
+            self._metrics.count("rag_verified_sentences_total", sentence.status.value)
+
     def add_stages(self, recorder: Recorder) -> None:
         """Counts the stages and degradations of a call."""
         for stage in recorder.stages:
             counts = self.stages[stage.name]
             counts.run_count += 1
-            counts.failure_count += stage.failed
+            counts.failure_count += stage.failed and stage.error_reason != CANCELLED
             counts.duration_seconds.add(stage.duration_seconds)
             self._metrics.observe("rag_stage_duration_seconds", stage.duration_seconds, stage.name)
         for degradation in recorder.degradations:
+            self.degradations[degradation.reason] += 1
             self._metrics.count("rag_degradations_total", degradation.reason.value)
+
+    def add_tool(self, execution: ToolExecution) -> None:
+        """Counts a call of a tool; a name that is no tool's may be anything."""
+        name = execution.name if execution.name in TOOL_NAMES else UNKNOWN_TOOL
+        counts = self.tools[name]
+        counts.execution_count += 1
+        counts.success_count += execution.outcome.is_success
+        counts.duration_seconds.add(execution.duration_seconds)
+        self._metrics.count("rag_tool_executions_total", name, execution.outcome.value)
+        self._metrics.observe("rag_tool_duration_seconds", execution.duration_seconds, name)
 
     def add_document(self, done: DocumentDone) -> None:
         """Counts a document."""

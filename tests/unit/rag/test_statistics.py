@@ -1,0 +1,119 @@
+import pytest
+from opentelemetry.trace import NoOpTracer
+
+from pannier.rag.v1 import rag_service_pb2 as pb
+from services.common.clock import SystemClock
+from services.common.metrics import Metrics
+from services.rag.core.answer import Answer, AnswerOrigin
+from services.rag.core.options import Mode
+from services.rag.core.profile import DegradationReason
+from services.rag.core.quality import Quality
+from services.rag.core.verification import SentenceSupport, SupportStatus
+from services.rag.metrics import CATALOGUE
+from services.rag.recorder import CANCELLED, Recorder
+from services.rag.statistics import RagStatistics
+from services.rag.stream_convert import to_stats
+
+
+class Counting:
+    def __init__(self):
+        self.metrics = Metrics(CATALOGUE, version="test")
+        self.statistics = RagStatistics(self.metrics, start_time_seconds=5)
+
+    def value(self, name, *labels):
+        (found,) = [
+            sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == name and tuple(sample.labels.values()) == labels
+        ]
+        return found
+
+    def answer(self, mode=Mode.RAG, *, outcome="success", quality=None, statuses=(), stages=()):
+        recorder = Recorder(clock=SystemClock(), tracer=NoOpTracer())
+        for name, reason in stages:
+            stage = recorder.begin(name)
+            stage.failed, stage.error_reason = bool(reason), reason
+            recorder.end(stage)
+        answer = Answer(
+            text="Yes.",
+            origin=AnswerOrigin.GENERATED,
+            mode=mode,
+            quality=quality
+            and Quality(
+                score=quality,
+                retrieval_confidence=1,
+                groundedness=1,
+                citation_precision=1,
+                citation_coverage=1,
+            ),
+            sentences=tuple(
+                SentenceSupport(answer_char_start=0, answer_char_end=4, status=status)
+                for status in statuses
+            ),
+        )
+        self.statistics.begin(mode)
+        self.statistics.end(mode, recorder, answer if outcome == "success" else None, outcome)
+
+    def mode(self, mode):
+        (found,) = [each for each in to_stats(self.statistics).modes if each.mode == mode]
+        return found
+
+
+@pytest.fixture
+def counting():
+    return Counting()
+
+
+def test_what_has_never_happened_is_there_with_zero(counting):
+    for reason in DegradationReason:
+        assert counting.value("rag_degradations_total", reason.value) == 0
+    for status in SupportStatus:
+        assert counting.value("rag_verified_sentences_total", status.value) == 0
+    for mode in Mode:
+        assert counting.value("rag_requests_total", mode.value, "success") == 0
+
+
+def test_every_mode_is_counted_by_itself(counting):
+    for mode in Mode:
+        counting.answer(mode)
+    counting.answer(Mode.DEEP)
+    assert counting.mode(pb.QUERY_MODE_DEEP).query_count == 2
+    assert counting.mode(pb.QUERY_MODE_DIRECT).query_count == 1
+    assert counting.value("rag_requests_total", "deep", "success") == 2
+
+
+def test_quality_is_a_mean_of_the_answers_that_have_one(counting):
+    for quality in (0.7, 0.9, None):
+        counting.answer(quality=quality)
+    assert counting.mode(pb.QUERY_MODE_RAG).mean_quality == pytest.approx(0.8)
+    assert counting.value("rag_quality_score_count", "rag") == 2
+    counting.answer(Mode.DIRECT)
+    assert not counting.mode(pb.QUERY_MODE_DIRECT).HasField("mean_quality")
+
+
+def test_sentences_are_counted_by_what_checking_them_found(counting):
+    counting.answer(statuses=[SupportStatus.SUPPORTED, SupportStatus.SUPPORTED])
+    counting.answer(statuses=[SupportStatus.NUMBER_MISMATCH])
+    assert counting.value("rag_verified_sentences_total", "supported") == 2
+    assert counting.value("rag_verified_sentences_total", "number_mismatch") == 1
+
+
+def test_who_was_told_to_stop_has_not_failed(counting):
+    counting.answer(
+        outcome="cancelled", stages=[("generate", CANCELLED), ("generate", "PEER_UNAVAILABLE")]
+    )
+    (stage,) = to_stats(counting.statistics).stages
+    assert (stage.run_count, stage.failure_count) == (2, 1)
+    mode = counting.mode(pb.QUERY_MODE_RAG)
+    assert (mode.cancelled_count, mode.failure_count) == (1, 0)
+
+
+def test_degradations_are_counted_by_reason(counting):
+    recorder = Recorder(clock=SystemClock(), tracer=NoOpTracer())
+    recorder.degrade(DegradationReason.UNGROUNDED, "generate", "no sources")
+    recorder.degrade(DegradationReason.UNGROUNDED, "generate", "no sources")
+    counting.statistics.add_stages(recorder)
+    (found,) = to_stats(counting.statistics).degradations
+    assert (found.reason, found.count) == (pb.DEGRADATION_REASON_UNGROUNDED, 1)
+    assert counting.value("rag_degradations_total", "ungrounded") == 1
