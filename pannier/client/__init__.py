@@ -11,12 +11,16 @@ except grpc.aio.AioRpcError as error:
 from pannier.client.channel import TENANT_HEADER, TRACEPARENT_HEADER, open_channel
 from pannier.client.errors import FieldViolation, RemoteError
 from pannier.client.trace_context import TraceContext
+from pannier.client.tracking import ModelCall, track_model_call, tracking_model_call
 
 __all__ = [
     "TENANT_HEADER",
     "TRACEPARENT_HEADER",
     "FieldViolation",
+    "ModelCall",
     "RemoteError",
     "TraceContext",
     "open_channel",
+    "track_model_call",
+    "tracking_model_call",
 ]

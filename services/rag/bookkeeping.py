@@ -1,0 +1,223 @@
+"""Opens an account for each query, and closes it when the query has ended, however it has."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from services.common.clock import Clock
+from services.common.errors import ServiceError
+from services.common.identity import current_identity
+from services.common.tracing import current_trace_id
+from services.rag.books import Books
+from services.rag.core.answer import Answer, AnswerOrigin
+from services.rag.core.budget import Limit
+from services.rag.core.experiment import Experiment, applied_to
+from services.rag.core.options import Question
+from services.rag.core.query_record import LoggedQuery, QueryRecord
+from services.rag.core.usage import Amounts
+from services.rag.ledger import RETRIEVE_MODE, Ledger, Meter, current_meter
+from services.rag.recorder import Recorder
+
+__all__ = ["Account", "Bookkeeping"]
+
+_CACHED = frozenset({AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR})
+_TOOL_PREFIX = "tool_"
+# Whoever wants it, the web is asked in a stage of its own.
+_WEB_STAGE, _WEB_TOOL = "web_find", "web_search"
+_CANCELLED = "CANCELLED"
+
+
+class Bookkeeping:
+    """Keeps the books of queries.
+
+    Args:
+        books: Take down what became of them.
+        ledger: Takes down what they used.
+        experiments: Decide how some are answered.
+        clock: Tells when they arrived.
+        keeps_texts: Whether questions and answers are kept too.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        *,
+        ledger: Ledger,
+        experiments: tuple[Experiment, ...],
+        clock: Clock,
+        keeps_texts: bool,
+    ) -> None:
+        self.books = books
+        self.ledger = ledger
+        self.experiments = experiments
+        self.keeps_texts = keeps_texts
+        self._clock = clock
+
+    def open(self, question: Question, recorder: Recorder, *, call: str) -> "Account":
+        """Opens the account of a query, within the task that works for it.
+
+        Args:
+            question: What is asked.
+            recorder: Of this query alone; learns of its variants.
+            call: `query`, `stream` or `retrieve`.
+        """
+        identity = current_identity.get()
+        for experiment in self.experiments:
+            variant = experiment.variant_for(
+                tenant_id=identity.tenant_id,
+                user_id=identity.user_id,
+                query_id=recorder.query_id,
+            )
+            if variant is not None:
+                recorder.variants[experiment.name] = variant.name
+                question = applied_to(question, variant.overrides)
+        mode = RETRIEVE_MODE if call == "retrieve" else question.mode.value
+        meter = Meter(mode)
+        # Never taken back: what works for a query is a task of its own, and late calls count too.
+        current_meter.set(meter)
+        record = QueryRecord(
+            query_id=recorder.query_id,
+            tenant_id=identity.tenant_id,
+            user_id=identity.user_id,
+            started_seconds=self._clock.now() - recorder.elapsed_seconds(),
+            call=call,
+            mode=mode,
+            collection=question.collection,
+            trace_id=current_trace_id(),
+            question=question.text if self.keeps_texts else "",
+        )
+        return Account(self, question, recorder, meter, record)
+
+    @contextmanager
+    def retrieval(self, question: Question, recorder: Recorder) -> Iterator[Question]:
+        """Keeps the account of a search, and lends the question with the options of its variants.
+
+        Arguments are those of `open`.
+        """
+        account = self.open(question, recorder, call="retrieve")
+        try:
+            yield account.question
+        except asyncio.CancelledError:
+            account.close(None, "cancelled")
+            raise
+        except Exception as error:
+            account.close(None, "error", error)
+            raise
+        account.close(None, "success")
+
+
+class Account:
+    """The account of one query.
+
+    Args:
+        bookkeeping: What it belongs to.
+        question: What is asked, with the options of its variants.
+        recorder: Its stages.
+        meter: What it uses.
+        record: What is known of it so far.
+    """
+
+    def __init__(
+        self,
+        bookkeeping: Bookkeeping,
+        question: Question,
+        recorder: Recorder,
+        meter: Meter,
+        record: QueryRecord,
+    ) -> None:
+        self.question = question
+        self._its = bookkeeping
+        self._recorder = recorder
+        self._meter = meter
+        self._record = record
+
+    def warn(self) -> None:
+        """Warns the caller where the tenant's budget is nearly spent."""
+        limit = self._its.ledger.budgets.nearest_limit(self._record.tenant_id)
+        if limit is not None:
+            self._recorder.warnings.append(_warning(limit))
+
+    def close(
+        self, answer: Answer | None, outcome: str, error: BaseException | None = None
+    ) -> None:
+        """Notes how the query has ended.
+
+        Args:
+            answer: Its answer; None without one.
+            outcome: `success`, `error` or `cancelled`.
+            error: What it failed with.
+        """
+        recorder, ledger = self._recorder, self._its.ledger
+        for stage in recorder.stages:
+            tool = _tool_of(stage.name)
+            if tool and not stage.failed:
+                ledger.add_tool_call(tool)
+        model = answer.model if answer is not None else ""
+        ledger.add_query(self._record.mode, model, self._own_amounts(answer, outcome))
+        self._its.books.add_query(
+            LoggedQuery(
+                replace(
+                    self._record,
+                    model=model,
+                    outcome=outcome,
+                    error_reason=_reason(outcome, error),
+                    origin=answer.origin.value if answer is not None else "",
+                    degradations=tuple(
+                        dict.fromkeys(each.reason for each in recorder.degradations)
+                    ),
+                    quality=(
+                        answer.quality.score
+                        if answer is not None and answer.quality is not None
+                        else None
+                    ),
+                    amounts=self._meter.amounts,
+                    duration_seconds=recorder.elapsed_seconds(),
+                    first_text_seconds=recorder.first_text_seconds,
+                    variants=dict(recorder.variants),
+                    cache_entry=recorder.cache_entry,
+                    answer=answer.text if answer is not None and self._its.keeps_texts else "",
+                ),
+                tuple(recorder.stages),
+                recorder.told_profile,
+            )
+        )
+
+    def _own_amounts(self, answer: Answer | None, outcome: str) -> Amounts:
+        """Returns what the query counts for itself, apart from the calls it has made."""
+        failed = int(outcome != "success")
+        if answer is None or answer.origin not in _CACHED:
+            return Amounts(query_count=1, failed_query_count=failed)
+        usage = answer.usage
+        return Amounts(
+            query_count=1,
+            failed_query_count=failed,
+            cached_query_count=1,
+            saved_token_count=usage.prompt_token_count + usage.completion_token_count,
+            saved_cost_nanos=self._its.ledger.prices.cost_nanos(
+                answer.model,
+                prompt_token_count=usage.prompt_token_count,
+                completion_token_count=usage.completion_token_count,
+            ),
+        )
+
+
+def _tool_of(stage_name: str) -> str:
+    """Returns the tool that a stage has asked; empty where it has asked none."""
+    if stage_name == _WEB_STAGE:
+        return _WEB_TOOL
+    tool = stage_name.removeprefix(_TOOL_PREFIX)
+    return "" if tool in (stage_name, _WEB_TOOL) else tool
+
+
+def _reason(outcome: str, error: BaseException | None) -> str:
+    if outcome == "success":
+        return ""
+    if outcome == "cancelled":
+        return _CANCELLED
+    return error.error_reason if isinstance(error, ServiceError) else "INTERNAL"
+
+
+def _warning(limit: Limit) -> str:
+    period = "day" if limit.is_daily else "month"
+    return f"{limit.ratio:.0%} of the {period}'s budget are spent ({limit.name})."
