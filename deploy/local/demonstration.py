@@ -186,7 +186,8 @@ class Demo:
             except TraceUnavailable as error:
                 self.expect(f"the trace can be read ({error})", happened=False)
                 return
-            show_waterfall(self.output, trace)
+            profile = answer.completed.profile if answer.completed is not None else None
+            show_waterfall(self.output, trace, profile)
             for hop in missing_hops(trace.spans):
                 self.expect(f"the trace shows {hop}", happened=False)
 

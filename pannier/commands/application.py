@@ -9,13 +9,20 @@ from pannier.commands import (
     ask,
     backends,
     cache,
+    chat,
+    collections,
     corpus,
+    deletion,
+    evaluate,
+    experiment,
     explain,
     ingest,
+    jobs,
     models,
     retrieve,
     stack,
     stats,
+    usage,
 )
 
 __all__ = ["application"]
@@ -34,16 +41,23 @@ application.command("down")(stack.down)
 application.command("status")(stack.status)
 application.command("ingest")(ingest.ingest)
 application.command("ask")(ask.ask)
+application.command("chat")(chat.chat)
 application.command("retrieve")(retrieve.retrieve)
+application.command("eval")(evaluate.evaluate_folder)
 application.command("documents")(corpus.documents)
 application.command("document")(corpus.document)
-application.command("delete")(corpus.delete)
-application.command("collections")(corpus.collections)
+application.command("chunks")(corpus.chunks)
+application.command("label")(corpus.label)
+application.command("delete")(deletion.delete)
 application.command("stats")(stats.stats)
+application.command("usage")(usage.usage)
+application.command("experiment")(experiment.experiment)
 application.command("explain")(explain.explain)
 application.add_typer(backends.application, name="backends")
 application.add_typer(models.application, name="models")
 application.add_typer(cache.application, name="cache")
+application.add_typer(collections.application, name="collections")
+application.add_typer(jobs.application, name="jobs")
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 - called with the option's value

@@ -22,6 +22,7 @@ _WIDTH_OUTSIDE_TERMINALS = 160
 
 _ADVICE = {
     "COLLECTION_NOT_FOUND": "`pannier collections` lists those there are.",
+    "CONVERSATION_BUSY": "Wait for the answer, or begin another conversation.",
     "DOCUMENT_NOT_FOUND": "`pannier documents` lists those there are.",
     "BACKEND_NOT_FOUND": "`pannier backends` lists those there are.",
     "MODEL_NOT_FOUND": "`pannier models` lists those there are, `pannier models pull` downloads "

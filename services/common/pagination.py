@@ -8,13 +8,15 @@ from hashlib import blake2b
 from services.common.errors import PageTokenMismatch
 from services.common.validation import Violations
 
-__all__ = ["check_page_size", "decode_page_token", "encode_page_token"]
+__all__ = ["check_page_size", "decode_page_number", "decode_page_token", "encode_page_token"]
 
 DEFAULT_PAGE_SIZE = 100
 MAXIMUM_PAGE_SIZE = 1000
 
 # A position is an id of up to 512 characters, written in JSON and base64.
 _MAXIMUM_TOKEN_LENGTH = 16_384
+# Stores count in 64 bits, one of them for the sign.
+_MOST_DIGITS = 18
 
 
 def check_page_size(page_size: int, violations: Violations) -> int:
@@ -54,6 +56,22 @@ def decode_page_token(request: str, token: str) -> str:
     if "\0" in position or any("\ud800" <= each <= "\udfff" for each in position):
         raise PageTokenMismatch
     return position
+
+
+def decode_page_number(request: str, token: str) -> int | None:
+    """Reads where a page begins whose place is a number from 0 on; None for an empty token.
+
+    Anybody can make a token up: whoever uses the number checks that it is within what is listed.
+
+    Raises:
+        PageTokenMismatch: The token was issued for another request, or by nobody.
+    """
+    position = decode_page_token(request, token)
+    if not position:
+        return None
+    if len(position) > _MOST_DIGITS or not (position.isascii() and position.isdecimal()):
+        raise PageTokenMismatch
+    return int(position)
 
 
 def _digest(request: str) -> str:

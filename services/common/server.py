@@ -33,7 +33,7 @@ from services.common.metrics import Metric, Metrics
 from services.common.operations import OperationsServer
 from services.common.tracing import make_tracer_provider
 
-__all__ = ["CommonSettings", "RunningServer", "Runtime", "run_main", "serve"]
+__all__ = ["PING_OPTIONS", "CommonSettings", "RunningServer", "Runtime", "run_main", "serve"]
 
 _logger = logging.getLogger(__name__)
 _grpc_logger = logging.getLogger("grpc._cython.cygrpc")
@@ -42,6 +42,17 @@ EXIT_BAD_SETTINGS = 64
 
 # gRPC refuses larger messages itself, without saying why; ours is refused first, with a reason.
 _HARD_LIMIT_FACTOR = 4
+
+PING_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    # Long prefills and ingestions are silent; the pings of a careful client must not end them. By
+    # default a server hangs up on the third ping within five minutes of silence.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+"""How a server watches its clients, and lets itself be watched; for whatever stands in for one."""
 
 # Time for the last answers to leave the process.
 _FLUSH_SECONDS = 0.1
@@ -222,12 +233,7 @@ def _server_options(maximum_request_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", maximum_request_bytes * _HARD_LIMIT_FACTOR),
         # What a service sends is bounded by what it was given; clients set their own limit.
         ("grpc.max_send_message_length", -1),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.http2.ping_timeout_ms", 5_000),
-        # Long prefills are silent; the pings of a careful client must not end them.
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
+        *PING_OPTIONS,
     ]
 
 

@@ -15,7 +15,7 @@ __all__ = ["BACKGROUND_KINDS", "BackgroundWork"]
 
 _logger = logging.getLogger(__name__)
 
-BACKGROUND_KINDS: Mapping[str, int] = {"refresh": 4, "verification": 2, "report": 64}
+BACKGROUND_KINDS: Mapping[str, int] = {"refresh": 4, "verification": 2, "report": 64, "summary": 4}
 """Kinds of work, and how many of each are under way at the most."""
 
 _OUTCOMES = ("success", "error", "dropped")

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from services.rag.core.answer import Answer
 from services.rag.core.conversation import ChatMessage, Sampling, TokenUsage
+from services.rag.core.documents import Vector
 from services.rag.core.invalidation import Invalidation
-from services.rag.core.model import Vector
+from services.rag.core.options import OutputFormat
 from services.rag.core.reuse import Evidence, ReusableAnswer, Verdict
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ChunkSpan",
     "Dependencies",
     "EmbeddingLookups",
+    "EntryReference",
     "Failure",
     "FailureKind",
     "Fill",
@@ -46,6 +48,7 @@ class InferenceKey:
     model_digest: str
     messages: tuple[ChatMessage, ...]
     sampling: Sampling
+    output_format: OutputFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +317,21 @@ class Judge(Enum):
 
     EVIDENCE = "evidence"
     RECOMPUTATION = "recomputation"
+    PERSON = "person"
+
+
+class EntryReference(Protocol):
+    """Names a kept answer."""
+
+    @property
+    def entry_id(self) -> str:
+        """The entry."""
+        ...
+
+    @property
+    def similarity(self) -> float:
+        """Cosine similarity of its question to the one asked; 1 for the same words."""
+        ...
 
 
 class SemanticCachePort(Protocol):
@@ -352,8 +370,8 @@ class SemanticCachePort(Protocol):
         evidence: Sequence[Evidence],
         dependencies: Dependencies,
         basis_time_ns: int,
-    ) -> None:
-        """Keeps the answer to a question.
+    ) -> str:
+        """Keeps the answer to a question, and returns the entry; empty where it is not kept.
 
         Args:
             partition: Where it belongs.
@@ -370,7 +388,7 @@ class SemanticCachePort(Protocol):
     async def report(
         self,
         partition: SemanticPartition,
-        match: SemanticMatch,
+        match: EntryReference,
         verdict: Verdict,
         judge: Judge,
         *,

@@ -9,8 +9,8 @@ from services.common.errors import PeerUnavailable
 from services.common.identity import current_identity
 from services.rag.cache_port import CachePort
 from services.rag.coalesce import Coalescer
+from services.rag.core.documents import Vector
 from services.rag.core.errors import EmbeddingModelChanged
-from services.rag.core.model import Vector
 from services.rag.ports import ModelFacts, ModelsPort
 
 __all__ = ["EmbeddingSource", "EmbeddingsFound"]

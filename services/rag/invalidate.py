@@ -16,7 +16,7 @@ from services.common.identity import Identity, current_identity
 from services.common.metrics import Metrics
 from services.rag.cache_port import CachePort
 from services.rag.core.invalidation import PendingInvalidation
-from services.rag.ports import DocumentStore
+from services.rag.store_port import DocumentStore
 
 __all__ = ["InvalidationDelivery"]
 
@@ -27,6 +27,8 @@ _SELECTORS_PER_CALL = 64
 # How soon notes are seen that other processes have left behind.
 _INTERVAL_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.25
+# How long a caller waits to be told that the cache knows.
+_TOLD_SECONDS = 0.5
 
 
 class InvalidationDelivery:
@@ -47,6 +49,10 @@ class InvalidationDelivery:
         self._clock = clock
         self._metrics = metrics
         self._noted = asyncio.Event()
+        self._failing = False
+        self._begun_count = 0
+        self._finished_count = 0
+        self._finished = asyncio.Condition()
         metrics.set_gauge("rag_invalidations_pending", 0)
         metrics.count("rag_invalidations_delivered_total", amount=0)
 
@@ -54,26 +60,52 @@ class InvalidationDelivery:
         """Says that there is something new to deliver."""
         self._noted.set()
 
+    async def told(self) -> bool:
+        """Waits a moment for the cache to know of what is noted now; returns whether it does."""
+        number = self._begun_count + 1
+        self.wake()
+        if self._failing:
+            return False
+        try:
+            async with asyncio.timeout(_TOLD_SECONDS), self._finished:
+                await self._finished.wait_for(lambda: self._finished_count >= number)
+        except TimeoutError:
+            return False
+        return True
+
     async def run(self) -> None:
         """Delivers again and again; never returns."""
         pause = _INTERVAL_SECONDS
-        failing = False
         while True:
             try:
-                await self._deliver_all()
+                await self._deliver_round()
             except ServiceError as error:
+                failing = self._failing
                 pause = min(2 * pause, _INTERVAL_SECONDS) if failing else _FIRST_PAUSE_SECONDS
                 if not failing:
                     _logger.warning("changes wait for the cache", extra={"cause": error.message})
-                failing = True
+                self._failing = True
                 # What is new meanwhile has to wait like the rest.
                 await self._clock.sleep(pause)
+            except Exception:
+                # Later changes must be told of, whatever is wrong with these.
+                _logger.exception("telling the cache failed")
+                self._failing = True
+                await self._clock.sleep(_INTERVAL_SECONDS)
             else:
-                failing = False
+                self._failing = False
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_INTERVAL_SECONDS):
                         await self._noted.wait()
                 self._noted.clear()
+
+    async def _deliver_round(self) -> None:
+        self._begun_count += 1
+        number = self._begun_count
+        await self._deliver_all()
+        async with self._finished:
+            self._finished_count = number
+            self._finished.notify_all()
 
     async def _deliver_all(self) -> None:
         """Delivers what there is.

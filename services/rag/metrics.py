@@ -4,7 +4,11 @@ from services.common.metrics import Metric, MetricKind
 
 __all__ = ["CATALOGUE"]
 
-_MODE = {"mode": "direct, rag"}
+_MODE = {"mode": "direct, rag, deep, agent"}
+_ANY_MODE = {"mode": "those, retrieve, other"}
+
+# The line between good and not is 0.8.
+QUALITY_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
 CATALOGUE = (
     Metric(
@@ -68,7 +72,7 @@ CATALOGUE = (
         "rag_background_work_total",
         MetricKind.COUNTER,
         "Work that no caller waits for, by what became of it.",
-        {"kind": "refresh, verification, report", "outcome": "success, error, dropped"},
+        {"kind": "refresh, verification, report, summary", "outcome": "success, error, dropped"},
     ),
     Metric(
         "rag_invalidations_pending",
@@ -83,4 +87,118 @@ CATALOGUE = (
         {},
     ),
     Metric("rag_ingest_chunks_total", MetricKind.COUNTER, "Chunks stored.", {}),
+    Metric(
+        "rag_vectors_filled_total",
+        MetricKind.COUNTER,
+        "Chunks stored without a vector that have got theirs since.",
+        {},
+    ),
+    Metric(
+        "rag_quality_score",
+        MetricKind.HISTOGRAM,
+        "Quality of answers, from 0 to 1; those in mode direct have none.",
+        _MODE,
+        QUALITY_BUCKETS,
+    ),
+    Metric(
+        "rag_verified_sentences_total",
+        MetricKind.COUNTER,
+        "Sentences of answers by what checking them against their sources found.",
+        {"status": "supported, partial, unsupported, number_mismatch, no_claim"},
+    ),
+    Metric(
+        "rag_resumable_answers",
+        MetricKind.GAUGE,
+        "Answers that can be gone on with after a lost connection, under way or ended.",
+        {},
+    ),
+    Metric(
+        "rag_resumable_bytes", MetricKind.GAUGE, "Memory that the events of these answers take.", {}
+    ),
+    Metric(
+        "rag_resumes_total",
+        MetricKind.COUNTER,
+        "Attempts to go on with an answer, by what it was found to be.",
+        {"outcome": "under_way, ended, not_found"},
+    ),
+    Metric(
+        "rag_turns_total",
+        MetricKind.COUNTER,
+        "Turns of conversations by what became of them: with a whole answer, with the beginning of "
+        "one, without any text and so not kept, or lost since they could not be kept.",
+        {"outcome": "complete, interrupted, empty, lost"},
+    ),
+    Metric(
+        "rag_searches_total",
+        MetricKind.COUNTER,
+        "Searches by how far what they found can be relied on.",
+        {"band": "low, medium, high"},
+    ),
+    Metric(
+        "rag_llm_calls_total",
+        MetricKind.COUNTER,
+        "Answers asked of models, and those that were cached instead.",
+        {**_ANY_MODE, "cached": "true, false"},
+    ),
+    Metric(
+        "rag_llm_cost_total",
+        MetricKind.COUNTER,
+        "What models have cost, in the currency of the prices.",
+        {**_ANY_MODE, "model": "the first 32 models, other"},
+    ),
+    Metric(
+        "rag_llm_cost_saved_total",
+        MetricKind.COUNTER,
+        "What cached answers would have cost, in the currency of the prices.",
+        _ANY_MODE,
+    ),
+    Metric(
+        "rag_feedback_total",
+        MetricKind.COUNTER,
+        "What users think of answers.",
+        {"rating": "negative, neutral, positive"},
+    ),
+    Metric(
+        "rag_query_log_dropped_total",
+        MetricKind.COUNTER,
+        "Queries missing in the log, by cause; their usage is counted all the same.",
+        {"cause": "full, rejected, shutdown"},
+    ),
+    Metric(
+        "rag_budgets",
+        MetricKind.GAUGE,
+        "Tenants with a budget by how much of it is spent: below 80 %, from there on, all.",
+        {"state": "within, warned, exceeded"},
+    ),
+    Metric(
+        "rag_web_searches_total",
+        MetricKind.COUNTER,
+        "Searches of the web by what came of them.",
+        {"outcome": "success, empty, error"},
+    ),
+    Metric(
+        "rag_web_pages_total",
+        MetricKind.COUNTER,
+        "Pages of the web by what came of reading them.",
+        {
+            "outcome": "read, cached, refused, unreachable, status, unsupported, too_large, "
+            "timed_out, unreadable",
+        },
+    ),
+    Metric(
+        "rag_tool_executions_total",
+        MetricKind.COUNTER,
+        "Calls of tools that models asked for, by what came of them.",
+        {
+            "tool": "retrieve, web_search, calculator, current_time, unknown",
+            "outcome": "success, repeated, invalid_arguments, unknown_tool, failed, timed_out, "
+            "skipped",
+        },
+    ),
+    Metric(
+        "rag_tool_duration_seconds",
+        MetricKind.HISTOGRAM,
+        "Time of one call of a tool.",
+        {"tool": "retrieve, web_search, calculator, current_time, unknown"},
+    ),
 )

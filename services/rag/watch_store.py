@@ -4,7 +4,7 @@ import logging
 
 from services.common.clock import Clock
 from services.common.errors import ServiceError
-from services.rag.ports import DocumentStore
+from services.rag.store_port import DocumentStore
 
 __all__ = ["StoreWatch"]
 

@@ -22,12 +22,17 @@ SERVICES = {
     "pannier.cache.v1.cache_admin_service": {"CacheAdminService": "services.cache.admin_servicer"},
     "pannier.rag.v1.rag_service": {"RagService": "services.rag.servicer"},
     "pannier.rag.v1.corpus_service": {"CorpusService": "services.rag.corpus_servicer"},
+    "pannier.rag.v1.usage_service": {
+        "UsageService": "services.rag.usage_servicer",
+        "UsageAdminService": "services.rag.usage_servicer",
+    },
+    "pannier.rag.v1.evaluation_service": {"EvaluationService": "services.rag.evaluation_servicer"},
 }
 
-# Once is not the same as twice: they give or end a lease, or count.
+# Once is not the same as twice: they give or end a lease, count, or add to a conversation.
 NOT_IDEMPOTENT = {
     *("LookupInference", "StreamInference", "FillInference", "ReleaseLease"),
-    "ReportOutcome",
+    *("ReportOutcome", "RagService.Chat"),
 }
 
 METHODS = [
@@ -70,7 +75,8 @@ def test_only_what_deletes_leases_or_counts_is_without_an_idempotency_level(
         .DESCRIPTOR.services_by_name[service]
         .methods_by_name[method]
     )
-    once_only = method.startswith("Delete") or method in NOT_IDEMPOTENT
+    known = not NOT_IDEMPOTENT.isdisjoint({method, f"{service}.{method}"})
+    once_only = method.startswith("Delete") or known
     assert bool(descriptor.GetOptions().idempotency_level) != once_only
 
 

@@ -30,7 +30,7 @@ def test_every_pure_module_has_its_tests(service):
     tests = {path.stem for path in (ROOT / "tests/unit" / service).rglob("test_*.py")}
     missing = [
         path.stem
-        for path in (ROOT / "services" / service / "core").glob("*.py")
+        for path in (ROOT / "services" / service / "core").rglob("*.py")
         if path.stem not in ("__init__", "errors") and f"test_{path.stem}" not in tests
         if any(isinstance(node, ast.FunctionDef) for node in ast.parse(path.read_text()).body)
     ]
@@ -51,7 +51,7 @@ def test_every_metric_is_well_named_and_measured(service):
         assert metric.name.startswith(f"{service}_")
         assert (metric.kind is MetricKind.COUNTER) == metric.name.endswith("_total")
         if metric.kind is MetricKind.HISTOGRAM:
-            assert metric.name.endswith(("_seconds", "_bytes", "_ratio"))
+            assert metric.name.endswith(("_seconds", "_bytes", "_ratio", "_score"))
         assert metric.help.endswith(".")
         assert f'"{metric.name}"' in sources, f"{metric.name} is declared and never measured"
 

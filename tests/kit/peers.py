@@ -7,7 +7,7 @@ them would do.
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import blake2b, sha256
 
@@ -24,6 +24,7 @@ from pannier.cache.v1.cache_service_pb2_grpc import add_CacheServiceServicer_to_
 from pannier.common.v1 import generation_pb2, vector_pb2
 from services.common.errors import ServiceError
 from services.common.identity import TENANT_HEADER
+from services.common.server import PING_OPTIONS
 from tests.kit.cache_peer import FakeCache, abort
 
 __all__ = ["FakeBalancer", "FakeCache", "serving"]
@@ -31,6 +32,9 @@ __all__ = ["FakeBalancer", "FakeCache", "serving"]
 DIMENSION = 64
 EMBEDDING_DIGEST = sha256(b"embedding").hexdigest()
 CHAT_DIGEST = sha256(b"chat").hexdigest()
+
+
+Reply = Callable[[balancer.ChatRequest], str | balancer.ToolCalls | ServiceError | None]
 
 
 def embed(text: str) -> bytes:
@@ -50,6 +54,8 @@ class FakeBalancer(BalancerServiceServicer):
         fault: Raised by Embed and Chat where set.
         embed_fault: Raised by Embed where set.
         answer: Text of an answer, sent word by word.
+        reply: Gives the text of an answer to a request, the tools that it calls or what it fails
+            with; None, or giving None, for `answer`.
         break_after: Words after which an answer breaks off with `break_error`; None never.
         finish_reason: Why an answer ends.
         chats: Requests to Chat.
@@ -59,6 +65,7 @@ class FakeBalancer(BalancerServiceServicer):
         hold_embedding: Embed waits for it.
         spoilt_vectors: Embed gives vectors that cannot be used.
         chat_ended: Gets a value whenever a Chat handler is left.
+        first_tokens: Tells from the last message how likely each first token is, where asked for.
     """
 
     def __init__(self) -> None:
@@ -69,6 +76,7 @@ class FakeBalancer(BalancerServiceServicer):
         self.fault: ServiceError | None = None
         self.embed_fault: ServiceError | None = None
         self.answer = "The first source says it [1]. Nothing else is known."
+        self.reply: Reply | None = None
         self.break_after: int | None = None
         self.break_error: ServiceError | None = None
         self.finish_reason = generation_pb2.FINISH_REASON_STOP
@@ -80,6 +88,7 @@ class FakeBalancer(BalancerServiceServicer):
         self.hold_embedding: asyncio.Event | None = None
         self.spoilt_vectors = False
         self.chat_ended: asyncio.Queue[str] = asyncio.Queue()
+        self.first_tokens: Callable[[str], Mapping[str, float]] = lambda prompt: {}
 
     async def ListModels(self, request, context):
         if self.hold_listing is not None:
@@ -115,7 +124,14 @@ class FakeBalancer(BalancerServiceServicer):
         self._note(context)
         await abort(context, self.fault)
         self.chats.append(request)
-        words = re.findall(r"\S+\s*", self.answer)
+        told = self.reply(request) if self.reply is not None else None
+        if isinstance(told, ServiceError):
+            await abort(context, told)
+        if isinstance(told, balancer.ToolCalls):
+            for event in _calling(told):
+                yield event
+            return
+        words = re.findall(r"\S+\s*", self.answer if told is None else told)
         try:
             for number, word in enumerate(words):
                 if number == self.break_after:
@@ -126,6 +142,8 @@ class FakeBalancer(BalancerServiceServicer):
                     )
                     yield balancer.ChatResponse(started=started)
                 yield balancer.ChatResponse(text_delta=word)
+                if number == 0 and request.HasField("top_logprob_count"):
+                    yield balancer.ChatResponse(logprobs=self._likelihoods(request))
                 if self.hold is not None:
                     await self.hold.wait()
             completed = balancer.GenerationCompleted(
@@ -138,8 +156,30 @@ class FakeBalancer(BalancerServiceServicer):
         finally:
             self.chat_ended.put_nowait("chat")
 
+    def _likelihoods(self, request):
+        likely = sorted(
+            self.first_tokens(request.messages[-1].content).items(), key=lambda item: -item[1]
+        )
+        top = [generation_pb2.TokenLogprob(token=word, logprob=log) for word, log in likely]
+        first = generation_pb2.TokenLogprob(top=top[: request.top_logprob_count])
+        return balancer.TokenLogprobs(tokens=[first])
+
     def _note(self, context):
         self.tenants[dict(context.invocation_metadata()).get(TENANT_HEADER, "")] += 1
+
+
+def _calling(calls):
+    """The events of an answer that is nothing but calls of tools."""
+    started = balancer.GenerationStarted(
+        model="talker:latest", model_digest=CHAT_DIGEST, backend_id="fake:1"
+    )
+    yield balancer.ChatResponse(started=started)
+    yield balancer.ChatResponse(tool_calls=calls)
+    usage = generation_pb2.TokenUsage(prompt_token_count=50, completion_token_count=10)
+    completed = balancer.GenerationCompleted(
+        finish_reason=generation_pb2.FINISH_REASON_STOP, usage=usage
+    )
+    yield balancer.ChatResponse(completed=completed)
 
 
 class _Health(health.aio.HealthServicer):
@@ -158,7 +198,7 @@ class _Health(health.aio.HealthServicer):
 @asynccontextmanager
 async def serving(servicer: FakeBalancer | FakeCache) -> AsyncIterator[str]:
     """Serves a peer on a free port and yields its address."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=PING_OPTIONS)
     if isinstance(servicer, FakeBalancer):
         add_BalancerServiceServicer_to_server(servicer, server)
     else:

@@ -14,6 +14,7 @@ from services.rag.adapters.cache_fill import FAILURE_KINDS, GrpcFill, to_inferen
 from services.rag.adapters.protocol import (
     finish_reason_of,
     to_messages,
+    to_output_format,
     to_sampling,
     to_vector,
     usage_of,
@@ -30,8 +31,8 @@ from services.rag.cache_port import (
     InferenceKey,
     InferenceLookup,
 )
+from services.rag.core.documents import Vector
 from services.rag.core.invalidation import Invalidation, InvalidationKind
-from services.rag.core.model import Vector
 
 __all__ = ["GrpcCache"]
 
@@ -218,6 +219,7 @@ def _to_key(key: InferenceKey) -> pb.InferenceKey:
         model_digest=key.model_digest,
         conversation=pb.Conversation(messages=to_messages(key.messages)),
         sampling=to_sampling(key.sampling),
+        format=to_output_format(key.output_format),
     )
 
 

@@ -14,13 +14,14 @@ from services.rag.adapters.protocol import to_usage, to_vector
 from services.rag.answer_convert import reusable_of, to_answer_message
 from services.rag.cache_port import (
     Dependencies,
+    EntryReference,
     Judge,
     SemanticLookup,
     SemanticMatch,
     SemanticPartition,
 )
 from services.rag.core.answer import Answer
-from services.rag.core.model import Vector
+from services.rag.core.documents import Vector
 from services.rag.core.reuse import Evidence, Verdict
 
 __all__ = ["GrpcSemanticCache"]
@@ -39,6 +40,7 @@ _VERDICTS = {
 _JUDGES = {
     Judge.EVIDENCE: pb.MATCH_JUDGE_EVIDENCE,
     Judge.RECOMPUTATION: pb.MATCH_JUDGE_RECOMPUTATION,
+    Judge.PERSON: pb.MATCH_JUDGE_PERSON,
 }
 
 
@@ -97,8 +99,8 @@ class GrpcSemanticCache:
         evidence: Sequence[Evidence],
         dependencies: Dependencies,
         basis_time_ns: int,
-    ) -> None:
-        """Keeps the answer to a question."""
+    ) -> str:
+        """Keeps the answer to a question, and returns the entry; empty where it is not kept."""
         packed = AnyMessage()
         packed.Pack(to_answer_message(answer, warnings))
         request = pb.StoreSemanticRequest(
@@ -118,12 +120,13 @@ class GrpcSemanticCache:
             usage=to_usage(answer.usage),
         )
         request.generation_time.FromNanoseconds(int(answer.generation_seconds * 1e9))
-        await answer_of(self._stub.StoreSemantic(request, timeout=self._limit))
+        response = await answer_of(self._stub.StoreSemantic(request, timeout=self._limit))
+        return response.entry_id if response.stored else ""
 
     async def report(
         self,
         partition: SemanticPartition,
-        match: SemanticMatch,
+        match: EntryReference,
         verdict: Verdict,
         judge: Judge,
         *,

@@ -8,15 +8,46 @@ __all__ = [
     "ChatStarted",
     "Sampling",
     "TokenUsage",
+    "ToolCall",
+    "ToolDefinition",
 ]
 
 
 @dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool that a model may ask for; the parameters are a JSON Schema as JSON text."""
+
+    name: str
+    description: str
+    parameters_json_schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to have a tool called, with the arguments as JSON text."""
+
+    id: str
+    name: str
+    arguments_json: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One turn of a conversation; `role` is `system`, `user` or `assistant`."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: `system`, `user`, `assistant` or `tool`.
+        content: What is said.
+        tool_calls: Tools that an assistant asked for.
+        tool_name: Tool that the content of a `tool` is the result of.
+        tool_call_id: Id of the call that it is the result of.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

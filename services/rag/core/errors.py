@@ -1,20 +1,19 @@
 """The rag service's own errors.
 
 ServiceError
-+-- DocumentRejected            INVALID_ARGUMENT      DOCUMENT_REJECTED
-|   +-- DocumentEmpty           INVALID_ARGUMENT      DOCUMENT_EMPTY
-|   +-- DocumentNotUtf8         INVALID_ARGUMENT      DOCUMENT_NOT_UTF8
-|   +-- DocumentBinary          INVALID_ARGUMENT      DOCUMENT_BINARY
-|   +-- MediaTypeUnsupported    INVALID_ARGUMENT      MEDIA_TYPE_UNSUPPORTED
-|   +-- DocumentTooLarge        INVALID_ARGUMENT      DOCUMENT_TOO_LARGE
 +-- CollectionNotFound          NOT_FOUND             COLLECTION_NOT_FOUND
 +-- DocumentNotFound            NOT_FOUND             DOCUMENT_NOT_FOUND
++-- DocumentChanged             FAILED_PRECONDITION   DOCUMENT_CHANGED
++-- IngestJobNotFound           NOT_FOUND             INGEST_JOB_NOT_FOUND
++-- IngestCancelled             FAILED_PRECONDITION   INGEST_CANCELLED
++-- IngestBacklogFull           RESOURCE_EXHAUSTED    INGEST_BACKLOG_FULL
 +-- ModelNotFound               NOT_FOUND             MODEL_NOT_FOUND
 +-- EmbeddingModelMismatch      FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
 +-- EmbeddingModelChanged       FAILED_PRECONDITION   EMBEDDING_MODEL_MISMATCH
 +-- AnswerInterrupted           ABORTED               STREAM_INTERRUPTED
 +-- StoreUnavailable            UNAVAILABLE           STORE_UNAVAILABLE
 +-- StoreSchemaTooNew           FAILED_PRECONDITION   STORE_SCHEMA_TOO_NEW
++-- StoreRoleUnusable           FAILED_PRECONDITION   STORE_ROLE_UNUSABLE
 +-- UnexpectedFailure           INTERNAL              INTERNAL
 """
 
@@ -25,87 +24,22 @@ from services.common.errors import ServiceError, StatusCode
 __all__ = [
     "AnswerInterrupted",
     "CollectionNotFound",
-    "DocumentBinary",
-    "DocumentEmpty",
+    "DocumentChanged",
     "DocumentNotFound",
-    "DocumentNotUtf8",
-    "DocumentRejected",
-    "DocumentTooLarge",
     "EmbeddingModelChanged",
     "EmbeddingModelMismatch",
-    "MediaTypeUnsupported",
+    "IngestBacklogFull",
+    "IngestCancelled",
+    "IngestJobNotFound",
     "ModelNotFound",
+    "StoreRoleUnusable",
     "StoreSchemaTooNew",
     "StoreUnavailable",
     "UnexpectedFailure",
 ]
 
 STORE_RETRY_DELAY_SECONDS = 1.0
-
-
-class DocumentRejected(ServiceError):
-    """The received bytes cannot become a document."""
-
-    reason = "DOCUMENT_REJECTED"
-    code = StatusCode.INVALID_ARGUMENT
-
-
-class DocumentEmpty(DocumentRejected):
-    """There is no text in the document."""
-
-    reason = "DOCUMENT_EMPTY"
-
-    def __init__(self) -> None:
-        super().__init__("The document holds no text. Send one with visible characters.")
-
-
-class DocumentNotUtf8(DocumentRejected):
-    """The bytes are not valid UTF-8.
-
-    Args:
-        byte_offset: Where the first invalid sequence starts.
-    """
-
-    reason = "DOCUMENT_NOT_UTF8"
-
-    def __init__(self, byte_offset: int) -> None:
-        super().__init__(
-            f"The document is not valid UTF-8 at byte {byte_offset}. Convert it to UTF-8.",
-            metadata={"byte_offset": str(byte_offset)},
-        )
-
-
-class DocumentBinary(DocumentRejected):
-    """The bytes are not text, whatever the document's name says.
-
-    Args:
-        byte_offset: Where the first byte is that no text holds.
-    """
-
-    reason = "DOCUMENT_BINARY"
-
-    def __init__(self, byte_offset: int) -> None:
-        super().__init__(
-            f"The document is binary: byte {byte_offset} belongs in no text. Send its text.",
-            metadata={"byte_offset": str(byte_offset)},
-        )
-
-
-class MediaTypeUnsupported(DocumentRejected):
-    """There is no parser for this kind of document.
-
-    Args:
-        media_type: What the document is, or claims to be.
-    """
-
-    reason = "MEDIA_TYPE_UNSUPPORTED"
-
-    def __init__(self, media_type: str) -> None:
-        super().__init__(
-            f"Documents of type {media_type} cannot be read. "
-            "Send plain text, Markdown, HTML or Python source.",
-            metadata={"media_type": media_type},
-        )
+BACKLOG_RETRY_DELAY_SECONDS = 60.0
 
 
 class CollectionNotFound(ServiceError):
@@ -191,15 +125,23 @@ class StoreSchemaTooNew(ServiceError):
         )
 
 
-class DocumentTooLarge(DocumentRejected):
-    """A document has more bytes than the service accepts."""
+class StoreRoleUnusable(ServiceError):
+    """The database role that keeps tenants apart cannot be used.
 
-    reason = "DOCUMENT_TOO_LARGE"
+    Args:
+        role: Its name.
+    """
 
-    def __init__(self, limit_bytes: int) -> None:
+    reason = "STORE_ROLE_UNUSABLE"
+    code = StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, role: str) -> None:
         super().__init__(
-            f"The document has more than {limit_bytes} bytes. Split it.",
-            metadata={"limit_bytes": str(limit_bytes)},
+            f"The database role {role!r} cannot be made or taken on, or row-level security does "
+            f'not bind it. As an administrator run CREATE ROLE "{role}" NOLOGIN; GRANT "{role}" '
+            "TO the role that connects; or set PANNIER_RAG_DATABASE_ROLE to nothing, which takes "
+            "the second wall between tenants away.",
+            metadata={"role": role},
         )
 
 
@@ -270,3 +212,75 @@ class UnexpectedFailure(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("An internal error occurred. Send the document again.")
+
+
+class DocumentChanged(ServiceError):
+    """The stored document is not the version that the caller expects.
+
+    Args:
+        document_id: The document.
+        expected: Content digest that the caller expects.
+        stored: Content digest of the stored version; empty where there is none, None where it is
+            not for everyone to know.
+    """
+
+    reason = "DOCUMENT_CHANGED"
+    code = StatusCode.FAILED_PRECONDITION
+
+    def __init__(self, document_id: str, *, expected: str, stored: str | None) -> None:
+        there = f"the version {stored[:12]}" if stored else "no version of it"
+        if stored is None:
+            there = "another version"
+        super().__init__(
+            f"There is {there} and not {expected[:12]}. Get the document, and decide again.",
+            metadata={"document_id": document_id, "expected": expected, "stored": stored or ""},
+        )
+
+
+class IngestJobNotFound(ServiceError):
+    """The tenant has no such job, or it ended too long ago.
+
+    Args:
+        job_id: The job asked for.
+    """
+
+    reason = "INGEST_JOB_NOT_FOUND"
+    code = StatusCode.NOT_FOUND
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"There is no ingest job {job_id!r}. Jobs are forgotten some days after their end.",
+            metadata={"job_id": job_id},
+        )
+
+
+class IngestCancelled(ServiceError):
+    """A document's job was cancelled, or the document deleted, before the job took it in."""
+
+    reason = "INGEST_CANCELLED"
+    code = StatusCode.FAILED_PRECONDITION
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The job was cancelled, or the document deleted, before it was taken in. "
+            "Send it again where it is wanted."
+        )
+
+
+class IngestBacklogFull(ServiceError):
+    """More contents of a tenant wait for jobs than are kept.
+
+    Args:
+        limit_bytes: Bytes that are kept.
+    """
+
+    reason = "INGEST_BACKLOG_FULL"
+    code = StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"More than {limit_bytes} bytes of documents wait to be taken in. "
+            "Send the others when jobs have ended.",
+            metadata={"limit_bytes": str(limit_bytes)},
+            retry_delay_seconds=BACKLOG_RETRY_DELAY_SECONDS,
+        )

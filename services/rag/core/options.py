@@ -28,6 +28,7 @@ class Mode(Enum):
     DIRECT = "direct"
     RAG = "rag"
     DEEP = "deep"
+    AGENT = "agent"
 
 
 class SearchArms(Enum):
@@ -146,6 +147,7 @@ class Question:
         web: Whether the web is searched.
         output_format: Form of the answer; None for text with citations.
         history: What was said before, oldest first.
+        shows_passage_texts: Whether the caller wants to see the passages' texts.
     """
 
     collection: str
@@ -159,3 +161,4 @@ class Question:
     web: WebPolicy = WebPolicy.AUTO
     output_format: OutputFormat | None = None
     history: tuple[Turn, ...] = ()
+    shows_passage_texts: bool = True

@@ -14,6 +14,7 @@ from services.rag.metrics import CATALOGUE
 from services.rag.settings import RagSettings
 from tests.kit.peers import FakeBalancer, FakeCache, serving
 from tests.kit.postgres import database_dsn, empty_database_dsn, postgres_server  # noqa: F401
+from tests.kit.questions import ANSWER, DOCUMENTS
 from tests.kit.rpc import Spans, channel_to, make_runtime
 
 
@@ -30,6 +31,8 @@ class Rag:
     http_port: int
     database_dsn: str
     running: AsyncExitStack
+    balancer_address: str
+    cache_address: str
 
     async def stop(self):
         """Stops the service, not its peers."""
@@ -45,11 +48,11 @@ class Rag:
         finally:
             await connection.close()
 
-    async def ingest(self, documents, *, collection="docs", tenant="acme"):
+    async def ingest(self, documents, *, collection="docs", tenant="acme", **header):
         """Ingests contents by document id; returns results by id and the totals."""
         results, totals = {}, None
         call = self.corpus.IngestDocuments(
-            messages(documents, collection), metadata=as_tenant(tenant), timeout=30
+            messages(documents, collection, **header), metadata=as_tenant(tenant), timeout=30
         )
         async for event in call:
             if event.HasField("result"):
@@ -110,6 +113,8 @@ async def start_rag(database_dsn):  # noqa: F811
                 running.http_port,
                 database_dsn,
                 service,
+                chosen["balancer_address"],
+                chosen["cache_address"],
             )
 
         yield begin
@@ -118,3 +123,12 @@ async def start_rag(database_dsn):  # noqa: F811
 @pytest.fixture
 async def rag(start_rag):
     return await start_rag()
+
+
+@pytest.fixture
+async def filled(rag):
+    """The service with the documents that answer the question, and a model that answers it."""
+    await rag.ingest(DOCUMENTS)
+    await rag.told()
+    rag.balancer.answer = ANSWER
+    return rag

@@ -11,6 +11,7 @@ import pytest
 
 from pannier.cache.v1 import statistics_pb2 as statistics
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
+from pannier.rag.v1 import conversation_pb2
 from pannier.rag.v1 import corpus_service_pb2 as corpus
 from pannier.rag.v1 import rag_service_pb2 as pb
 from pannier.rag.v1.corpus_service_pb2_grpc import CorpusServiceStub
@@ -45,7 +46,6 @@ class Services(Rag):
     """All services, with a second rag beside the first."""
 
     standin: object
-    cache_address: str
 
     async def ask(self, text=QUESTION, **options):
         request = pb.QueryRequest(collection="docs", query=text, **options)
@@ -108,8 +108,10 @@ async def start_services(database_dsn, redis_server):  # noqa: F811
                 running.http_port,
                 database_dsn,
                 stack,
+                settings.balancer_address,
+                cache_address,
             )
-            services.standin, services.cache_address = standin, cache_address
+            services.standin = standin
             await services.ingest(DOCUMENTS)
             await services.told()
             return services
@@ -359,3 +361,23 @@ async def test_a_cache_that_is_frozen_delays_answers_by_little(start_services, c
         assert [each.reason for each in response.degradations] == [
             pb.DEGRADATION_REASON_CACHE_UNAVAILABLE
         ]
+
+
+async def test_a_conversation_goes_on_although_the_model_cannot_reword_its_questions(services):
+    conversation_id, answers = "", []
+    for text in (QUESTION, "How long does it take?"):
+        request = pb.ChatRequest(
+            conversation_id=conversation_id, query=pb.QueryRequest(collection="docs", query=text)
+        )
+        events = [event async for event in services.rag.Chat(request, metadata=ACME, timeout=30)]
+        conversation_id = events[0].started.conversation_id
+        answers.append(events[-1].answer.completed)
+    # The stand-in answers from its prompt and does nothing else.
+    assert [each.reason for each in answers[1].degradations] == [
+        pb.DEGRADATION_REASON_REWRITE_SKIPPED
+    ]
+    assert answers[1].passages[0].document_id == "button.md"
+    kept = await services.rag.GetConversation(
+        conversation_pb2.GetConversationRequest(conversation_id=conversation_id), metadata=ACME
+    )
+    assert [turn.answer for turn in kept.turns] == [each.answer for each in answers]

@@ -13,7 +13,7 @@ from services.common import errors as common
 SERVICES = Path(services.__file__).parent
 MODULES = (
     "services.common.errors",
-    *(f"services.{path.parts[-3]}.core.errors" for path in SERVICES.glob("*/core/errors.py")),
+    *(f"services.{path.parts[-3]}.core.{path.stem}" for path in SERVICES.glob("*/core/*errors.py")),
 )
 # An error of somebody else's, which has its code and reason from there.
 RELAYED = "as the peer said"

@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import InvalidRequest, PageTokenMismatch
-from services.common.pagination import check_page_size, decode_page_token, encode_page_token
+from services.common.pagination import (
+    check_page_size,
+    decode_page_number,
+    decode_page_token,
+    encode_page_token,
+)
 from services.common.validation import Violations
 
 # A position is an id that a store gave: no surrogates, no NUL, bounded.
@@ -61,3 +66,15 @@ def test_a_negative_page_size_is_refused():
     check_page_size(-1, violations)
     with pytest.raises(InvalidRequest, match="page_size"):
         violations.raise_found()
+
+
+@given(st.text(), st.integers(0, 10**18 - 1))
+def test_a_number_comes_back(request, number):
+    assert decode_page_number(request, encode_page_token(request, str(number))) == number
+    assert decode_page_number(request, "") is None
+
+
+@pytest.mark.parametrize("position", ["-1", "+1", " 1", "1_0", "1.5", "a", "²", "٣", "1" * 19])
+def test_what_is_no_number_is_refused(position):
+    with pytest.raises(PageTokenMismatch):
+        decode_page_number("request", encode_page_token("request", position))

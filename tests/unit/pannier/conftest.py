@@ -19,13 +19,18 @@ from typer.testing import CliRunner, Result
 from pannier.balancer.v1 import balancer_service_pb2_grpc
 from pannier.cache.v1 import cache_admin_service_pb2_grpc, cache_service_pb2_grpc
 from pannier.commands.application import application
-from pannier.rag.v1 import corpus_service_pb2_grpc, rag_service_pb2_grpc
+from pannier.rag.v1 import (
+    corpus_service_pb2_grpc,
+    rag_service_pb2_grpc,
+    usage_service_pb2_grpc,
+)
 
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 _SERVICERS = (
     (rag_service_pb2_grpc, "RagService"),
     (corpus_service_pb2_grpc, "CorpusService"),
+    (usage_service_pb2_grpc, "UsageService"),
     (cache_service_pb2_grpc, "CacheService"),
     (cache_admin_service_pb2_grpc, "CacheAdminService"),
     (balancer_service_pb2_grpc, "BalancerService"),

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.duration_pb2 import Duration
 
 from pannier.common.v1 import generation_pb2
+from pannier.rag.v1 import quality_pb2, tool_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 
 
@@ -73,6 +73,89 @@ def test_the_request_says_what_the_options_say(services, asked):
             cache_policy=pb.CACHE_POLICY_BYPASS,
         )
     ]
+
+
+def test_all_that_can_be_asked_for_is_asked_for(services, asked, tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "object"}')
+    services.run(
+        *("ask", "How much?", "-c", "animals", "--mode", "deep", "--policy", "knowledge"),
+        *("--web", "never", "--json-schema", f"@{schema}", "--tag", "guide"),
+    )
+    (request,) = asked
+    assert request.mode == pb.QUERY_MODE_DEEP
+    assert request.answer_policy == pb.ANSWER_POLICY_ALLOW_MODEL_KNOWLEDGE
+    assert request.web == pb.WEB_POLICY_NEVER
+    assert request.output_format.json_schema == '{"type": "object"}'
+    assert request.retrieval.filter.any_tags == ["guide"]
+
+
+def test_a_schema_that_cannot_be_read_is_said(services, asked):
+    result = services.run("ask", "How much?", "--json-schema", "@/nowhere/at/all")
+    assert result.exit_code != 0
+    assert "cannot be read" in result.stderr
+    assert not asked
+
+
+def test_quality_and_the_support_of_each_sentence_are_shown(services):
+    last = completed(
+        answer="Up to 30 kg [1]. They weigh 400 kg.",
+        sentences=[
+            quality_pb2.SentenceSupport(
+                answer_char_start=0,
+                answer_char_end=16,
+                status=quality_pb2.SUPPORT_STATUS_SUPPORTED,
+                support_ratio=0.9,
+                marker=1,
+                citation_added=True,
+            ),
+            quality_pb2.SentenceSupport(
+                answer_char_start=17,
+                answer_char_end=35,
+                status=quality_pb2.SUPPORT_STATUS_NUMBER_MISMATCH,
+                support_ratio=0.3,
+                unfounded=["400 kg"],
+            ),
+        ],
+        quality=quality_pb2.AnswerQuality(score=0.71, groundedness=0.5),
+    )
+    services.answers["StreamQuery"] = lambda _request, _context: iter(events("x", last=last))
+    result = services.run("ask", "How much?")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "supported 0.90 [1]+ Up to 30 kg [1]." in lines
+    assert "wrong number 0.30 They weigh 400 kg. (not in the sources: 400 kg)" in lines
+    assert any(line.startswith("quality 0.71 (") and "grounded 50%" in line for line in lines)
+
+
+def test_the_tools_that_a_model_has_asked_for_are_shown(services):
+    last = completed(
+        tool_executions=[
+            tool_pb2.ToolExecution(
+                name="calculator",
+                arguments_json='{"expression": "1 + 1"}',
+                outcome=tool_pb2.TOOL_OUTCOME_SUCCESS,
+                summary="2",
+                step=1,
+            ),
+            tool_pb2.ToolExecution(name="new", outcome=99, step=2),
+        ]
+    )
+    services.answers["StreamQuery"] = lambda _request, _context: iter(events("x", last=last))
+    result = services.run("ask", "How much?", "--mode", "agent")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert any(
+        line.startswith('1 calculator {"expression": "1 + 1"} success') and line.endswith(" 2")
+        for line in lines
+    )
+    assert any(line.startswith("2 new") and "99" in line for line in lines)
+
+
+def test_a_refusal_is_said_plainly(services):
+    last = completed(answer="Nothing.", citations=[], origin=pb.ANSWER_ORIGIN_REFUSED)
+    services.answers["StreamQuery"] = lambda _request, _context: iter(events("Nothing.", last=last))
+    result = services.run("ask", "How much?")
+    assert "refused" in result.stderr
+    assert "refused" in result.stdout.splitlines()[-1]
 
 
 def test_the_direct_mode_names_no_collection(services, asked):
@@ -155,23 +238,6 @@ def test_an_unknown_mode_is_refused_before_any_call(services):
     result = services.run("ask", "How much?", "--mode", "guess")
     assert result.exit_code == 2
     assert services.deadlines == []
-
-
-def test_retrieve_shows_passages_with_ranks(services):
-    passage = pb.Passage(
-        marker=1,
-        document_id="guide.md",
-        text="Llamas carry up to 30 kg.",
-        char_start=10,
-        char_end=35,
-        score=pb.PassageScore(fused_score=0.9, vector_rank=2),
-    )
-    profile = pb.Profile(total=Duration(nanos=5_000_000))
-    response = pb.RetrieveResponse(passages=[passage], profile=profile)
-    services.answers["Retrieve"] = lambda _request, _context: response
-    result = services.run("retrieve", "How much?", "-k", "3")
-    assert "1  0.900        2      -  guide.md       10-35  Llamas carry" in result.stdout
-    assert "1 passages in 5.00 ms" in result.stdout
 
 
 def test_ctrl_c_cancels_the_call_and_leaves_no_traceback(services):

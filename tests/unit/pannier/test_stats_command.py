@@ -58,7 +58,16 @@ CACHE = statistics_pb2.GetStatsResponse(
     degraded=True,
 )
 RAG = rag_service_pb2.GetStatsResponse(
-    modes=[rag_service_pb2.ModeStats(mode=rag_service_pb2.QUERY_MODE_RAG, query_count=3)],
+    modes=[
+        rag_service_pb2.ModeStats(
+            mode=rag_service_pb2.QUERY_MODE_RAG, query_count=3, mean_quality=0.914
+        )
+    ],
+    degradations=[
+        rag_service_pb2.DegradationStats(
+            reason=rag_service_pb2.DEGRADATION_REASON_MODEL_UNAVAILABLE, count=2
+        )
+    ],
     stages=[rag_service_pb2.StageStats(name="vector_search", run_count=3)],
     ingest=rag_service_pb2.IngestStats(created_count=4),
 )
@@ -69,7 +78,8 @@ RAG = rag_service_pb2.GetStatsResponse(
     [
         ("balancer", BALANCER, ["1 of 2 backends healthy · 7 requests", "12.3 ms", "0.500 s"]),
         ("cache", CACHE, ["7 local, 2 shared", "shared store (cluster): unavailable"]),
-        ("rag", RAG, ["rag         3", "vector_search     3", "4 created"]),
+        ("rag", RAG, ["rag         3", "0.91", "vector_search     3", "4 created"]),
+        ("rag", RAG, ["model unavailable      2"]),
     ],
 )
 def test_statistics_are_shown_as_tables(services, service, response, shown):
