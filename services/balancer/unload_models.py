@@ -67,7 +67,8 @@ class ModelUnloader:
         self._clock = clock
         self._limits = limits
         self._until_loaded = until_loaded
-        self._unloads: dict[str, dict[str, asyncio.Task[bool]]] = {}
+        # By the model itself: the first of its names changes where a name is added or goes.
+        self._unloads: dict[str, dict[ModelState, asyncio.Task[bool]]] = {}
         self._closed = False
 
     def close(self) -> list[asyncio.Task[bool]]:
@@ -94,12 +95,12 @@ class ModelUnloader:
             AttemptFailed: The backend did not do it.
         """
         busy = self.in_use(backend, state) or state.residency is not Residency.WARM
-        task = self._unloads.get(backend.id, {}).get(state.key)
+        task = self._unloads.get(backend.id, {}).get(state)
         if task is None:
             if self._closed or state.residency is Residency.INSTALLED:
                 return state.residency is Residency.INSTALLED
             task = asyncio.get_running_loop().create_task(self._unload(backend, state))
-            self._unloads.setdefault(backend.id, {})[state.key] = task
+            self._unloads.setdefault(backend.id, {})[state] = task
             task.add_done_callback(partial(self._settle_unload, backend, state))
             if state.residency is Residency.WARM:
                 self._note_leaving(state)
@@ -128,7 +129,7 @@ class ModelUnloader:
     def _settle_unload(
         self, backend: Backend, state: ModelState, unload: asyncio.Task[bool]
     ) -> None:
-        del self._unloads[backend.id][state.key]
+        del self._unloads[backend.id][state]
         if state.residency is Residency.UNLOADING:
             state.residency = Residency.WARM
         state.settled_at = self._clock.monotonic()
