@@ -51,7 +51,7 @@ def filled(suite, tmp_path_factory):
     (folder / "binary.md").write_bytes(b"\x7fELF\x00\x01")
     output = suite.pannier("ingest", str(folder), "--collection", "docs", status=1)
     assert "DOCUMENT_EMPTY" in output
-    assert "DOCUMENT_BINARY" in output
+    assert "MEDIA_TYPE_UNSUPPORTED" in output
     return suite
 
 
