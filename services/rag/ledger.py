@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from services.common.clock import Clock
 from services.common.identity import current_identity
@@ -26,7 +27,9 @@ from services.rag.core.tokens import estimate_tokens
 from services.rag.core.usage import Amounts, UsageKey, UsageKind, hour_of
 from services.rag.ports import Embedded, LikelihoodPort, ModelFacts, ModelsPort
 
-__all__ = ["Ledger", "Meter", "MeteredModels", "current_meter", "mode_label"]
+__all__ = ["Ledger", "Meter", "MeteredModels", "counted_chat", "current_meter", "mode_label"]
+
+_Event = TypeVar("_Event")
 
 _NANOS = 1e9
 # So many characters of a prompt say how many tokens a character has.
@@ -222,7 +225,6 @@ class MeteredModels:
         Raises:
             BudgetExceeded: The tenant may not spend more.
         """
-        self._check_budget()
         chat = self._models.chat(
             model,
             messages,
@@ -231,25 +233,9 @@ class MeteredModels:
             urgent=urgent,
             output_format=output_format,
         )
-        name, text_count = "", 0
-        completed: ChatCompleted | None = None
-        try:
-            async with aclosing(chat):
-                async for event in chat:
-                    if isinstance(event, str):
-                        text_count += 1
-                    elif isinstance(event, ChatStarted):
-                        name = event.model
-                    else:
-                        completed = event
-                    yield event
-        finally:
-            if completed is not None:
-                self._ledger.add_call(UsageKind.GENERATION, name or model, completed.usage)
-            elif name or text_count:
-                # A fleet says what it cost at the end only; a text is about a token.
-                usage = TokenUsage(_prompt_tokens(messages), text_count)
-                self._ledger.add_call(UsageKind.GENERATION, name or model, usage, estimated=True)
+        async with aclosing(counted_chat(self._ledger, model, messages, chat)) as events:
+            async for event in events:
+                yield event
 
     async def first_token_logprobs(
         self,
@@ -264,7 +250,7 @@ class MeteredModels:
         Raises:
             BudgetExceeded: The tenant may not spend more.
         """
-        self._check_budget()
+        self._ledger.budgets.check(current_identity.get().tenant_id)
         found = await self._likelihoods.first_token_logprobs(
             model,
             messages,
@@ -275,8 +261,44 @@ class MeteredModels:
         self._ledger.add_call(UsageKind.GENERATION, model, usage, estimated=True)
         return found
 
-    def _check_budget(self) -> None:
-        self._ledger.budgets.check(current_identity.get().tenant_id)
+
+async def counted_chat(
+    ledger: Ledger,
+    model: str,
+    messages: Sequence[ChatMessage],
+    chat: AsyncGenerator[_Event, None],
+) -> AsyncGenerator[_Event, None]:
+    """Passes on the events of a generation within the budget, and counts what it cost.
+
+    Args:
+        ledger: Counts.
+        model: The model that is asked.
+        messages: The prompt.
+        chat: The generation, not begun.
+
+    Raises:
+        BudgetExceeded: The tenant may not spend more.
+    """
+    ledger.budgets.check(current_identity.get().tenant_id)
+    name, text_count = "", 0
+    completed: ChatCompleted | None = None
+    try:
+        async with aclosing(chat):
+            async for event in chat:
+                if isinstance(event, str):
+                    text_count += 1
+                elif isinstance(event, ChatStarted):
+                    name = event.model
+                elif isinstance(event, ChatCompleted):
+                    completed = event
+                yield event
+    finally:
+        if completed is not None:
+            ledger.add_call(UsageKind.GENERATION, name or model, completed.usage)
+        elif name or text_count:
+            # A fleet says what it cost at the end only; a text is about a token.
+            usage = TokenUsage(_prompt_tokens(messages), text_count)
+            ledger.add_call(UsageKind.GENERATION, name or model, usage, estimated=True)
 
 
 def _prompt_tokens(messages: Sequence[ChatMessage]) -> int:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.rag.v1 import rag_service_pb2
@@ -31,7 +30,7 @@ from services.rag.core.usage import (
     UsageRow,
     hour_of,
 )
-from services.rag.times_convert import to_duration
+from services.rag.times_convert import to_duration, to_optional_duration
 from services.rag.usage_port import UsageSpan
 
 __all__ = [
@@ -233,7 +232,7 @@ def to_record(record: QueryRecord, bottleneck: str) -> pb.QueryRecord:
         quality=record.quality,
         usage=to_amounts(record.amounts),
         duration=to_duration(record.duration_seconds),
-        first_text=_optional_duration(record.first_text_seconds),
+        first_text=to_optional_duration(record.first_text_seconds),
         bottleneck=bottleneck,
         experiment_variants=record.variants,
         trace_id=record.trace_id,
@@ -344,8 +343,8 @@ def _to_variant_report(
         failed_query_count=figures.failed_count,
         degraded_query_count=figures.degraded_count,
         cached_query_count=figures.cached_count,
-        duration_p50=_optional_duration(figures.duration_p50_seconds),
-        duration_p95=_optional_duration(figures.duration_p95_seconds),
+        duration_p50=to_optional_duration(figures.duration_p50_seconds),
+        duration_p95=to_optional_duration(figures.duration_p95_seconds),
         feedback=to_counts(ratings),
         cost_nanos=figures.cost_nanos,
     )
@@ -365,10 +364,6 @@ def _to_variant_report(
         report.positive_ratio = ratings.positive / decided
         report.positive_ratio_low, report.positive_ratio_high = interval
     return report
-
-
-def _optional_duration(seconds: float | None) -> Duration | None:
-    return None if seconds is None else to_duration(seconds)
 
 
 def _check_count(field: str, count: int, limit: int, violations: Violations) -> None:
