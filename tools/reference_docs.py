@@ -14,7 +14,7 @@ from services.balancer.metrics import CATALOGUE as BALANCER_METRICS
 from services.balancer.settings import BalancerSettings
 from services.cache.metrics import CATALOGUE as CACHE_METRICS
 from services.cache.settings import CacheSettings
-from services.common.metrics import RPC_METRICS, Metric
+from services.common.metrics import COMMON_METRICS, RPC_CLIENT_METRICS, Metric
 from services.common.server import CommonSettings
 from services.common.settings import describe
 from services.rag.metrics import CATALOGUE as RAG_METRICS
@@ -65,7 +65,8 @@ def telemetry() -> str:
         "",
     ]
     catalogues: Sequence[tuple[str, Sequence[Metric]]] = (
-        ("every service", RPC_METRICS),
+        ("every service", COMMON_METRICS),
+        ("services that call others", RPC_CLIENT_METRICS),
         ("rag", RAG_METRICS),
         ("cache", CACHE_METRICS),
         ("balancer", BALANCER_METRICS),
@@ -73,7 +74,9 @@ def telemetry() -> str:
     for title, catalogue in catalogues:
         lines += [f"## {title}", "", "| metric | kind | labels | meaning |", "|---|---|---|---|"]
         for metric in catalogue:
-            labels = ", ".join(f"`{name}` [{values}]" for name, values in metric.labels.items())
+            labels = ", ".join(
+                f"`{name}` [{label.describe()}]" for name, label in metric.labels.items()
+            )
             cells = (f"`{metric.name}`", metric.kind.value, _cell(labels), _cell(metric.help))
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")

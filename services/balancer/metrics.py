@@ -6,7 +6,14 @@ from services.balancer.core.demand import Priority
 from services.balancer.core.failures import FailureKind
 from services.balancer.core.plan import Reason
 from services.balancer.core.requests import Operation
-from services.common.metrics import LATENCY_BUCKETS_SECONDS, Metric, MetricKind, Metrics
+from services.common.metrics import (
+    LATENCY_BUCKETS_SECONDS,
+    Metric,
+    MetricKind,
+    Metrics,
+    one_of,
+    up_to,
+)
 
 __all__ = [
     "ATTEMPT_OUTCOMES",
@@ -24,8 +31,8 @@ LOAD_CAUSES = ("demand", "pin", "operator", "cure")
 HEDGE_OUTCOMES = ("won", "lost", "unspent")
 STALL_OUTCOMES = ("cleared", "cured", "hung")
 
-_BACKEND = "configured backends by host and port, at most 64"
-_OPERATION = "chat, generate, embed"
+_BACKEND = up_to(64, "configured backends by host and port")
+_OPERATION = one_of(*(each.value for each in Operation))
 # From small models on good cards to large ones on processors.
 _TOKEN_BUCKETS_SECONDS = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.35, 0.5, 1.0, 2.0,
@@ -42,7 +49,14 @@ CATALOGUE = (
         {
             "backend": _BACKEND,
             "operation": _OPERATION,
-            "outcome": "success, error, timeout, cancelled, rejected (the request was at fault)",
+            "outcome": one_of(
+                "success",
+                "error",
+                "timeout",
+                "cancelled",
+                "rejected",
+                rejected="the request was at fault",
+            ),
         },
     ),
     Metric(
@@ -69,7 +83,7 @@ CATALOGUE = (
         "balancer_tokens_total",
         MetricKind.COUNTER,
         "Tokens read and generated, as the backend reports them.",
-        {"backend": _BACKEND, "direction": "input, output"},
+        {"backend": _BACKEND, "direction": one_of("input", "output")},
     ),
     Metric(
         "balancer_model_load_seconds",
@@ -106,31 +120,39 @@ CATALOGUE = (
         "balancer_health_checks_total",
         MetricKind.COUNTER,
         "Health checks.",
-        {"backend": _BACKEND, "outcome": "success, error, timeout"},
+        {"backend": _BACKEND, "outcome": one_of("success", "error", "timeout")},
     ),
     Metric(
         "balancer_routing_decisions_total",
         MetricKind.COUNTER,
         "Choices of a backend by their reason.",
-        {"policy": "lowest_cost, longest_prefix, least_busy, only_candidate, round_robin_fallback"},
+        {
+            "policy": one_of(
+                "lowest_cost",
+                "longest_prefix",
+                "least_busy",
+                "only_candidate",
+                "round_robin_fallback",
+            )
+        },
     ),
     Metric(
         "balancer_outcomes_total",
         MetricKind.COUNTER,
         "Requests by their one outcome.",
-        {"outcome": "success, error, cancelled, deadline, refused"},
+        {"outcome": one_of("success", "error", "cancelled", "deadline", "refused")},
     ),
     Metric(
         "balancer_queue_wait_seconds",
         MetricKind.HISTOGRAM,
         "Time a request waited for its slot, per attempt.",
-        {"priority": "system, interactive, batch"},
+        {"priority": one_of("system", "interactive", "batch")},
     ),
     Metric(
         "balancer_queue_waiting",
         MetricKind.GAUGE,
         "Requests that wait for a slot.",
-        {"priority": "system, interactive, batch"},
+        {"priority": one_of("system", "interactive", "batch")},
     ),
     Metric(
         "balancer_first_token_prediction_error_seconds",
@@ -142,7 +164,11 @@ CATALOGUE = (
         "balancer_model_loads_total",
         MetricKind.COUNTER,
         "Loads of models that the balancer has ordered.",
-        {"cause": "demand, pin (kept in memory), operator, cure (of a lost slot)"},
+        {
+            "cause": one_of(
+                "demand", "pin", "operator", "cure", pin="kept in memory", cure="of a lost slot"
+            )
+        },
     ),
     Metric(
         "balancer_model_evictions_total",
@@ -154,13 +180,22 @@ CATALOGUE = (
         "balancer_stalls_total",
         MetricKind.COUNTER,
         "Loaded models that did not answer, by what came of it.",
-        {"outcome": "cleared (a false alarm), cured (loaded anew), hung (only a restart helps)"},
+        {
+            "outcome": one_of(
+                "cleared",
+                "cured",
+                "hung",
+                cleared="a false alarm",
+                cured="loaded anew",
+                hung="only a restart helps",
+            )
+        },
     ),
     Metric(
         "balancer_canaries_total",
         MetricKind.COUNTER,
         "Requests for a single token that show whether a backend can do anything.",
-        {"backend": _BACKEND, "outcome": "success, error, timeout"},
+        {"backend": _BACKEND, "outcome": one_of("success", "error", "timeout")},
     ),
     Metric(
         "balancer_reservations_lost_total",
@@ -173,8 +208,13 @@ CATALOGUE = (
         MetricKind.COUNTER,
         "Calls for vectors that were late, by what came of asking a second backend.",
         {
-            "outcome": "won (it answered first), lost, unspent (it was not asked for want of a "
-            "free slot, or of budget)",
+            "outcome": one_of(
+                "won",
+                "lost",
+                "unspent",
+                won="it answered first",
+                unspent="it was not asked for want of a free slot, or of budget",
+            ),
         },
     ),
     Metric(
@@ -188,8 +228,15 @@ CATALOGUE = (
         MetricKind.COUNTER,
         "Attempts repeated on another backend, by the failure before.",
         {
-            "reason": "connection, timeout, stalled, busy, server_error, broken_reply, "
-            "model_absent",
+            "reason": one_of(
+                "connection",
+                "timeout",
+                "stalled",
+                "busy",
+                "server_error",
+                "broken_reply",
+                "model_absent",
+            ),
         },
     ),
 )

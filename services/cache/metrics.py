@@ -1,6 +1,6 @@
 """What the cache service measures."""
 
-from services.common.metrics import LATENCY_BUCKETS_SECONDS, Metric, MetricKind
+from services.common.metrics import LATENCY_BUCKETS_SECONDS, Metric, MetricKind, one_of, up_to
 
 __all__ = ["BACKEND", "CATALOGUE", "GUARDS", "INVALIDATIONS", "MODES", "OTHER", "VERDICTS"]
 
@@ -27,8 +27,8 @@ INVALIDATIONS = (
 )  # fmt: skip
 """What can be invalidated."""
 
-_LAYER = "embedding, inference, chunk, semantic"
-_MODE = ", ".join(MODES)
+_LAYER = one_of("embedding", "inference", "chunk", "semantic")
+_MODE = one_of(*MODES)
 # From a local hit up to twice the longest time the shared store is waited for.
 _LOOKUP_BUCKETS_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.12, 0.25, 0.5, 1.0,
@@ -47,7 +47,7 @@ _LOOKUPS = (
         "cache_lookups_total",
         MetricKind.COUNTER,
         "Items looked up; an error is a miss while the shared store was away.",
-        {"layer": _LAYER, "mode": _MODE, "result": "hit, miss, error"},
+        {"layer": _LAYER, "mode": _MODE, "result": one_of("hit", "miss", "error")},
     ),
     Metric(
         "cache_bypasses_total",
@@ -62,14 +62,16 @@ _LOOKUPS = (
         "before; negative ones are failures remembered.",
         {
             "layer": _LAYER,
-            "level": "local, shared, coalesced, negative, exact, similar, confirmed",
+            "level": one_of(
+                "local", "shared", "coalesced", "negative", "exact", "similar", "confirmed"
+            ),
         },
     ),
     Metric(
         "cache_lookup_duration_seconds",
         MetricKind.HISTOGRAM,
         "Time of a lookup call; a hit only where every item was found.",
-        {"layer": _LAYER, "result": "hit, miss, error"},
+        {"layer": _LAYER, "result": one_of("hit", "miss", "error")},
         _LOOKUP_BUCKETS_SECONDS,
     ),
     Metric(
@@ -100,7 +102,9 @@ _CONTENTS = (
         "Items handed over to be kept.",
         {
             "layer": _LAYER,
-            "outcome": "stored, dropped, refused, too_large, not_reusable, invalidated",
+            "outcome": one_of(
+                "stored", "dropped", "refused", "too_large", "not_reusable", "invalidated"
+            ),
         },
     ),
     Metric(
@@ -113,13 +117,13 @@ _CONTENTS = (
         "cache_evictions_total",
         MetricKind.COUNTER,
         "Items that left the local level.",
-        {"layer": _LAYER, "reason": "capacity, expired"},
+        {"layer": _LAYER, "reason": one_of("capacity", "expired")},
     ),
     Metric(
         "cache_invalidations_total",
         MetricKind.COUNTER,
         "Times that entries were made unreadable, by what they had in common.",
-        {"reason": ", ".join((*INVALIDATIONS, OTHER))},
+        {"reason": one_of(*INVALIDATIONS, OTHER)},
     ),
     Metric("cache_entries", MetricKind.GAUGE, "Items in the local level.", {"layer": _LAYER}),
     Metric("cache_memory_bytes", MetricKind.GAUGE, "Bytes in the local level.", {"layer": _LAYER}),
@@ -136,13 +140,13 @@ _SAVINGS = (
         "cache_saved_tokens_total",
         MetricKind.COUNTER,
         "Tokens of model calls that hits have saved.",
-        {"kind": "prompt, completion"},
+        {"kind": one_of("prompt", "completion")},
     ),
     Metric(
         "cache_coalesced_tokens_total",
         MetricKind.COUNTER,
         "Tokens that callers have saved who got an answer that another one computed.",
-        {"kind": "prompt, completion"},
+        {"kind": one_of("prompt", "completion")},
     ),
     Metric(
         "cache_saved_seconds_total",
@@ -154,7 +158,7 @@ _SAVINGS = (
         "cache_saved_cost_total",
         MetricKind.COUNTER,
         "What the tokens that hits have saved would have cost.",
-        {"currency": "one per process; none where no price is set"},
+        {"currency": up_to(1, "one per process; none where no price is set")},
     ),
 )
 
@@ -164,15 +168,24 @@ _FLIGHTS = (
         MetricKind.COUNTER,
         "What became of leases, and of callers who wanted the same answer.",
         {
-            "event": "leased, refresh_leased, filled, released, rejected, expired, coalesced, "
-            "wait_ended, negative"
+            "event": one_of(
+                "leased",
+                "refresh_leased",
+                "filled",
+                "released",
+                "rejected",
+                "expired",
+                "coalesced",
+                "wait_ended",
+                "negative",
+            )
         },
     ),
     Metric(
         "cache_singleflight_waits_total",
         MetricKind.COUNTER,
         "Callers who began to wait for an answer that another one computed.",
-        {"layer": "inference"},
+        {"layer": one_of("inference")},
     ),
     Metric(
         "cache_lease_wait_seconds",
@@ -197,13 +210,13 @@ _SEMANTIC = (
         "cache_guard_rejections_total",
         MetricKind.COUNTER,
         "Similar questions that were refused, by what told them apart.",
-        {"guard": ", ".join((*GUARDS, OTHER))},
+        {"guard": one_of(*GUARDS, OTHER)},
     ),
     Metric(
         "cache_verifications_total",
         MetricKind.COUNTER,
         "Semantic matches that were verified.",
-        {"verdict": ", ".join(VERDICTS)},
+        {"verdict": one_of(*VERDICTS)},
     ),
     Metric(
         "cache_false_hit_upper_bound",
@@ -228,19 +241,19 @@ _STORE = (
         "cache_backend_up",
         MetricKind.GAUGE,
         "Whether the shared store is in use.",
-        {"backend": BACKEND},
+        {"backend": one_of(BACKEND)},
     ),
     Metric(
         "cache_backend_failures_total",
         MetricKind.COUNTER,
         "Failed calls to the shared store.",
-        {"backend": BACKEND},
+        {"backend": one_of(BACKEND)},
     ),
     Metric(
         "cache_redis_breaker_state",
         MetricKind.GAUGE,
         "How far the shared store is used: 1 for the phase that it is in, 0 for the others.",
-        {"phase": "normal, slow, open, recovering"},
+        {"phase": one_of("normal", "slow", "open", "recovering")},
     ),
     Metric(
         "cache_degraded",

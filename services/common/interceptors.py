@@ -73,7 +73,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         service_name: `rag`, `cache` or `balancer`.
         clock: Measures durations.
         tracer: Makes the server spans.
-        metrics: Receives `RPC_METRICS`.
+        metrics: Receives `COMMON_METRICS`.
         default_deadline_seconds: Applied to calls whose callers set none.
         maximum_request_bytes: Largest request message accepted.
     """

@@ -1,13 +1,9 @@
-"""Metrics as declarations: what a service measures is data, and the sink is made from it.
+"""The metrics of one process: counted here, shown at `/metrics`."""
 
-Each service lists its metrics once, with unit, help, labels and buckets. The code, the documents
-and the tests of the dashboards all read the same list.
-"""
+import platform
+from collections.abc import Callable, Sequence
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-
+from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -19,94 +15,162 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from services.common.metric import (
+    LATENCY_BUCKETS_SECONDS,
+    OVERFLOW,
+    Label,
+    Metric,
+    MetricKind,
+    one_of,
+    up_to,
+)
+
 __all__ = [
+    "COMMON_METRICS",
     "LATENCY_BUCKETS_SECONDS",
-    "RPC_METRICS",
+    "OVERFLOW",
+    "RPC_CLIENT_METRICS",
+    "Label",
     "Metric",
     "MetricKind",
     "Metrics",
+    "one_of",
+    "up_to",
 ]
 
-# Contains the targets 0.1, 0.13 and 0.2 s and reaches past the longest answer.
-LATENCY_BUCKETS_SECONDS = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.13, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 3.5,
-    5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0,
+# The series of all methods with all codes would be thousands that stay at zero.
+_METHOD = up_to(64, "methods of this service")
+_CODE = up_to(17, "gRPC status codes")
+_POOL = up_to(4, "connection pools of this service")
+# A loop that is late by more than a tenth of a second stalls everybody.
+_LAG_BUCKETS_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 
-
-class MetricKind(Enum):
-    """What a metric does over time."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric family.
-
-    Attributes:
-        name: Full name as Prometheus shows it; counters end in `_total`.
-        kind: What it does over time.
-        help: What it counts or measures, one sentence.
-        labels: Label names with what bounds their values.
-        buckets: Upper edges of a histogram.
-    """
-
-    name: str
-    kind: MetricKind
-    help: str
-    labels: Mapping[str, str]
-    buckets: Sequence[float] = LATENCY_BUCKETS_SECONDS
-
-
-RPC_METRICS = (
+COMMON_METRICS = (
     Metric(
         "rpc_server_call_duration_seconds",
         MetricKind.HISTOGRAM,
         "Time from a call's arrival until its end.",
-        {
-            "rpc_method": "methods of this service",
-            "rpc_response_status_code": "the gRPC status codes",
-        },
+        {"rpc_method": _METHOD, "rpc_response_status_code": _CODE},
+        has_exemplars=True,
     ),
     Metric(
-        "rpc_server_active_calls",
-        MetricKind.GAUGE,
-        "Calls under way.",
-        {"rpc_method": "methods of this service"},
+        "rpc_server_active_calls", MetricKind.GAUGE, "Calls under way.", {"rpc_method": _METHOD}
+    ),
+    Metric(
+        "service_errors_total",
+        MetricKind.COUNTER,
+        "Calls that failed, by the reason in their status.",
+        {"error_type": up_to(160, "reasons of errors")},
+    ),
+    Metric(
+        "service_event_loop_lag_seconds",
+        MetricKind.HISTOGRAM,
+        "How late the event loop was to run a timer, four times a second.",
+        {},
+        _LAG_BUCKETS_SECONDS,
     ),
     Metric(
         "service_build_info",
         MetricKind.GAUGE,
         "Always 1; says what is running.",
-        {"version": "one per process"},
+        {
+            "version": up_to(1, "one per process"),
+            "revision": up_to(1, "one per process"),
+            "python_version": up_to(1, "one per process"),
+        },
+    ),
+    Metric(
+        "connection_pool_connections",
+        MetricKind.GAUGE,
+        "Connections that are open.",
+        {"pool": _POOL, "state": one_of("in_use", "idle")},
+    ),
+    Metric(
+        "connection_pool_max_connections",
+        MetricKind.GAUGE,
+        "Most connections that may be open.",
+        {"pool": _POOL},
+    ),
+    Metric(
+        "connection_pool_wait_seconds",
+        MetricKind.HISTOGRAM,
+        "How long was waited for a connection.",
+        {"pool": _POOL},
+    ),
+    Metric(
+        "telemetry_spans_exported_total",
+        MetricKind.COUNTER,
+        "Spans that a receiver has taken.",
+        {},
+    ),
+    Metric(
+        "telemetry_spans_dropped_total",
+        MetricKind.COUNTER,
+        "Spans that are lost, for want of room in the queue or of a receiver that takes them.",
+        {},
+    ),
+    Metric(
+        "telemetry_label_overflow_total",
+        MetricKind.COUNTER,
+        "Values of a label that it has no room for, counted each time.",
+        {"label": up_to(16, "labels with such values")},
     ),
 )
 """What every service measures."""
+
+RPC_CLIENT_METRICS = (
+    Metric(
+        "rpc_client_call_duration_seconds",
+        MetricKind.HISTOGRAM,
+        "Time of a call to another service, until its whole answer.",
+        {"rpc_method": up_to(64, "methods of other services"), "rpc_response_status_code": _CODE},
+        has_exemplars=True,
+    ),
+)
+"""What services measure that call others."""
+
+_Child = Counter | Gauge | Histogram
 
 
 class Metrics:
     """The metrics of one process.
 
+    Counters and histograms whose label values are all known exist from the start: a rate over one
+    that is first seen with its first event misses that event, and a ratio without a denominator
+    never reaches a threshold. Gauges exist once they are set.
+
     Args:
-        catalogue: Everything the process may measure.
+        catalogue: Everything the process may measure besides `COMMON_METRICS`.
         version: Version of the service.
+        revision: Revision of the source that it was built from.
+        exemplar_minimum_seconds: Shortest observation that points at its trace. Where only some
+            traces are kept, a link to one that was dropped helps nobody.
     """
 
-    def __init__(self, catalogue: Sequence[Metric], *, version: str) -> None:
+    def __init__(
+        self,
+        catalogue: Sequence[Metric],
+        *,
+        version: str,
+        revision: str = "unknown",
+        exemplar_minimum_seconds: float = 0.0,
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._families: dict[str, Counter | Gauge | Histogram] = {
-            metric.name: self._make(metric) for metric in (*RPC_METRICS, *catalogue)
-        }
-        self._labels = {metric.name: tuple(metric.labels) for metric in (*RPC_METRICS, *catalogue)}
-        self._children: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
-        self.set_gauge("service_build_info", 1, version)
+        self._exemplar_minimum_seconds = exemplar_minimum_seconds
+        self._metrics = {metric.name: metric for metric in (*COMMON_METRICS, *catalogue)}
+        self._families = {name: self._make(metric) for name, metric in self._metrics.items()}
+        self._children: dict[tuple[str, ...], _Child] = {}
+        self._seen: dict[str, set[str]] = {}
+        self._refreshers: list[Callable[[], None]] = []
+        for metric in self._metrics.values():
+            self._create(metric)
+        self.set_gauge("service_build_info", 1, version, revision, platform.python_version())
 
     def count(self, name: str, *labels: str, amount: float = 1) -> None:
         """Adds to a counter.
@@ -121,10 +185,13 @@ class Metrics:
         child.inc(amount)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
-        """Adds a value to a histogram."""
+        """Adds a value to a histogram, with the running trace where its metric has exemplars."""
         child = self._child(name, labels)
         assert isinstance(child, Histogram)  # noqa: S101
-        child.observe(value)
+        if self._metrics[name].has_exemplars and value >= self._exemplar_minimum_seconds:
+            child.observe(value, _exemplar())
+        else:
+            child.observe(value)
 
     def set_gauge(self, name: str, value: float, *labels: str) -> None:
         """Sets a gauge."""
@@ -138,6 +205,17 @@ class Metrics:
         assert isinstance(child, Gauge)  # noqa: S101
         child.inc(difference)
 
+    def create_series(self, label: str, value: str) -> None:
+        """Creates what is counted of something that has come up, at zero.
+
+        Args:
+            label: Name of a label whose values come up on the way.
+            value: The new value; of metrics with further labels of this kind nothing is created.
+        """
+        for metric in self._metrics.values():
+            if label in metric.labels:
+                self._create(metric, **{label: value})
+
     def remove_series(self, label: str, value: str) -> None:
         """Removes what was measured of something that exists no more.
 
@@ -148,21 +226,63 @@ class Metrics:
             value: Its value.
         """
         for name, *values in list(self._children):
-            if (label, value) in zip(self._labels[name], values, strict=True):
+            if (label, value) in zip(self._metrics[name].labels, values, strict=True):
                 self._families[name].remove(*values)
                 del self._children[(name, *values)]
+        self._seen.get(label, set()).discard(value)
 
-    def _child(self, name: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
+    def _create(self, metric: Metric, **given: str) -> None:
+        # What a gauge would show before it is set is not true.
+        if metric.kind is not MetricKind.GAUGE:
+            for values in metric.known_series(**given):
+                self._child(metric.name, values)
+
+    def before_scrape(self, refresh: Callable[[], None]) -> None:
+        """Has gauges be brought up to date when somebody looks, and not with each change.
+
+        Args:
+            refresh: Sets them; called in another thread than the event loop's.
+        """
+        self._refreshers.append(refresh)
+
+    def refresh(self) -> None:
+        """Brings up to date what is only known on request."""
+        for refresh in self._refreshers:
+            refresh()
+
+    def _child(self, name: str, labels: tuple[str, ...]) -> _Child:
         # Looking a child up through labels() costs three times as much (measured: 2.0 us, 0.6 us).
-        key = (name, *labels)
-        child = self._children.get(key)
+        child = self._children.get((name, *labels))
+        return self._make_child(name, labels) if child is None else child
+
+    def _make_child(self, name: str, labels: tuple[str, ...]) -> _Child:
+        declared = self._metrics[name].labels.items()
+        bounded = tuple(
+            self._bounded(label, bound, value)
+            for (label, bound), value in zip(declared, labels, strict=True)
+        )
+        child = self._children.get((name, *bounded))
         if child is None:
             family = self._families[name]
-            child = family.labels(*labels) if labels else family
-            self._children[key] = child
+            child = family.labels(*bounded) if bounded else family
+            # By its bounded values only: callers could name values without end.
+            self._children[(name, *bounded)] = child
         return child
 
-    def _make(self, metric: Metric) -> Counter | Gauge | Histogram:
+    def _bounded(self, name: str, label: Label, value: str) -> str:
+        if value == OVERFLOW or value in label.values:
+            return value
+        if not label.values:
+            seen = self._seen.setdefault(name, set())
+            if value in seen:
+                return value
+            if len(seen) < label.limit:
+                seen.add(value)
+                return value
+        self.count("telemetry_label_overflow_total", name)
+        return OVERFLOW
+
+    def _make(self, metric: Metric) -> _Child:
         labels = tuple(metric.labels)
         if metric.kind is MetricKind.COUNTER:
             return Counter(metric.name, metric.help, labels, registry=self.registry)
@@ -171,3 +291,13 @@ class Metrics:
         return Histogram(
             metric.name, metric.help, labels, registry=self.registry, buckets=metric.buckets
         )
+
+
+def _exemplar() -> dict[str, str] | None:
+    context = get_current_span().get_span_context()
+    if not context.trace_flags.sampled:
+        return None
+    return {
+        "trace_id": format_trace_id(context.trace_id),
+        "span_id": format_span_id(context.span_id),
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.metrics import RPC_METRICS, MetricKind
+from services.common.metrics import COMMON_METRICS, MetricKind
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -40,7 +40,7 @@ def test_every_pure_module_has_its_tests(service):
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_metric_is_well_named_and_measured(service):
     catalogue = importlib.import_module(f"services.{service}.metrics").CATALOGUE
-    names = [metric.name for metric in (*catalogue, *RPC_METRICS)]
+    names = [metric.name for metric in (*catalogue, *COMMON_METRICS)]
     assert len(names) == len(set(names))
     sources = "\n".join(
         path.read_text()
