@@ -18,8 +18,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
-        docs-check unit contract integration e2e bench bench-balancer bench-cache bench-cache-quality \
-        bench-rag clean
+        docs-check monitoring monitoring-check pictures unit contract integration e2e bench \
+        bench-balancer bench-cache bench-cache-quality bench-rag bench-observability clean
 
 ##@ Use
 
@@ -41,7 +41,7 @@ down: ## Stop what `make up` started
 
 test: $(VENV)/.dev protos-check check contract integration e2e ## All checks and tests (CI runs this)
 
-check: $(VENV)/.dev lint types imports protos-lint docs-check unit ## The fast checks
+check: $(VENV)/.dev lint types imports protos-lint docs-check monitoring-check unit ## The fast checks
 
 lint: $(VENV)/.dev ## Style and common mistakes
 	@$(BIN)/ruff check .
@@ -59,14 +59,14 @@ protos-lint: $(VENV)/.dev ## Style of the protos
 unit: $(VENV)/.dev ## Tests of pure logic
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/unit
 
-contract: $(VENV)/.dev ## Tests that files agree with each other
+contract: $(VENV)/.dev $(VENV)/.monitoring ## Tests that files agree with each other
 	@$(BIN)/pytest tests/contract
 
-integration: $(VENV)/.dev ## Tests of single services over real gRPC
+integration: $(VENV)/.dev $(VENV)/.monitoring ## Tests of single services over real gRPC
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/integration/rag
 	@$(BIN)/pytest --ignore tests/integration/rag tests/integration
 
-e2e: $(VENV)/.dev ## Tests of the whole suite as real processes
+e2e: $(VENV)/.dev $(VENV)/.monitoring ## Tests of the whole suite as real processes
 	@$(BIN)/pytest tests/e2e
 
 bench: $(VENV)/.dev ## Measure speed and memory of the whole suite
@@ -84,6 +84,9 @@ bench-cache-quality: $(VENV)/.dev ## Measure which questions share answers, on B
 bench-rag: $(VENV)/.dev ## Measure rag beside LanceDB (an hour; OPTIONS="--quick" for minutes)
 	@$(BIN)/python -m tests.bench.rag $(OPTIONS)
 
+bench-observability: $(VENV)/.dev ## Measure what traces and metrics cost (OPTIONS="--quick" for minutes)
+	@$(BIN)/python -m tests.bench.observability $(OPTIONS)
+
 ##@ Generate
 
 protos: $(PROTOGEN)/.ready ## Generate the stubs in pannier/ from protos/
@@ -97,6 +100,15 @@ docs: $(VENV)/.dev ## Generate docs/ from settings, metrics and errors
 
 docs-check: $(VENV)/.dev ## Fail where docs/ are not up to date
 	@$(BIN)/python -m tools.reference_docs --check
+
+monitoring: $(VENV)/.dev ## Generate dashboards/ and the rules in deploy/prometheus/
+	@$(BIN)/python -m tools.monitoring
+
+monitoring-check: $(VENV)/.dev ## Fail where dashboards and rules are not up to date
+	@$(BIN)/python -m tools.monitoring --check
+
+pictures: $(VENV)/.dev $(VENV)/.monitoring ## Draw dashboards/images/ from a stack under traffic
+	@$(BIN)/python -m tests.monitoring.pictures
 
 ##@ House-keeping
 
@@ -123,6 +135,11 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "installing the development tools"
 	@$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+# Prometheus and Alertmanager of Debian, used from where they are unpacked; nothing is started.
+$(VENV)/.monitoring: $(VENV)/.pip tools/monitoring/install.sh
+	@tools/monitoring/install.sh $(VENV)/monitoring
 	@touch $@
 
 $(PROTOGEN)/.ready: tools/protogen/requirements.txt

@@ -1,13 +1,10 @@
 """Rules about the tree that no other tool checks."""
 
 import ast
-import importlib
 import re
 from pathlib import Path
 
 import pytest
-
-from services.common.metrics import COMMON_METRICS, MetricKind
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
@@ -35,25 +32,6 @@ def test_every_pure_module_has_its_tests(service):
         if any(isinstance(node, ast.FunctionDef) for node in ast.parse(path.read_text()).body)
     ]
     assert missing == []
-
-
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_metric_is_well_named_and_measured(service):
-    catalogue = importlib.import_module(f"services.{service}.metrics").CATALOGUE
-    names = [metric.name for metric in (*catalogue, *COMMON_METRICS)]
-    assert len(names) == len(set(names))
-    sources = "\n".join(
-        path.read_text()
-        for path in (ROOT / "services" / service).rglob("*.py")
-        if path.name != "metrics.py"
-    )
-    for metric in catalogue:
-        assert metric.name.startswith(f"{service}_")
-        assert (metric.kind is MetricKind.COUNTER) == metric.name.endswith("_total")
-        if metric.kind is MetricKind.HISTOGRAM:
-            assert metric.name.endswith(("_seconds", "_bytes", "_ratio", "_score"))
-        assert metric.help.endswith(".")
-        assert f'"{metric.name}"' in sources, f"{metric.name} is declared and never measured"
 
 
 def test_the_readme_names_commands_that_exist():
