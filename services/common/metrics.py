@@ -1,7 +1,7 @@
 """The metrics of one process: counted here, shown at `/metrics`."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 from prometheus_client import (
@@ -115,7 +115,7 @@ COMMON_METRICS = (
         "telemetry_label_overflow_total",
         MetricKind.COUNTER,
         "Values of a label that it has no room for, counted each time.",
-        {"label": up_to(16, "labels with such values")},
+        {"label": up_to(64, "labels of this service")},
     ),
 )
 """What every service measures."""
@@ -170,7 +170,14 @@ class Metrics:
         self._refreshers: list[Callable[[], None]] = []
         for metric in self._metrics.values():
             self._create(metric)
+            for label in metric.labels:
+                self.count("telemetry_label_overflow_total", label, amount=0)
         self.set_gauge("service_build_info", 1, version, revision, platform.python_version())
+
+    @property
+    def catalogue(self) -> tuple[Metric, ...]:
+        """Everything the process may measure."""
+        return tuple(self._metrics.values())
 
     def count(self, name: str, *labels: str, amount: float = 1) -> None:
         """Adds to a counter.
@@ -205,6 +212,40 @@ class Metrics:
         assert isinstance(child, Gauge)  # noqa: S101
         child.inc(difference)
 
+    def replace_gauge(self, name: str, values: Mapping[tuple[str, ...], float]) -> None:
+        """Sets all series of a gauge at once; those that are no more among them are removed.
+
+        Those that a label has no room for are added up.
+
+        Args:
+            name: A gauge of the catalogue.
+            values: The value of each series, by its label values in the order of declaration.
+        """
+        shown = [key for key in list(self._children) if key[0] == name]
+        self._remove([key for key in shown if key[1:] not in values])
+        sums: dict[_Child, float] = {}
+        for labels, value in values.items():
+            child = self._child(name, labels)
+            sums[child] = sums.get(child, 0.0) + value
+        for child, total in sums.items():
+            assert isinstance(child, Gauge)  # noqa: S101
+            child.set(total)
+
+    def _remove(self, keys: Sequence[tuple[str, ...]]) -> None:
+        """Removes series, and makes room for other values where no series has theirs any more."""
+        if not keys:
+            return
+        for key in keys:
+            self._families[key[0]].remove(*key[1:])
+            del self._children[key]
+        # Gauges that are read for a scrape may come up meanwhile, in its thread.
+        shown = {pair for key in list(self._children) for pair in self._pairs(key)}
+        for label, value in {pair for key in keys for pair in self._pairs(key)} - shown:
+            self._seen.get(label, set()).discard(value)
+
+    def _pairs(self, key: tuple[str, ...]) -> Iterable[tuple[str, str]]:
+        return zip(self._metrics[key[0]].labels, key[1:], strict=True)
+
     def create_series(self, label: str, value: str) -> None:
         """Creates what is counted of something that has come up, at zero.
 
@@ -225,11 +266,7 @@ class Metrics:
             label: Name of a label; of metrics without it nothing is removed.
             value: Its value.
         """
-        for name, *values in list(self._children):
-            if (label, value) in zip(self._metrics[name].labels, values, strict=True):
-                self._families[name].remove(*values)
-                del self._children[(name, *values)]
-        self._seen.get(label, set()).discard(value)
+        self._remove([key for key in list(self._children) if (label, value) in self._pairs(key)])
 
     def _create(self, metric: Metric, **given: str) -> None:
         # What a gauge would show before it is set is not true.

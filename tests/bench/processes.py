@@ -19,6 +19,7 @@ __all__ = [
     "Started",
     "answers",
     "cpu_seconds",
+    "fetch",
     "free_port",
     "resident_bytes",
     "running",
@@ -152,6 +153,12 @@ async def answers(session: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False
+
+
+async def fetch(url: str) -> str:
+    """Returns what a GET is answered with."""
+    async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(url) as reply:
+        return await reply.text()
 
 
 def free_port() -> int:

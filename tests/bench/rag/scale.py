@@ -47,7 +47,7 @@ async def many_chunks(folder: Path, quick: bool) -> list[Row]:
         ]
         rows += await _speed(suite, count, 100 if quick else 400)
         rows += await _recall(suite, held, other, count, 40 if quick else 200)
-        resident = processes.resident_bytes(suite.rag.pid) / 1e6
+        resident = processes.resident_bytes(suite.rag.started.pid) / 1e6
     goal = ("< 250 MB", resident < 250)
     return [
         *rows,
@@ -135,7 +135,7 @@ async def _search(
     marks = [mark for each in allowed for mark in each.marks]
     matrix = await asyncio.to_thread(vectors_of, marks)
     found: list[tuple[int, list[str]]] = []
-    async with open_channel(suite.address, tenant=tenant) as channel:
+    async with open_channel(suite.rag.address, tenant=tenant) as channel:
         stub = RagServiceStub(channel)
 
         async def search(number: int) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import grpc
@@ -24,6 +26,7 @@ from tests.kit.redis import find_redis_server
 
 __all__ = [
     "COLLECTION",
+    "Launcher",
     "Source",
     "Suite",
     "Taken",
@@ -34,9 +37,27 @@ __all__ = [
 ]
 
 COLLECTION = "bench"
+Launcher = Callable[[str], Sequence[str]]
+"""Returns the command that starts a service of that name."""
+
 _READY_SECONDS = 60.0
 _INGEST_SECONDS = 7200.0
 _PART_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that runs.
+
+    Attributes:
+        started: Its process.
+        address: Where it serves.
+        metrics_url: Where its metrics are.
+    """
+
+    started: Started
+    address: str
+    metrics_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +65,15 @@ class Suite:
     """What a case works with.
 
     Attributes:
-        rag: The process of rag.
-        address: Where it serves.
-        channel: To it.
+        rag: The service measured.
+        cache: The cache that it asks.
+        channel: To rag.
         database_url: Its database.
         postgres: The server.
     """
 
-    rag: Started
-    address: str
+    rag: Service
+    cache: Service
     channel: grpc.aio.Channel
     database_url: str
     postgres: EmbeddedPostgres
@@ -105,6 +126,8 @@ async def running_suite(
     *,
     standins: Sequence[Sequence[str]] = (),
     minilm: Path | None = None,
+    start: Launcher | None = None,
+    common: Mapping[str, str] | None = None,
     **settings: str,
 ) -> AsyncIterator[Suite]:
     """Runs everything while the context is open.
@@ -114,25 +137,30 @@ async def running_suite(
         standins: Arguments of each stand-in; without any, a balancer that needs no time takes the
             place of balancer and fleet.
         minilm: Where that balancer keeps the vectors of MiniLM; None for vectors by marks.
+        start: Says how a service is started; None for as its users do.
+        common: Settings of all services, without their prefix.
         settings: Settings of rag, without their prefix.
     """
+    run = partial(_service, folder, start or _as_users_do, common or {})
     async with AsyncExitStack() as stack:
         postgres = await asyncio.to_thread(EmbeddedPostgres, durable=True)
         stack.push_async_callback(asyncio.to_thread, postgres.stop)
         database_url = postgres.dsn(await postgres.create_database(migrated=False))
         if standins:
-            balancer = await stack.enter_async_context(_fleet(folder, standins))
+            balancer = await stack.enter_async_context(_fleet(folder, standins, run))
         else:
             balancer = await stack.enter_async_context(_instant_balancer(folder, minilm))
+        redis_url = await stack.enter_async_context(_redis(folder))
+        cache = await stack.enter_async_context(run("cache", redis_url=redis_url))
         settings = {
             "database_url": database_url,
             "balancer_address": balancer,
-            "cache_address": await stack.enter_async_context(_cache(folder)),
+            "cache_address": cache.address,
             **settings,
         }
-        rag, address = await stack.enter_async_context(_service(folder, "rag", settings))
-        channel = await stack.enter_async_context(open_channel(address))
-        yield Suite(rag, address, channel, database_url, postgres)
+        rag = await stack.enter_async_context(run("rag", **settings))
+        channel = await stack.enter_async_context(open_channel(rag.address))
+        yield Suite(rag, cache, channel, database_url, postgres)
 
 
 async def ingest(
@@ -149,7 +177,7 @@ async def ingest(
     """
     started = asyncio.get_running_loop().time()
     computed_count = 0
-    async with open_channel(suite.address, tenant=tenant) as channel:
+    async with open_channel(suite.rag.address, tenant=tenant) as channel:
         call = CorpusServiceStub(channel).IngestDocuments(
             _messages(sources, collection), timeout=_INGEST_SECONDS
         )
@@ -208,7 +236,9 @@ async def _messages(
 
 
 @asynccontextmanager
-async def _fleet(folder: Path, standins: Sequence[Sequence[str]]) -> AsyncIterator[str]:
+async def _fleet(
+    folder: Path, standins: Sequence[Sequence[str]], run: Callable[..., Any]
+) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         urls = []
         for index, arguments in enumerate(standins):
@@ -229,9 +259,8 @@ async def _fleet(folder: Path, standins: Sequence[Sequence[str]]) -> AsyncIterat
             await processes.wait_until(
                 started, f"{urls[-1]}/api/version", within_seconds=_READY_SECONDS
             )
-        settings = {"backends": ",".join(urls)}
-        _, address = await stack.enter_async_context(_service(folder, "balancer", settings))
-        yield address
+        balancer = await stack.enter_async_context(run("balancer", backends=",".join(urls)))
+        yield balancer.address
 
 
 @asynccontextmanager
@@ -250,33 +279,32 @@ async def _instant_balancer(folder: Path, minilm: Path | None) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _cache(folder: Path) -> AsyncIterator[str]:
+async def _redis(folder: Path) -> AsyncIterator[str]:
     port = processes.free_port()
     command = [
         *(find_redis_server(), "--port", str(port), "--bind", "127.0.0.1"),
         *("--dir", str(folder), "--save", "", "--appendonly", "no"),
     ]
     async with processes.running("redis", command, log=folder / "redis.log"):
-        settings = {"redis_url": f"redis://127.0.0.1:{port}"}
-        async with _service(folder, "cache", settings) as (_, address):
-            yield address
+        yield f"redis://127.0.0.1:{port}"
 
 
 @asynccontextmanager
 async def _service(
-    folder: Path, name: str, settings: Mapping[str, str]
-) -> AsyncIterator[tuple[Started, str]]:
+    folder: Path, start: Launcher, common: Mapping[str, str], name: str, **settings: str
+) -> AsyncIterator[Service]:
     grpc_port, http_port = processes.free_port(), processes.free_port()
     variables = {
         "grpc_address": f"127.0.0.1:{grpc_port}",
         "http_address": f"127.0.0.1:{http_port}",
         "drain_delay_seconds": "0s",
+        **common,
         **settings,
     }
     prefix = f"PANNIER_{name.upper()}_"
     async with processes.running(
         name,
-        [sys.executable, "-m", f"services.{name}"],
+        start(name),
         log=folder / f"{name}.log",
         environment=_ONE_THREAD
         | {f"{prefix}{key.upper()}": value for key, value in variables.items()}
@@ -285,7 +313,11 @@ async def _service(
         await processes.wait_until(
             started, f"http://127.0.0.1:{http_port}/readyz", within_seconds=_READY_SECONDS
         )
-        yield started, f"127.0.0.1:{grpc_port}"
+        yield Service(started, f"127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}/metrics")
+
+
+def _as_users_do(name: str) -> Sequence[str]:
+    return (sys.executable, "-m", f"services.{name}")
 
 
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -27,9 +27,7 @@ CATALOGUE = (
         {"host": up_to(2, "hosts"), "model": up_to(9, "models")},
     ),
 )
-SLOW = Metric(
-    "slow_seconds", MetricKind.HISTOGRAM, "Time.", {}, buckets=(1.0,), has_exemplars=True
-)
+SLOW = Metric("slow_seconds", MetricKind.HISTOGRAM, "Time.", {}, buckets=(1.0,), has_exemplars=True)
 
 
 def page(metrics):
@@ -61,6 +59,7 @@ def test_series_whose_labels_are_known_exist_from_the_start():
     assert 'jobs_total{outcome="ok"} 0.0' in shown
     assert 'jobs_total{outcome="failed"} 0.0' in shown
     assert "job_seconds_count 0.0" in shown
+    assert 'telemetry_label_overflow_total{label="host"} 0.0' in shown
     assert "calls_total{" not in shown
 
 
@@ -183,3 +182,30 @@ def test_a_note_is_about_a_value():
 def test_a_label_has_room():
     with pytest.raises(ValueError, match="room"):
         up_to(0, "hosts")
+
+
+def test_a_gauge_that_is_replaced_shows_what_there_is_and_nothing_else():
+    memory = Metric(
+        "memory_bytes",
+        MetricKind.GAUGE,
+        "Memory.",
+        {"host": up_to(9, "hosts"), "model": up_to(2, "models")},
+    )
+    metrics = Metrics((*CATALOGUE, memory), version="1")
+    metrics.count("calls_total", "a", "ok")
+    metrics.replace_gauge("memory_bytes", {("a", "x"): 1.0, ("a", "y"): 2.0})
+    metrics.replace_gauge("memory_bytes", {("a", "x"): 3.0, ("b", "x"): 4.0})
+    shown = page(metrics)
+    assert 'memory_bytes{host="a",model="x"} 3.0' in shown
+    assert 'memory_bytes{host="b",model="x"} 4.0' in shown
+    assert 'model="y"' not in shown
+    # Who is gone has made room; who finds none is added up with others.
+    metrics.replace_gauge("memory_bytes", {("a", name): 1.0 for name in "xzvw"})
+    shown = page(metrics)
+    assert 'memory_bytes{host="a",model="z"} 1.0' in shown
+    assert 'memory_bytes{host="a",model="_other"} 2.0' in shown
+    assert 'host="b"' not in shown
+    metrics.remove_series("host", "a")
+    assert 'host="a"' not in page(metrics)
+    metrics.replace_gauge("memory_bytes", {("c", "v"): 1.0, ("c", "w"): 2.0})
+    assert 'memory_bytes{host="c",model="w"} 2.0' in page(metrics)

@@ -1,0 +1,1 @@
+"""What it costs to see: the same services with and without their telemetry."""

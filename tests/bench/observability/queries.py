@@ -1,0 +1,211 @@
+"""Cached and streamed answers, with and without telemetry, in turns."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from statistics import median
+
+from pannier.rag.v1 import rag_service_pb2 as pb
+from tests.bench import processes
+from tests.bench.cache.rows import Row
+from tests.bench.observability.arms import ARMS, running_arm, running_receiver
+from tests.bench.rag.suite import COLLECTION, Source, Suite, ingest
+from tests.bench.rag.topics import documents, question
+
+__all__ = ["cached", "lost", "streamed"]
+
+_CALL_SECONDS = 60.0
+_DOCUMENT_COUNT = 200
+_QUESTION_COUNT = 20
+_STREAM_COUNT = 8
+_STREAM_TOKENS = 1000
+_IN_FLIGHT = 8
+_PROFILE = """
+[[models]]
+name = "stream"
+decode_tokens_per_second = 4000.0
+prefill_tokens_per_second = 1000000.0
+load_seconds = 0.0
+parallel = 8
+
+[[models]]
+name = "vectors"
+capability = "embedding"
+"""
+
+Round = Callable[[Suite], Awaitable[float]]
+
+
+async def cached(folder: Path, quick: bool) -> list[Row]:
+    """Measures the processor time of exact cached answers, over rag and cache."""
+    count, rounds = (200, 4) if quick else (1000, 10)
+
+    async def measure(suite: Suite) -> float:
+        before = _cpu_seconds(suite)
+        await _ask_cached(suite, count)
+        return (_cpu_seconds(suite) - before) / count * 1000
+
+    figures = await _in_turns(folder, measure, rounds, prepare=_fill)
+    return _rows("cached answer: CPU of rag and cache", figures, "ms", limit=0.15)
+
+
+async def streamed(folder: Path, quick: bool) -> list[Row]:
+    """Measures how many tokens per second eight streams at once bring, over three services."""
+    rounds = 4 if quick else 10
+    profile = folder / "models.toml"
+    profile.write_text(_PROFILE)
+
+    async def measure(suite: Suite) -> float:
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_stream(suite, number)) for number in range(_STREAM_COUNT)]
+        tokens = sum(task.result() for task in tasks)
+        return (time.perf_counter() - started) / tokens * 1e6
+
+    standin = ("--profile", str(profile), "--num-parallel", str(_STREAM_COUNT))
+    figures = await _in_turns(folder, measure, rounds, prepare=_warm_up, standins=[standin])
+    return _rows("streamed token, eight streams: time", figures, "us", limit=0.05)
+
+
+async def lost(folder: Path, quick: bool) -> list[Row]:
+    """Counts the spans of many queries where they are made and where they arrive."""
+    count = 5_000 if quick else 100_000
+    async with (
+        running_receiver(folder) as receiver,
+        running_arm(ARMS[-1], folder, receiver) as suite,
+    ):
+        await _fill(suite)
+        started = time.perf_counter()
+        await _ask_cached(suite, count)
+        seconds = time.perf_counter() - started
+        dropped, sent = await _span_counts(suite)
+    arrived = int(await asyncio.to_thread(receiver.out.read_text))
+    return [
+        Row(
+            f"spans lost in {count:,} cached queries, {count / seconds:.0f}/s, default queue",
+            f"{dropped} dropped, {sent} sent before the end, {arrived} arrived",
+            "0",
+            dropped == 0 and arrived >= sent,
+        )
+    ]
+
+
+async def _in_turns(
+    folder: Path,
+    measure: Round,
+    rounds: int,
+    *,
+    prepare: Callable[[Suite], Awaitable[None]],
+    standins: list[tuple[str, ...]] | None = None,
+) -> Mapping[str, list[float]]:
+    """Measures every arm in every round, so that all meet the same machine."""
+    figures: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(running_receiver(folder))
+        suites = {
+            arm: await stack.enter_async_context(
+                running_arm(arm, folder, receiver, standins=standins or ())
+            )
+            for arm in ARMS
+        }
+        for suite in suites.values():
+            await prepare(suite)
+            await measure(suite)
+        for number in range(rounds):
+            # In another order each time: whoever is measured after a given arm has its wake.
+            for arm in ARMS[number % len(ARMS) :] + ARMS[: number % len(ARMS)]:
+                figures[arm].append(await measure(suites[arm]))
+    return figures
+
+
+def _rows(case: str, figures: Mapping[str, list[float]], unit: str, *, limit: float) -> list[Row]:
+    rows = [
+        Row(
+            f"{case}, with {arm}",
+            f"{median(values):.2f} {unit} ({min(values):.2f} to {max(values):.2f})",
+        )
+        for arm, values in figures.items()
+    ]
+    baseline = figures[ARMS[0]]
+    for arm in ARMS[1:]:
+        added = sorted(value / base - 1 for value, base in zip(figures[arm], baseline, strict=True))
+        is_goal = arm == ARMS[-1]
+        rows.append(
+            Row(
+                f"  added by {arm}, round by round",
+                f"{median(added):+.1%} ({added[0]:+.1%} to {added[-1]:+.1%})",
+                f"<= {limit:.0%}" if is_goal else "",
+                median(added) <= limit if is_goal else None,
+            )
+        )
+    return rows
+
+
+async def _fill(suite: Suite) -> None:
+    sources = (
+        Source(each.document_id, each.text, media_type="text/markdown")
+        for each in documents(_DOCUMENT_COUNT)
+    )
+    await ingest(suite, sources)
+    for number in range(_QUESTION_COUNT):
+        await _query(suite, number)
+    origin = (await _query(suite, 0)).origin
+    if origin != pb.ANSWER_ORIGIN_CACHED:
+        raise RuntimeError(f"answers are not cached: {pb.AnswerOrigin.Name(origin)}")
+
+
+async def _warm_up(suite: Suite) -> None:
+    for number in range(3):
+        await _stream(suite, -1 - number)
+
+
+async def _query(suite: Suite, number: int) -> pb.QueryResponse:
+    request = pb.QueryRequest(collection=COLLECTION, query=question(number))
+    response: pb.QueryResponse = await suite.stub.Query(request, timeout=_CALL_SECONDS)
+    return response
+
+
+async def _ask_cached(suite: Suite, count: int) -> None:
+    numbers = iter(range(count))
+
+    async def ask() -> None:
+        for number in numbers:
+            await _query(suite, number % _QUESTION_COUNT)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_IN_FLIGHT):
+            group.create_task(ask())
+
+
+async def _stream(suite: Suite, number: int) -> int:
+    query = pb.QueryRequest(
+        query=f"Say much, for the {number}th time. <<tokens={_STREAM_TOKENS}>>",
+        mode=pb.QUERY_MODE_DIRECT,
+        model="stream",
+        cache_policy=pb.CACHE_POLICY_BYPASS,
+    )
+    call = suite.stub.StreamQuery(pb.StreamQueryRequest(query=query), timeout=_CALL_SECONDS)
+    async for event in call:
+        if event.WhichOneof("event") == "completed":
+            count: int = event.completed.usage.completion_token_count
+            return count
+    raise RuntimeError("a stream ended before its answer was complete")
+
+
+def _cpu_seconds(suite: Suite) -> float:
+    return sum(processes.cpu_seconds(each.started.pid) for each in (suite.rag, suite.cache))
+
+
+async def _span_counts(suite: Suite) -> tuple[int, int]:
+    """Returns how many spans rag and cache say they have dropped, and sent."""
+    dropped = sent = 0.0
+    for service in (suite.rag, suite.cache):
+        page = await processes.fetch(service.metrics_url)
+        for line in page.splitlines():
+            if line.startswith("telemetry_spans_dropped_total "):
+                dropped += float(line.split()[1])
+            elif line.startswith("telemetry_spans_exported_total "):
+                sent += float(line.split()[1])
+    return int(dropped), int(sent)
