@@ -215,3 +215,11 @@ def test_what_is_kept_is_bounded_everywhere(load, stack):
     command = " ".join(stack.resolve(each) for each in stack.services["prometheus"]["command"])
     assert "retention.time=30d" in command
     assert "retention.size=10GB" in command
+
+
+def test_exemplars_point_only_at_traces_that_are_all_kept(load, stack):
+    policies = load("collector/traces.yaml")["processors"]["tail_sampling"]["policies"]
+    (slow,) = [each["latency"]["threshold_ms"] for each in policies if each["type"] == "latency"]
+    for service in ("rag", "cache", "balancer"):
+        variable = f"PANNIER_{service.upper()}_EXEMPLAR_MINIMUM_SECONDS"
+        assert stack.services[service]["environment"][variable] == f"{slow / 1000:g}s"

@@ -1,0 +1,1 @@
+"""What watches the services: thresholds, rules of Prometheus, dashboards, and their checks."""

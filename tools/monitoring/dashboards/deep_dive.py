@@ -1,0 +1,347 @@
+"""Deep dive: the way of an answer, step by step, and what the telemetry itself loses."""
+
+from tools.monitoring.dashboards.board import Dashboard, Section
+from tools.monitoring.dashboards.expressions import (
+    RECENT,
+    increase,
+    mean,
+    quantile,
+    rate,
+    total,
+)
+from tools.monitoring.dashboards.kinds import heatmap, lines, on_the_right
+from tools.monitoring.dashboards.panels import Query, Why
+
+__all__ = ["DEEP_DIVE"]
+
+_GENERATION = Section(
+    "Generation",
+    (
+        lines(
+            1,
+            "Time to first token P50/P95 by mode",
+            Why(
+                "The time within which half, and 95 of 100, answers began, by mode.",
+                "It is how long a reader looks at nothing.",
+                "If it rises alone, without Time per output token, requests wait: for a slot, a "
+                "model's load or a long prompt. Open an exemplar's trace.",
+            ),
+            Query(quantile(0.5, "rag_time_to_first_token_seconds", "mode"), "{{mode}} P50"),
+            Query(quantile(0.95, "rag_time_to_first_token_seconds", "mode"), "{{mode}} P95"),
+            unit="s",
+        ),
+        lines(
+            2,
+            "Time per output token P95 by backend",
+            Why(
+                "What a generated token takes on each backend; 95 of 100 answers were faster.",
+                "Above a tenth of a second reading is faster than writing.",
+                "One backend: it is shared or hot. All: too many at once on each; lower their "
+                "slots.",
+            ),
+            Query(
+                quantile(0.95, "balancer_time_per_output_token_seconds", "backend"), "{{backend}}"
+            ),
+            unit="s",
+        ),
+        lines(
+            3,
+            "Cold model loads",
+            Why(
+                "Requests each second that had to wait for a model to be loaded, by backend; on "
+                "the right what 95 of 100 such loads took at most.",
+                "A cold load is the longest wait that a healthy fleet has.",
+                "Regular ones: pin the model, or make room; see VRAM beside.",
+            ),
+            Query(rate("balancer_model_load_seconds_count", "backend"), "{{backend}}"),
+            Query(quantile(0.95, "balancer_model_load_seconds"), "P95 of a load"),
+            unit="ops",
+            overrides=(on_the_right("B", "s"),),
+        ),
+        lines(
+            4,
+            "In flight by backend",
+            Why(
+                "Attempts under way on each backend.",
+                "At its slots a backend takes no more, and requests queue.",
+                "One at its slots while others are not: they lack the model.",
+            ),
+            Query(total("balancer_backend_inflight", "backend"), "{{backend}}"),
+            unit="short",
+        ),
+        lines(
+            5,
+            "VRAM by backend and model",
+            Why(
+                "Memory of the graphics card that each loaded model takes, as Ollama reports it; "
+                "0 for a model that runs on the processor.",
+                "What does not fit is computed by the processor, many times slower.",
+                "A model that shrank while it is loaded: part of it fell out of the card.",
+            ),
+            Query(
+                "max by (backend, model) (balancer_backend_model_vram_bytes)",
+                "{{backend}}, {{model}}",
+            ),
+            unit="bytes",
+            empty="no model is loaded",
+        ),
+        lines(
+            16,
+            "Tool time P95",
+            Why(
+                "The time within which 95 of 100 calls of each tool were done.",
+                "An agent waits for each of its tools in turn.",
+                "web_search slow: its service. retrieve slow: see Stage latency.",
+            ),
+            Query(quantile(0.95, "rag_tool_duration_seconds", "tool"), "{{tool}}"),
+            unit="s",
+        ),
+    ),
+)
+
+_RETRIEVAL = Section(
+    "Retrieval",
+    (
+        heatmap(
+            6,
+            "Retrieval confidence",
+            Why(
+                "How far what was found can be relied on, from 0 to 1, over time.",
+                "Low confidence sends a question to the web, or to an answer with a warning.",
+                "A band that moves down after ingestion: those documents were cut badly.",
+            ),
+            Query(increase("rag_retrieval_confidence_bucket", "le", window=RECENT), "{{le}}"),
+            unit="percentunit",
+        ),
+        heatmap(
+            9,
+            "Semantic similarity of best candidate",
+            Why(
+                "Similarity of the most similar known question to each that was looked up.",
+                "The crowd just below the threshold is what a lower one would gain, and risk.",
+                "Before you change the threshold, read how many of that crowd the guards refuse.",
+            ),
+            Query(
+                increase("cache_semantic_similarity_ratio_bucket", "le", window=RECENT), "{{le}}"
+            ),
+            unit="percentunit",
+        ),
+        lines(
+            7,
+            "Chunks per stage (mean)",
+            Why(
+                "Mean number of passages that each stage hands on.",
+                "A stage that hands on nothing ends the retrieval.",
+                "vector at 0: embeddings are missing. rerank far below prompt's usual: its "
+                "threshold is too high.",
+            ),
+            Query(mean("rag_retrieved_chunks", "stage"), "{{stage}}"),
+            unit="short",
+        ),
+        lines(
+            17,
+            "Retriever calls by outcome",
+            Why(
+                "Calls of each retriever each second, by outcome.",
+                "One retriever may fail unseen, for the other still finds something.",
+                "error: vector needs the balancer and PostgreSQL, words only PostgreSQL, web the "
+                "internet.",
+            ),
+            Query(
+                rate("rag_retriever_calls_total", "retriever, outcome"),
+                "{{retriever}}, {{outcome}}",
+            ),
+            unit="ops",
+        ),
+        lines(
+            18,
+            "Searches by confidence",
+            Why(
+                "Searches each second, by how far what they found can be relied on.",
+                "It is the same as the heatmap, in the three bands that decisions are made by.",
+                "If low grows, see Web fallback rate on Business metrics for what it leads to.",
+            ),
+            Query(rate("rag_searches_total", "band"), "{{band}}"),
+            unit="ops",
+            stacked=True,
+        ),
+        lines(
+            8,
+            "Degradations by reason",
+            Why(
+                "Degradations each second, by reason.",
+                "The reason names the part that was missing.",
+                "Start with the most frequent one; docs/answering.md says what each leads to.",
+            ),
+            Query(rate("rag_degradations_total", "reason"), "{{reason}}"),
+            unit="ops",
+            alerts=("HighDegradationRate",),
+        ),
+        lines(
+            14,
+            "Ingest",
+            Why(
+                "The time within which 95 of 100 runs of each stage of ingestion were done; on "
+                "the right chunks stored each second.",
+                "embed is usually the slowest; it competes with questions for the fleet.",
+                "store slow: PostgreSQL's index is being built; it ends by itself.",
+            ),
+            Query(quantile(0.95, "rag_ingest_stage_duration_seconds", "stage"), "{{stage}}"),
+            Query(rate("rag_ingest_chunks_total"), "chunks"),
+            unit="s",
+            overrides=(on_the_right("B", "ops"),),
+        ),
+        lines(
+            19,
+            "Vectors filled in later",
+            Why(
+                "Chunks each second that were stored without a vector and have got theirs since.",
+                "Until then they are found by their words only.",
+                "If it never ends, the embedding model cannot keep up with ingestion.",
+            ),
+            Query(rate("rag_vectors_filled_total"), "filled"),
+            unit="ops",
+        ),
+    ),
+)
+
+_HOPS = Section(
+    "Between the services",
+    (
+        lines(
+            11,
+            "Cache lookup P95 by layer",
+            Why(
+                "The time within which 95 of 100 lookup calls were done, by layer.",
+                "Every question pays for several lookups before anything else.",
+                "Tens of milliseconds: the shared store is slow, or values are very large.",
+            ),
+            Query(quantile(0.95, "cache_lookup_duration_seconds", "layer"), "{{layer}}"),
+            unit="s",
+            width=6,
+        ),
+        lines(
+            10,
+            "Single-flight joins",
+            Why(
+                "Callers each second who began to wait for an answer that another one computed, "
+                "by layer.",
+                "Each is a whole computation spared.",
+                "Many at once: a crowd asks the same; that is what it is for.",
+            ),
+            Query(rate("cache_singleflight_waits_total", "layer"), "{{layer}}"),
+            unit="ops",
+            width=6,
+        ),
+        lines(
+            12,
+            "Hop latency P95 (client view)",
+            Why(
+                "What calls of rag to the other services took, by method; 95 of 100 were faster.",
+                "Compared with the server's view beside, it shows what the way between costs.",
+                "Far above the server's: network, or this process's event loop is late.",
+            ),
+            Query(
+                quantile(0.95, "rpc_client_call_duration_seconds", "rpc_method"), "{{rpc_method}}"
+            ),
+            unit="s",
+            width=6,
+        ),
+        lines(
+            20,
+            "Call latency P95 (server view)",
+            Why(
+                "What calls took inside each service, by method; 95 of 100 were faster.",
+                "It is the service's own time, without the way to it.",
+                "One slow method of one service: open an exemplar's trace.",
+            ),
+            Query(
+                quantile(0.95, "rpc_server_call_duration_seconds", "job, rpc_method"),
+                "{{job}}, {{rpc_method}}",
+            ),
+            unit="s",
+            width=6,
+        ),
+        lines(
+            13,
+            "Pool wait P95",
+            Why(
+                "How long 95 of 100 requests waited for a connection of a pool at most.",
+                "A wait here looks like a slow database and is none.",
+                "Above some milliseconds: raise the pool's size.",
+            ),
+            Query(quantile(0.95, "connection_pool_wait_seconds", "job, pool"), "{{job}}, {{pool}}"),
+            unit="s",
+        ),
+        lines(
+            21,
+            "Resumable answers",
+            Why(
+                "Answers that can be gone on with after a lost connection, and on the right the "
+                "memory of their events.",
+                "They are kept in memory for a while after their end.",
+                "Memory that keeps growing: shorten how long they are kept.",
+            ),
+            Query(total("rag_resumable_answers"), "answers"),
+            Query(total("rag_resumable_bytes"), "memory"),
+            unit="short",
+            overrides=(on_the_right("B", "bytes"),),
+        ),
+        lines(
+            22,
+            "Resumptions",
+            Why(
+                "Attempts to go on with an answer each second, by what it was found to be.",
+                "Each is a connection that was lost in the middle of an answer.",
+                "not_found: clients come back too late, or to another instance.",
+            ),
+            Query(rate("rag_resumes_total", "outcome"), "{{outcome}}"),
+            unit="ops",
+        ),
+    ),
+)
+
+_TELEMETRY = Section(
+    "Telemetry itself",
+    (
+        lines(
+            15,
+            "Telemetry health",
+            Why(
+                "Spans each second that were dropped, and label values that were folded into "
+                "another for want of room, by service.",
+                "Dropped spans are holes in traces; folded labels are series that say less.",
+                "Dropped spans: is the collector there? Folded labels: raise that label's limit.",
+            ),
+            Query(rate("telemetry_spans_dropped_total", "job"), "{{job}}, spans dropped"),
+            Query(
+                rate("telemetry_label_overflow_total", "job, label"), "{{job}}, {{label}} folded"
+            ),
+            unit="ops",
+            width=12,
+            alerts=("SpansDropped",),
+        ),
+        lines(
+            23,
+            "Spans exported",
+            Why(
+                "Spans each second that were handed to the collector, by service.",
+                "A service without spans is missing in every trace.",
+                "0 while there is traffic: tracing is switched off, or the collector refuses.",
+            ),
+            Query(rate("telemetry_spans_exported_total", "job"), "{{job}}"),
+            unit="ops",
+            width=12,
+        ),
+    ),
+)
+
+DEEP_DIVE = Dashboard(
+    uid="deep-dive",
+    title="Deep dive",
+    question="Where on its way does an answer lose time or quality?",
+    group="deep-dive",
+    refresh="30s",
+    span="1h",
+    sections=(_GENERATION, _RETRIEVAL, _HOPS, _TELEMETRY),
+)
