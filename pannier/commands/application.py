@@ -18,10 +18,12 @@ from pannier.commands import (
     explain,
     ingest,
     jobs,
+    load,
     models,
     retrieve,
     stack,
     stats,
+    top,
     usage,
 )
 
@@ -50,6 +52,8 @@ application.command("chunks")(corpus.chunks)
 application.command("label")(corpus.label)
 application.command("delete")(deletion.delete)
 application.command("stats")(stats.stats)
+application.command("load")(load.load)
+application.command("top")(top.top)
 application.command("usage")(usage.usage)
 application.command("experiment")(experiment.experiment)
 application.command("explain")(explain.explain)

@@ -1,0 +1,255 @@
+"""`pannier load`, against services whose answers are written down here."""
+
+import json
+import signal
+import threading
+import time
+
+import grpc
+import pytest
+
+from pannier.balancer.v1 import balancer_service_pb2 as balancer_pb
+from pannier.cache.v1 import statistics_pb2
+from pannier.rag.v1 import corpus_service_pb2 as corpus_pb
+from pannier.rag.v1 import rag_service_pb2 as pb
+from pannier.rag.v1 import usage_service_pb2 as usage_pb
+
+RUN = ("load", "--rate", "40", "--duration", "1s", "--arrivals", "constant", "--seed", "5")
+
+
+@pytest.fixture
+def ready(services):
+    """Services that answer every question, of two tenants that have documents."""
+    services.asked = []
+    lock = threading.Lock()
+
+    def stream(request, context):
+        with lock:
+            services.asked.append((dict(context.invocation_metadata()), request.query))
+        yield pb.StreamQueryResponse(text_delta="So.")
+        yield pb.StreamQueryResponse(
+            completed=pb.QueryResponse(answer="So.", origin=pb.ANSWER_ORIGIN_GENERATED)
+        )
+
+    def collections(_request, context):
+        tenant = dict(context.invocation_metadata())["x-pannier-tenant-id"]
+        names = ["standard-library"] if tenant in ("default", "a", "b") else []
+        found = [corpus_pb.Collection(name=name, chunk_count=3) for name in names]
+        return corpus_pb.ListCollectionsResponse(collections=found)
+
+    services.answers |= {"StreamQuery": stream, "ListCollections": collections}
+    return services
+
+
+def figures(result):
+    return json.loads(result.stdout)
+
+
+def test_questions_are_asked_by_the_schedule_and_counted(ready):
+    result = ready.run(*RUN, "--json", "-", "--repeat-ratio", "0.5")
+    document = figures(result)
+    assert result.exit_code == 0, result.output
+    total = document["total"]
+    assert (total["offered"], total["sent"], total["answered"]) == (40, 40, 40)
+    assert len(ready.asked) == 40
+    assert sum(document["kinds"].values()) == 40
+    assert document["kinds"]["repeat"] > 5
+    assert total["first_text_seconds"]["count"] == 40
+    assert total["late_seconds"]["p99"] is not None
+    assert document["elapsed_seconds"] == pytest.approx(1.0)
+
+
+def test_the_same_seed_asks_the_same_questions(ready):
+    runs = []
+    for _ in range(2):
+        ready.asked.clear()
+        ready.run(*RUN, "--mode", "rag=3,direct=1", "--tenant", "a=1,b=1")
+        runs.append(sorted((each.query, each.mode) for _, each in ready.asked))
+    assert runs[0] == runs[1]
+
+
+def test_modes_and_tenants_travel_with_each_question(ready):
+    ready.run(*RUN, "--mode", "rag=1,direct=1", "--tenant", "a=3,b=1", "--cache", "bypass")
+    tenants = {metadata["x-pannier-tenant-id"] for metadata, _ in ready.asked}
+    modes = {query.mode: query.collection for _, query in ready.asked}
+    assert tenants == {"a", "b"}
+    assert modes == {pb.QUERY_MODE_RAG: "standard-library", pb.QUERY_MODE_DIRECT: ""}
+    assert {query.cache_policy for _, query in ready.asked} == {pb.CACHE_POLICY_BYPASS}
+
+
+def test_unary_answers_are_counted_as_well(ready):
+    ready.answers["Query"] = lambda _request, _context: pb.QueryResponse(
+        answer="So.",
+        origin=pb.ANSWER_ORIGIN_CACHED,
+        degradations=[pb.Degradation(reason=pb.DEGRADATION_REASON_RERANK_UNAVAILABLE)],
+    )
+    total = figures(ready.run(*RUN, "--unary", "--json", "-"))["total"]
+    assert (total["answered"], total["cached_ratio"], total["degraded_ratio"]) == (40, 1.0, 1.0)
+
+
+def test_failures_are_counted_by_reason_and_conditions_decide_the_exit_status(ready, refuse):
+    ready.answers["StreamQuery"] = lambda _request, context: refuse(
+        context, grpc.StatusCode.UNAVAILABLE, "ALL_ATTEMPTS_FAILED", "No."
+    )
+    assert ready.run(*RUN, "--fail-if", "errors>100%").exit_code == 0
+    result = ready.run(*RUN, "--fail-if", "errors>1%", "--fail-if", "p95>2s")
+    assert result.exit_code == 1
+    assert "errors>1%: it is 1" in result.stderr
+    assert "p95>2s: there is no figure" in result.stderr
+    assert "ALL_ATTEMPTS_FAILED     40" in result.stdout
+
+
+def test_an_answer_without_its_end_is_a_failure(ready):
+    ready.answers["StreamQuery"] = lambda _request, _context: iter(
+        [pb.StreamQueryResponse(text_delta="So")]
+    )
+    assert figures(ready.run(*RUN, "--json", "-"))["errors"] == {"ANSWER_INCOMPLETE": 40}
+
+
+def test_a_slow_service_does_not_slow_the_questions_down(ready):
+    def slow(_request, _context):
+        time.sleep(0.5)
+        yield pb.StreamQueryResponse(completed=pb.QueryResponse(answer="So."))
+
+    # Four threads serve: the eightieth question waits ten seconds, and that shows.
+    ready.answers["StreamQuery"] = slow
+    total = figures(ready.run(*RUN, "--json", "-"))["total"]
+    assert total["late_seconds"]["p99"] < 0.4
+    assert total["whole_seconds"]["maximum"] > 3
+
+
+def test_more_under_way_than_allowed_is_refused_and_counted(ready):
+    def slow(_request, _context):
+        time.sleep(0.3)
+        yield pb.StreamQueryResponse(completed=pb.QueryResponse(answer="So."))
+
+    ready.answers["StreamQuery"] = slow
+    document = figures(ready.run(*RUN, "--max-in-flight", "2", "--json", "-"))
+    assert document["most_in_flight"] == 2
+    assert document["total"]["refused"] == 40 - document["total"]["sent"] > 20
+
+
+def test_a_tenant_without_documents_is_said_before_anything_is_asked(ready):
+    result = ready.run(*RUN, "--tenant", "a,stranger")
+    assert result.exit_code == 2
+    assert "tenant stranger has no documents in collection standard-library" in result.stderr
+    assert ready.asked == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--mode", "fast"),
+        ("--mode", "rag=x"),
+        ("--tenant", "a=0"),
+        ("--stage", "5"),
+        ("--stage", "a-b:3s"),
+        ("--stage", "1:3s", "--rate", "4"),
+        ("--fail-if", "p95>2"),
+        ("--repeat-ratio", "0.7", "--paraphrase-ratio", "0.7"),
+        ("--questions", "/does/not/exist"),
+        ("--scenario", "no-such-scenario"),
+        ("--scenario", "backend-down", "--rate", "3"),
+        ("--scenario", "backend-down", "--time-scale", "2", "--duration", "3s"),
+        ("--time-scale", "2"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_any_call(ready, arguments):
+    assert ready.run("load", *arguments).exit_code == 2
+    assert ready.deadlines == []
+
+
+def test_stages_follow_each_other(ready):
+    stages = ("--stage", "0-40:1s", "--stage", "20:500ms", "--arrivals", "constant")
+    document = figures(ready.run("load", *stages, "--json", "-"))
+    assert document["total"]["offered"] == 30
+    assert [each["end_rate"] for each in document["phases"]] == [40, 20]
+
+
+def test_figures_go_to_a_file_beside_the_summary(ready, tmp_path):
+    path = tmp_path / "figures.json"
+    result = ready.run(*RUN, "--json", str(path))
+    assert json.loads(path.read_text())["total"]["answered"] == 40
+    assert "40 answered" in result.stdout
+    assert "seed 5" in result.stdout
+
+
+def test_scenarios_are_listed_and_shown(ready):
+    listed = ready.run("load", "--list-scenarios").stdout
+    assert "NoHealthyBackend" in listed
+    shown = ready.run("load", "--show-scenario", "high-daily-cost").stdout
+    assert "needs PANNIER_RAG_PRICES" in shown
+    assert ready.deadlines == []
+
+
+def run_scenario(ready, tmp_path, text):
+    path = tmp_path / "own.toml"
+    path.write_text(f'name = "own"\nabout = "x"\n{text}')
+    addresses = ("--balancer-address", ready.address, "--cache-address", ready.address)
+    return ready.run("load", "--scenario", str(path), *addresses)
+
+
+PHASE = '[[phases]]\nname = "p"\nduration = "1s"\nrate = 5\n'
+
+
+def test_what_a_scenario_needs_and_does_not_find_is_said(ready, tmp_path):
+    ready.answers["GetUsage"] = lambda _request, _context: usage_pb.GetUsageResponse()
+    ready.answers["GetStats"] = lambda _request, _context: statistics_pb2.GetStatsResponse(
+        layers=[
+            statistics_pb2.LayerStats(
+                layer=statistics_pb2.LAYER_INFERENCE, local_limit_bytes=64 * 1024 * 1024
+            )
+        ]
+    )
+    ready.answers["ListModels"] = lambda _request, _context: balancer_pb.ListModelsResponse()
+    result = run_scenario(
+        ready,
+        tmp_path,
+        '[settings]\nPANNIER_RAG_PRICES = "*=1/1"\n[needs]\nprices = true\n'
+        f'cache_limit_bytes = 1000\n{PHASE}model = "toolsmith"\n'
+        'faults = [{ kind = "pause", process = "redis" }]\n',
+    )
+    assert result.exit_code == 2
+    for expected in (
+        "redis is to be stopped, but is no process of the stack",
+        "rag has no prices, so that nothing costs anything; it wants PANNIER_RAG_PRICES='*=1/1'",
+        "the cache has too much room to be filled (inference 64.0 MiB; at most 1000 B)",
+        "no backend has the model toolsmith",
+    ):
+        assert expected in result.stderr
+    assert ready.asked == []
+
+
+def test_backends_that_cannot_be_told_to_fail_are_named(ready, tmp_path):
+    ready.answers["GetStats"] = lambda _request, _context: balancer_pb.GetStatsResponse(
+        backends=[balancer_pb.BackendStats(backend_id="127.0.0.1:1")]
+    )
+    result = run_scenario(ready, tmp_path, PHASE + 'faults = [{ kind = "hang" }]\n')
+    assert result.exit_code == 2
+    assert "backend 127.0.0.1:1 is no stand-in" in result.stderr
+    assert ready.asked == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_it_with_a_summary_and_no_traceback(ready, number):
+    begun = threading.Event()
+
+    def hang(_request, context):
+        context.add_callback(ready.cancelled.set)
+        begun.set()
+        yield pb.StreamQueryResponse(text_delta="So")
+        ready.cancelled.wait(20)
+
+    ready.answers["StreamQuery"] = hang
+    arguments = ("load", "--rate", "20", "--duration", "1h", "--grace", "200ms")
+    with ready.start(*arguments) as process:
+        try:
+            assert begun.wait(20)
+            process.send_signal(number)
+            shown, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert "broken off at the end" in shown
+    assert "0 answered" in shown
+    assert ready.cancelled.wait(10)
