@@ -60,7 +60,8 @@ unit: $(VENV)/.dev ## Tests of pure logic
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/unit
 
 contract: $(VENV)/.dev $(VENV)/.monitoring ## Tests that files agree with each other
-	@$(BIN)/pytest tests/contract
+	@$(BIN)/pytest --numprocesses $(WORKERS) --ignore tests/contract/ollama tests/contract
+	@$(BIN)/pytest tests/contract/ollama
 
 integration: $(VENV)/.dev $(VENV)/.monitoring ## Tests of single services over real gRPC
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/integration/rag

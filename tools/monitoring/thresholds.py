@@ -6,8 +6,6 @@ so; at the limit itself it is quiet. Ranges and times are whole seconds.
 
 from typing import Final, NamedTuple
 
-__all__ = ["BurnRate"]
-
 
 class BurnRate(NamedTuple):
     """One way of using up an error budget too fast.
