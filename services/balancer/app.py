@@ -11,6 +11,7 @@ from pannier.balancer.v1.balancer_service_pb2_grpc import (
     add_BalancerAdminServiceServicer_to_server,
     add_BalancerServiceServicer_to_server,
 )
+from services.balancer.adapters.connections import ConnectionPool
 from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
 from services.balancer.adapters.reservations import open_reservations
 from services.balancer.admin_servicer import BalancerAdminServicer
@@ -28,6 +29,7 @@ from services.balancer.dispatch import Dispatcher
 from services.balancer.equipment import Equipment
 from services.balancer.failing import FailureEffects
 from services.balancer.fleet import Fleet
+from services.balancer.keep_running import keep_running
 from services.balancer.keep_warm import WarmPool
 from services.balancer.load_models import LoadLimits, ModelLoader
 from services.balancer.manage_models import ModelManager
@@ -37,6 +39,8 @@ from services.balancer.ports import ModelServer
 from services.balancer.scheduler import Scheduler
 from services.balancer.servicer import BalancerServicer
 from services.balancer.settings import BalancerSettings, Endpoint
+from services.common.metrics import Metrics
+from services.common.pools import PoolGauge
 from services.common.server import RunningServer, Runtime, serve
 from services.common.tasks import in_background
 
@@ -78,10 +82,15 @@ async def start(
         await parts.monitor.check_all()
         await stack.enter_async_context(
             in_background(
-                parts.monitor.run(),
-                parts.dispatcher.scheduler.run(),
-                parts.warm_pool.run(),
-                parts.discovery.run(),
+                *(
+                    keep_running(run, clock=runtime.clock)
+                    for run in (
+                        parts.monitor.run,
+                        parts.dispatcher.scheduler.run,
+                        parts.warm_pool.run,
+                        parts.discovery.run,
+                    )
+                )
             )
         )
         servicer = BalancerServicer(parts.dispatcher, parts.monitor, reservations)
@@ -125,6 +134,7 @@ def _build(
     open_server: ServerOpener | None,
 ) -> _Parts:
     clock, metrics = runtime.clock, runtime.metrics
+    tracer = runtime.tracer_provider.get_tracer("pannier", pannier.__version__)
     keep_alive = f"{settings.keep_alive_seconds:g}s"
     servers: dict[str, ModelServer] = {}
     fleet = Fleet(
@@ -157,6 +167,7 @@ def _build(
         effects,
         clock=clock,
         metrics=metrics,
+        tracer=tracer,
         limits=LoadLimits(load=settings.load_limit_seconds),
         keep_alive=keep_alive,
     )
@@ -168,6 +179,7 @@ def _build(
         reservations,
         clock=clock,
         metrics=metrics,
+        tracer=tracer,
         limits=StallLimits(probe=settings.canary_limit_seconds, load=settings.load_limit_seconds),
         keep_alive=keep_alive,
     )
@@ -179,6 +191,7 @@ def _build(
         clock=clock,
         rng=rng,
         metrics=metrics,
+        tracer=tracer,
         interval_seconds=settings.health_interval_seconds,
         limit_seconds=settings.health_limit_seconds,
         canary_limit_seconds=settings.canary_limit_seconds,
@@ -189,7 +202,7 @@ def _build(
     membership = Membership(
         fleet,
         servers,
-        open_server=open_server or _server_opener(settings),
+        open_server=open_server or _server_opener(settings, metrics),
         monitor=monitor,
         clock=clock,
         metrics=metrics,
@@ -208,7 +221,7 @@ def _build(
         retries=RatioBudget(ratio=_RETRY_RATIO, burst=_RETRY_BURST),
         clock=clock,
         metrics=metrics,
-        tracer=runtime.tracer_provider.get_tracer("pannier", pannier.__version__),
+        tracer=tracer,
         patience=Patience(
             first_token_seconds=settings.first_token_limit_seconds,
             first_token_floor_seconds=settings.first_token_floor_seconds,
@@ -242,17 +255,23 @@ def _build(
     )
 
 
-def _server_opener(settings: BalancerSettings) -> ServerOpener:
+def _server_opener(settings: BalancerSettings, metrics: Metrics) -> ServerOpener:
+    pool = ConnectionPool(PoolGauge(metrics, "ollama", maximum=0))
+
     def open_server(endpoint: Endpoint) -> AbstractAsyncContextManager[ModelServer]:
-        return _opened(endpoint, settings)
+        return _opened(endpoint, settings, pool)
 
     return open_server
 
 
 @asynccontextmanager
-async def _opened(endpoint: Endpoint, settings: BalancerSettings) -> AsyncIterator[ModelServer]:
+async def _opened(
+    endpoint: Endpoint, settings: BalancerSettings, pool: ConnectionPool
+) -> AsyncIterator[ModelServer]:
     limit_seconds = settings.connect_limit_seconds
-    async with OllamaConnection(endpoint.url, connect_limit_seconds=limit_seconds) as connection:
+    async with OllamaConnection(
+        endpoint.url, connect_limit_seconds=limit_seconds, pool=pool
+    ) as connection:
         yield OllamaServer(
             connection,
             first_token_limit_seconds=settings.first_token_limit_seconds,

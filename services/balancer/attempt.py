@@ -6,11 +6,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanContext
 
+from services.balancer.attempt_span import AttemptSpan
+from services.balancer.backend import ModelState
+from services.balancer.call import Call, waiting
 from services.balancer.core.demand import Demand
+from services.balancer.core.errors import StreamInterrupted
 from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.outcomes import AttemptOutcome
+from services.balancer.core.plan import Reason
 from services.balancer.core.prefixes import Fingerprint
 from services.balancer.core.requests import (
     Completion,
@@ -24,7 +29,6 @@ from services.balancer.core.stalls import LIMITS
 from services.balancer.equipment import Equipment, deadline_is_spent
 from services.balancer.ports import ModelServer
 from services.balancer.tickets import Grant
-from services.common.tracing import PROPAGATOR, mark_failed
 
 __all__ = ["Attempt", "Series"]
 
@@ -33,11 +37,6 @@ _SHORTEST_LOAD_SECONDS = 0.05
 _LONGEST_ZOMBIE_SECONDS = 30.0
 # Vectors come all at once or not at all, and on processors that others share, late at times.
 _EMBEDDING_DOUBLINGS = 2
-_SPAN_OPERATIONS = {
-    Operation.CHAT: "chat",
-    Operation.GENERATE: "text_completion",
-    Operation.EMBED: "embeddings",
-}
 _TIMEOUTS = (FailureKind.TIMEOUT, FailureKind.STALLED)
 
 
@@ -51,6 +50,8 @@ class Series(Protocol):
         queue_seconds: How long the request has waited in the queue so far.
         load_seconds: How long it has waited for models to be loaded.
         last_failure: What the attempt before said; empty at the first.
+        calls: The calls that wait for it.
+        beside: The attempt beside which a second one is made, if that is what this is.
     """
 
     equipment: Equipment
@@ -59,6 +60,8 @@ class Series(Protocol):
     queue_seconds: float
     load_seconds: float
     last_failure: str
+    calls: Sequence[Call]
+    beside: SpanContext | None
 
     def consider(self, attempt: "Attempt", failure: AttemptFailed) -> None:
         """Returns where another attempt may make a failure good; raises what the caller sees."""
@@ -99,13 +102,6 @@ class Attempt:
         self.emitted_character_count = 0
         self._succeeded = False
         self._added_seconds = 0.0
-        self._span: Span = trace.INVALID_SPAN
-
-    @property
-    def _headers(self) -> dict[str, str]:
-        carrier: dict[str, str] = {}
-        PROPAGATOR.inject(carrier, trace.set_span_in_context(self._span))
-        return carrier
 
     @property
     def _first_token_limit_seconds(self) -> float:
@@ -119,18 +115,32 @@ class Attempt:
             proven=its.overruns.proven(self.backend.id, model.placement_key),
         )
 
-    def take_along(self, demands: Sequence[Demand]) -> None:
+    @property
+    def model(self) -> ModelState:
+        """The model there."""
+        return self._grant.model
+
+    @property
+    def fell_back(self) -> bool:
+        """Whether the backend was chosen for want of one that is in order."""
+        return self.reason is Reason.ROUND_ROBIN_FALLBACK
+
+    @property
+    def span_context(self) -> SpanContext:
+        """The ids of its span."""
+        return self._span.context
+
+    def take_along(self, demands: Sequence[Demand], calls: Sequence[Call]) -> None:
         """Adds requests for vectors of the same model that are out of the queue: they share a slot.
 
         Args:
             demands: What they ask for.
+            calls: All calls that are served now.
         """
         its, occupancy, now = self._its, self._occupancy, self._its.clock.monotonic()
+        self._span.serve(calls)
         for demand in demands:
             its.scheduler.shares.serve(demand, now)
-            its.metrics.observe(
-                "balancer_queue_wait_seconds", now - demand.arrived_at, demand.priority.label
-            )
         tokens = sum(demand.prompt_token_count for demand in demands)
         rate = its.fleet.estimates.prefill_rate(
             self.backend.id, self._grant.model.placement_key, now
@@ -161,7 +171,7 @@ class Attempt:
         return self.server.generate(
             request,
             model_name=self.model_name,
-            headers=self._headers,
+            headers=self._span.headers,
             keep_alive=its.keep_alive_of(model),
             context_token_count=model.context_token_count or None,
             continuation=continuation,
@@ -173,20 +183,30 @@ class Attempt:
         """Has the backend turn texts into vectors."""
         model = self._grant.model
         context = None if model.installed.only_embeds else model.context_token_count or None
-        return await self.server.embed(
-            texts,
-            model_name=self.model_name,
-            headers=self._headers,
-            keep_alive=self._its.keep_alive_of(model),
-            dimension=dimension,
-            context_token_count=context,
-            limit_seconds=self._first_token_limit_seconds,
-        )
+        with waiting(self._series.calls):
+            return await self.server.embed(
+                texts,
+                model_name=self.model_name,
+                headers=self._span.headers,
+                keep_alive=self._its.keep_alive_of(model),
+                dimension=dimension,
+                context_token_count=context,
+                limit_seconds=self._first_token_limit_seconds,
+            )
 
     def __enter__(self) -> Self:
         self._began_at = self._its.clock.monotonic()
         self.backend.request_count += 1
-        self._span = self._start_span()
+        series = self._series
+        self._span = AttemptSpan(
+            self._its,
+            series.operation,
+            self._grant,
+            model_name=self.model_name,
+            number=self.number,
+            calls=series.calls,
+            beside=series.beside,
+        )
         self._its.metrics.count("balancer_routing_decisions_total", self.reason.value)
         self._show_load()
         return self
@@ -206,10 +226,9 @@ class Attempt:
             self._its.effects.note(
                 self.backend, self._grant.model, failed, self._occupancy.began_at
             )
-            self._mark_failed(failed)
             if failed.kind is FailureKind.TIMEOUT:
                 self._its.overruns.note(self.backend.id, self._grant.model.placement_key)
-        self._report(self._outcome(error))
+        self._report(self._outcome(error), failed if failed is not None else error)
         if failed is not None:
             self._series.consider(self, failed)
             return True
@@ -257,7 +276,7 @@ class Attempt:
             "balancer_first_token_prediction_error_seconds",
             abs(seconds - self._grant.predicted_first_token_seconds),
         )
-        self._span.set_attribute("gen_ai.response.time_to_first_chunk", seconds)
+        self._span.note_first_token(seconds)
 
     def _note_in_time(self, seconds: float) -> None:
         """Notes after how long something came; what needed more than the usual limit still does."""
@@ -297,14 +316,7 @@ class Attempt:
                 completion.output_seconds / tokens,
                 self.backend.id,
             )
-        self._span.set_attributes(
-            {
-                "gen_ai.usage.output_tokens": tokens,
-                "gen_ai.response.finish_reasons": [completion.finish_reason.value],
-                "app.ollama.prompt_eval_s": completion.prompt_seconds,
-                "app.ollama.eval_s": completion.output_seconds,
-            }
-        )
+        self._span.note_completion(completion)
 
     def succeed_with_vectors(self, reply: EmbeddingReply, character_count: int) -> None:
         """Notes that the vectors are there.
@@ -314,7 +326,7 @@ class Attempt:
             character_count: Length of the texts.
         """
         seconds = self._succeed(reply.prompt_token_count, reply.load_seconds)
-        text_count, dimension = reply.vectors.shape
+        text_count = len(reply.vectors)
         fleet, now = self._its.fleet, self._its.clock.monotonic()
         self._note_in_time(seconds)
         fleet.note_embedded(
@@ -330,7 +342,7 @@ class Attempt:
                 token_count=reply.prompt_token_count,
                 now=now,
             )
-        self._span.set_attribute("gen_ai.embeddings.dimension.count", dimension)
+        self._span.note_vectors(reply)
 
     def _succeed(self, prompt_token_count: int, load_seconds: float) -> float:
         self._succeeded = True
@@ -341,63 +353,35 @@ class Attempt:
         its.metrics.count("balancer_tokens_total", backend_id, "input", amount=prompt_token_count)
         if load_seconds >= _SHORTEST_LOAD_SECONDS:
             its.metrics.observe("balancer_model_load_seconds", load_seconds, backend_id)
-        self._span.set_attributes(
-            {
-                "http.response.status_code": 200,
-                "gen_ai.usage.input_tokens": prompt_token_count,
-                "app.ollama.load_s": load_seconds,
-            }
-        )
         return seconds
 
-    def _outcome(self, error: BaseException | None) -> str:
+    def _outcome(self, error: BaseException | None) -> AttemptOutcome:
         if self._succeeded:
-            return "success"
-        if isinstance(error, AttemptFailed):
-            if error.kind is FailureKind.REJECTED:
-                return "rejected"
-            return "timeout" if error.kind in _TIMEOUTS else "error"
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            return "timeout" if deadline_is_spent() else "cancelled"
-        return "error"
+            return AttemptOutcome.SUCCESS
+        match error:
+            case AttemptFailed(kind=FailureKind.REJECTED):
+                return AttemptOutcome.REJECTED
+            case AttemptFailed():
+                timed_out = error.kind in _TIMEOUTS
+                return AttemptOutcome.TIMEOUT if timed_out else AttemptOutcome.ERROR
+            case asyncio.CancelledError() | GeneratorExit():
+                spent = deadline_is_spent()
+                return AttemptOutcome.TIMEOUT if spent else AttemptOutcome.CANCELLED
+            case StreamInterrupted():
+                # The caller does not read.
+                return AttemptOutcome.CANCELLED
+            case _:
+                return AttemptOutcome.ERROR
 
-    def _report(self, outcome: str) -> None:
+    def _report(self, outcome: AttemptOutcome, error: BaseException | None) -> None:
         operation = self._series.operation.value
-        self._its.metrics.count("balancer_requests_total", self.backend.id, operation, outcome)
+        self._its.metrics.count(
+            "balancer_requests_total", self.backend.id, operation, outcome.value
+        )
         self._show_load()
-        self._span.set_attribute("app.balancer.outcome", outcome)
-        self._span.end()
+        self._span.end(outcome, error)
 
     def _show_load(self) -> None:
         self._its.metrics.set_gauge(
             "balancer_backend_inflight", self.backend.in_flight_count, self.backend.id
-        )
-
-    def _mark_failed(self, failure: AttemptFailed) -> None:
-        mark_failed(self._span, failure.kind.value)
-        if failure.status_code is not None:
-            self._span.set_attribute("http.response.status_code", failure.status_code)
-
-    def _start_span(self) -> Span:
-        endpoint = self.backend.endpoint
-        operation = _SPAN_OPERATIONS[self._series.operation]
-        attributes: dict[str, str | int | float | bool] = {
-            "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": "ollama",
-            "gen_ai.request.model": self.model_name,
-            "server.address": endpoint.host,
-            "server.port": endpoint.port,
-            "app.backend": self.backend.id,
-            "app.balancer.policy": self.reason.value,
-            "app.balancer.decision": self.decision_id,
-            "app.balancer.queue_s": self._grant.queue_seconds,
-            "app.balancer.predicted_first_token_s": self._grant.predicted_first_token_seconds,
-            "app.balancer.attempt": self.number,
-        }
-        if not self._series.embeds:
-            attributes["gen_ai.request.stream"] = True
-        if self.number > 1:
-            attributes["http.request.resend_count"] = self.number - 1
-        return self._its.tracer.start_span(
-            f"{operation} {self.model_name}", kind=SpanKind.CLIENT, attributes=attributes
         )

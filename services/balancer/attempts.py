@@ -13,19 +13,20 @@ Whatever happens inside the block, the attempt ends once: its slot is given back
 counted, its span closed.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from opentelemetry import trace
+from opentelemetry.trace import SpanContext
 
 from services.balancer.attempt import Attempt
+from services.balancer.call import Call, waiting
 from services.balancer.core.demand import Demand
 from services.balancer.core.errors import (
     AllAttemptsFailed,
     BackendRejectedRequest,
     StreamInterrupted,
 )
-from services.balancer.core.failures import AttemptFailed
-from services.balancer.core.plan import Reason
+from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import Operation
 from services.balancer.equipment import Equipment, deadline_is_spent
 from services.balancer.tickets import Grant
@@ -42,10 +43,20 @@ class Attempts:
         operation: What is asked for.
         model: The model as the caller wrote it.
         demand: What the planner sees.
+        calls: The calls that wait for it, the one whose place in the queue it has first; others may
+            join.
+        beside: The attempt beside which a second one is made, if that is what this is for.
     """
 
     def __init__(
-        self, equipment: Equipment, operation: Operation, model: str, demand: Demand
+        self,
+        equipment: Equipment,
+        operation: Operation,
+        model: str,
+        demand: Demand,
+        calls: Sequence[Call],
+        *,
+        beside: SpanContext | None = None,
     ) -> None:
         self.equipment = equipment
         self.operation = operation
@@ -53,11 +64,13 @@ class Attempts:
         self.queue_seconds = 0.0
         self.load_seconds = 0.0
         self.last_failure = ""
+        self.calls = calls
+        self.beside = beside
         self._model = model
         self._demand = demand
         self._attempt_count = 0
         self._interrupted: StreamInterrupted | None = None
-        self._call_span = trace.get_current_span()
+        self._failure_kind: FailureKind | None = None
 
     async def next(self) -> Attempt:
         """Waits for the slot of the next attempt.
@@ -80,21 +93,31 @@ class Attempts:
             self.equipment.scheduler.release(grant)
             self.last_failure = f"{grant.backend.id}: taken out of the fleet"
         self._attempt_count += 1
-        if self._attempt_count > 1:
+        if self._failure_kind is not None:
             self.equipment.fleet.counters.retry_count += 1
-        self._call_span.set_attribute("app.balancer.attempts", self._attempt_count)
-        if grant.reason is Reason.ROUND_ROBIN_FALLBACK:
-            self._call_span.set_attributes({"app.balancer.fallback": True})
-        return Attempt(self, grant, self._attempt_count)
+            self.equipment.metrics.count("balancer_retries_total", self._failure_kind.value)
+        attempt = Attempt(self, grant, self._attempt_count)
+        for call in self.calls:
+            call.note_attempt(attempt.number, fell_back=attempt.fell_back)
+        return attempt
 
     async def _take(self) -> Grant:
+        its = self.equipment
+        began_at = its.clock.monotonic()
+        grant: Grant | None = None
         try:
-            return await self.equipment.scheduler.take(self._demand, self.last_failure)
+            with waiting(self.calls):
+                grant = await its.scheduler.take(self._demand, self.last_failure)
         except ServiceError as error:
             # Whatever keeps the rest of an answer from coming: the caller has a part of it.
             if self._interrupted is not None:
                 raise self._interrupted from error
             raise
+        finally:
+            queued = grant.queue_seconds if grant is not None else its.clock.monotonic() - began_at
+            for call in self.calls:
+                call.note_queued(self.queue_seconds + queued)
+        return grant
 
     def consider(self, attempt: Attempt, failure: AttemptFailed) -> None:
         """Returns where another attempt may make a failure good; raises what the caller sees.
@@ -119,9 +142,9 @@ class Attempts:
                 raise self._interrupted from failure
             raise BackendRejectedRequest(self._model, failure.message) from failure
         self.last_failure = f"{attempt.backend.id}: {failure.message}"
+        self._failure_kind = failure.kind
         spent = attempt.number >= its.maximum_attempts or deadline_is_spent()
         if spent or not its.retries.try_spend(its.clock.monotonic()):
             if self._interrupted is not None:
                 raise self._interrupted from failure
             raise AllAttemptsFailed(self._model, attempt.number, self.last_failure) from failure
-        its.metrics.count("balancer_retries_total", failure.kind.value)

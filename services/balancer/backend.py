@@ -72,6 +72,7 @@ class ModelState:
         load_ended_at: When the last load ended well.
         context_token_count: Context that it is loaded with; 0 where not known.
         memory_bytes: What it takes in memory; 0 where never seen there.
+        vram_bytes: What it takes of the memory of graphics cards, as last listed.
         expires_at: When the backend will unload it, seconds since the epoch; None where not known.
         settled_at: When a load or an unloading last ended; what was listed before is out of date.
         used_at: When it was last given a request, monotonic seconds.
@@ -102,6 +103,7 @@ class ModelState:
     settled_at: float = -math.inf
     context_token_count: int = 0
     memory_bytes: int = 0
+    vram_bytes: int = 0
     expires_at: float | None = None
     used_at: float = -math.inf
     pinned: bool = False
@@ -269,6 +271,7 @@ class Backend:
                 state.residency = Residency.WARM
                 state.context_token_count = found.context_token_count or state.context_token_count
                 state.memory_bytes = found.size_bytes
+                state.vram_bytes = found.vram_bytes
                 state.expires_at = found.expires_at
                 state.view = None
             elif state.residency is Residency.WARM:

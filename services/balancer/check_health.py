@@ -9,13 +9,17 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import replace
 from random import Random
+
+from opentelemetry.trace import SpanKind, Tracer
 
 from services.balancer.backend import Backend, ModelState
 from services.balancer.claim_loads import claimed_slot
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import ModelDescription, ServerReport
+from services.balancer.core.outcomes import TrialOutcome
 from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import (
@@ -25,9 +29,11 @@ from services.balancer.core.standing import (
     takes_requests,
 )
 from services.balancer.fleet import Fleet
+from services.balancer.own_spans import start_own_span
 from services.balancer.ports import Servers
 from services.common.clock import Clock
 from services.common.metrics import Metrics
+from services.common.tracing import mark_failed
 
 __all__ = ["HealthMonitor"]
 
@@ -49,6 +55,7 @@ class HealthMonitor:
         clock: Measures how long checks take.
         rng: Spreads the checks.
         metrics: Receives their outcomes.
+        tracer: Makes the spans of canaries.
         interval_seconds: Time between two checks of a backend without failures.
         limit_seconds: Longest time a check may take.
         canary_limit_seconds: Longest time a canary may take.
@@ -64,6 +71,7 @@ class HealthMonitor:
         clock: Clock,
         rng: Random,
         metrics: Metrics,
+        tracer: Tracer,
         interval_seconds: float,
         limit_seconds: float,
         canary_limit_seconds: float,
@@ -75,6 +83,7 @@ class HealthMonitor:
         self._clock = clock
         self._rng = rng
         self._metrics = metrics
+        self._tracer = tracer
         self._interval_seconds = interval_seconds
         self._limit_seconds = limit_seconds
         self._canary_limit_seconds = canary_limit_seconds
@@ -84,6 +93,7 @@ class HealthMonitor:
         self._descriptions: dict[str, ModelDescription] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._looks: dict[str, asyncio.Event] = {}
+        self._shown_memory: dict[tuple[str, ...], float] = {}
 
     async def check_all(self) -> None:
         """Checks every backend now; takes up to the limit of one check."""
@@ -100,6 +110,8 @@ class HealthMonitor:
                 await self._clock.sleep(_PUBLISH_SECONDS)
         finally:
             watches = list(self._watches.values())
+            # Whoever runs this again watches anew.
+            self._watches.clear()
             for watch in watches:
                 watch.cancel()
             if watches:
@@ -114,13 +126,16 @@ class HealthMonitor:
         """Begins to watch a backend."""
         if backend.id not in self._watches:
             self._looks[backend.id] = asyncio.Event()
-            task = asyncio.get_running_loop().create_task(self._watch(backend))
+            # Whoever has added it is done with it when it is watched.
+            task = asyncio.get_running_loop().create_task(self._watch(backend), context=Context())
             self._watches[backend.id] = task
 
     def dismiss(self, backend_id: str) -> None:
         """Ceases to watch a backend that leaves; one of the same id may come later."""
         watch = self._watches.pop(backend_id, None)
         self._looks.pop(backend_id, None)
+        # Its series go; were another of the same id the same, they would not come again.
+        self._shown_memory = {}
         if watch is not None:
             watch.cancel()
 
@@ -179,7 +194,7 @@ class HealthMonitor:
         backend.checked_at = self._clock.now()
         backend.check_seconds = self._clock.monotonic() - began_at
         self._note(backend, result, began_at)
-        self._metrics.count("balancer_health_checks_total", backend.id, _outcome(result))
+        self._metrics.count("balancer_health_checks_total", backend.id, _outcome(result).value)
         self._show(backend)
 
     def _note(
@@ -227,7 +242,8 @@ class HealthMonitor:
             self._fleet.changed()
 
     async def _send_canary(self, backend: Backend, model: ModelState) -> None:
-        outcome = "success"
+        outcome = TrialOutcome.SUCCESS
+        span = start_own_span(self._tracer, "canary", backend, model, kind=SpanKind.CLIENT)
         try:
             await self._servers[backend.id].probe(
                 model.installed.name,
@@ -237,14 +253,17 @@ class HealthMonitor:
             )
         except AttemptFailed as failure:
             outcome = _outcome(failure)
+            mark_failed(span, failure.kind.value)
             if failure.kind is FailureKind.REJECTED:
                 self._fleet.signal(backend, Signal.CANARY_SKIPPED)
             else:
                 self._fleet.signal(backend, Signal.CANARY_FAILED, failure.message)
         else:
             self._fleet.signal(backend, Signal.CANARY_SUCCEEDED)
-        self._metrics.count("balancer_canaries_total", backend.id, outcome)
-        if outcome == "timeout" and model.residency is Residency.WARM:
+        finally:
+            span.end()
+        self._metrics.count("balancer_canaries_total", backend.id, outcome.value)
+        if outcome is TrialOutcome.TIMEOUT and model.residency is Residency.WARM:
             self.suspect(backend, model)
 
     # What is in memory.
@@ -308,6 +327,19 @@ class HealthMonitor:
         for backend in backends:
             self._metrics.set_gauge("balancer_backend_load_score", scores[backend.id], backend.id)
             self._show(backend)
+        self._show_memory()
+
+    def _show_memory(self) -> None:
+        """Shows what models take of the graphics memory, where that is known."""
+        taken: dict[tuple[str, ...], float] = {
+            (backend.id, each.installed.name): float(each.vram_bytes)
+            for backend in self._fleet.backends.values()
+            if not backend.standing.down
+            for each in backend.warm_models()
+        }
+        if taken != self._shown_memory:
+            self._shown_memory = taken
+            self._metrics.replace_gauge("balancer_backend_model_vram_bytes", taken)
 
     def _show(self, backend: Backend) -> None:
         healthy = takes_requests(backend.standing)
@@ -328,7 +360,8 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _outcome(result: ServerReport | AttemptFailed) -> str:
+def _outcome(result: ServerReport | AttemptFailed) -> TrialOutcome:
     if not isinstance(result, AttemptFailed):
-        return "success"
-    return "timeout" if result.kind in (FailureKind.TIMEOUT, FailureKind.STALLED) else "error"
+        return TrialOutcome.SUCCESS
+    silent = result.kind in (FailureKind.TIMEOUT, FailureKind.STALLED)
+    return TrialOutcome.TIMEOUT if silent else TrialOutcome.ERROR

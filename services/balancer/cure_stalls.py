@@ -8,9 +8,13 @@ restart. Meanwhile it is given nothing.
 import asyncio
 import logging
 
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Tracer
+
 from services.balancer.backend import Backend, ModelState
 from services.balancer.claim_loads import CureClaim, claimed_cure
 from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.outcomes import LoadCause
 from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.stalls import (
@@ -25,9 +29,11 @@ from services.balancer.core.stalls import (
 )
 from services.balancer.core.standing import Signal
 from services.balancer.fleet import Fleet
+from services.balancer.own_spans import context_of, current_causes, start_own_span
 from services.balancer.ports import KEEP_FOR_EVER, Servers
 from services.common.clock import Clock
 from services.common.metrics import Metrics
+from services.common.tracing import mark_failed
 
 __all__ = ["StallCurer"]
 
@@ -48,6 +54,7 @@ class StallCurer:
         reservations: What other replicas of the balancer do.
         clock: Measures the steps.
         metrics: Receives their outcomes.
+        tracer: Makes the spans of cures.
         limits: How long what may take.
         keep_alive: How long a backend is told to keep the model afterwards.
     """
@@ -60,9 +67,11 @@ class StallCurer:
         *,
         clock: Clock,
         metrics: Metrics,
+        tracer: Tracer,
         limits: StallLimits,
         keep_alive: str,
     ) -> None:
+        self._tracer = tracer
         self._fleet = fleet
         self._servers = servers
         self._reservations = reservations
@@ -95,9 +104,16 @@ class StallCurer:
         backend.loading_until = self._clock.monotonic() + self._limits.probe
         model.residency = Residency.UNLOADING
         model.view = None
-        task = asyncio.get_running_loop().create_task(self._cure(backend, model))
+        span = start_own_span(
+            self._tracer, "cure", backend, model, kind=SpanKind.INTERNAL, causes=current_causes()
+        )
+        task = asyncio.get_running_loop().create_task(
+            self._cure(backend, model), context=context_of(span)
+        )
         self._cures[backend.id] = task
         task.add_done_callback(lambda _: self._cures.pop(backend.id, None))
+        # Also where it is cancelled before it has begun.
+        task.add_done_callback(lambda _: span.end())
 
     async def _cure(self, backend: Backend, model: ModelState) -> None:
         loaded = True
@@ -159,7 +175,7 @@ class StallCurer:
                     return CureEvent.UNLOAD_ASKED
                 case CureAction.LOAD:
                     self._fleet.counters.load_count += 1
-                    self._metrics.count("balancer_model_loads_total", "cure")
+                    self._metrics.count("balancer_model_loads_total", LoadCause.CURE.value)
                     await server.load(
                         name,
                         embedding=embedding,
@@ -190,12 +206,16 @@ class StallCurer:
 
     def _note(self, cure: Cure, backend: Backend, model: ModelState) -> None:
         extra = {"backend": backend.id, "model": model.installed.name, "step": cure.step.value}
-        if cure.step in (CureStep.CLEARED, CureStep.CURED, CureStep.HUNG):
+        span = trace.get_current_span()
+        span.add_event(cure.step.value)
+        span.set_attribute("app.cure.step", cure.step.value)
+        if cure.step.is_outcome:
             _logger.warning("stalled model", extra=extra)
             self._metrics.count("balancer_stalls_total", cure.step.value)
         if cure.step is CureStep.LEAKED:
             backend.stall_count += 1
         if cure.step is CureStep.HUNG:
+            mark_failed(span, cure.step.value)
             self._fleet.signal(backend, Signal.CANARY_FAILED, "a model hangs and does not unload")
 
 

@@ -1,15 +1,13 @@
 """What the use cases share: the way to a backend, and the account of every request."""
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.balancer.attempts import Attempts
+from services.balancer.call import Call
 from services.balancer.core.demand import Demand
-from services.balancer.core.errors import DeadlineUnreachable, QueueFull
 from services.balancer.core.requests import Operation
-from services.balancer.equipment import Equipment, deadline_is_spent
+from services.balancer.equipment import Equipment
 from services.balancer.fleet import Fleet
 from services.balancer.scheduler import Scheduler
 from services.common.clock import Clock
@@ -42,40 +40,31 @@ class Dispatcher:
         """Measures durations."""
         return self.equipment.clock
 
-    @contextmanager
-    def account(self) -> Iterator[None]:
-        """Counts a request and its one outcome."""
-        counters = self.fleet.counters
-        counters.request_count += 1
-        counters.in_flight_count += 1
-        now, retries = self.clock.monotonic(), self.equipment.retries
-        retries.note_request(now)
-        self.equipment.metrics.set_gauge("balancer_retry_budget_ratio", retries.level(now))
-        outcome = "error"
-        try:
-            yield
-            outcome = "success"
-        except (asyncio.CancelledError, GeneratorExit):
-            outcome = "deadline" if deadline_is_spent() else "cancelled"
-            raise
-        except QueueFull:
-            outcome = "refused"
-            raise
-        except DeadlineUnreachable:
-            outcome = "deadline"
-            raise
-        finally:
-            counters.in_flight_count -= 1
-            counters.cancelled_count += outcome == "cancelled"
-            counters.failure_count += outcome in ("error", "deadline", "refused")
-            self.equipment.metrics.count("balancer_outcomes_total", outcome)
+    def arrive(self, operation: Operation) -> Call:
+        """Notes the arrival of a call, whose span is the current one; its end must follow.
 
-    def attempts(self, operation: Operation, model: str, demand: Demand) -> Attempts:
+        Args:
+            operation: What is asked for.
+        """
+        its = self.equipment
+        return Call(
+            operation,
+            clock=its.clock,
+            metrics=its.metrics,
+            counters=its.fleet.counters,
+            retries=its.retries,
+        )
+
+    def attempts(
+        self, operation: Operation, model: str, demand: Demand, calls: Sequence[Call]
+    ) -> Attempts:
         """Opens the attempts of a request, or of one piece of it.
 
         Args:
             operation: What is asked for.
             model: The model as the caller wrote it.
             demand: What the planner sees.
+            calls: The calls that wait for it, the one whose place in the queue it has first;
+                others may join.
         """
-        return Attempts(self.equipment, operation, model, demand)
+        return Attempts(self.equipment, operation, model, demand, calls)

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from services.balancer.call import Call
 from services.balancer.core.batches import cut
 from services.balancer.core.demand import Demand
 from services.balancer.core.errors import AllAttemptsFailed, BackendRejectedRequest
@@ -41,11 +42,12 @@ class Embedder:
         self._calls = Calls(dispatcher)
         self._batches = Batches(dispatcher, self._calls)
 
-    async def embed(self, request: EmbeddingRequest) -> EmbeddingResult:
+    async def embed(self, request: EmbeddingRequest, call: Call) -> EmbeddingResult:
         """Embeds texts.
 
         Args:
             request: The texts.
+            call: Who asks for it.
 
         Returns:
             One vector per text, in their order, all of one model digest.
@@ -53,14 +55,15 @@ class Embedder:
         Raises:
             ServiceError: One of `core.errors`.
         """
-        with self._dispatcher.account():
-            embedding = _Embedding(self._dispatcher, self._calls, self._batches, request)
+        with call:
+            embedding = _Embedding(self._dispatcher, self._calls, self._batches, request, call)
             try:
                 return await embedding.run()
             except TextRejected as rejected:
                 raise _rejection(request, rejected) from rejected
             finally:
-                await self._batches.withdraw(embedding.pieces)
+                with call.waits:
+                    await self._batches.withdraw(embedding.pieces)
 
 
 class _Embedding:
@@ -71,13 +74,19 @@ class _Embedding:
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, calls: Calls, batches: Batches, request: EmbeddingRequest
+        self,
+        dispatcher: Dispatcher,
+        calls: Calls,
+        batches: Batches,
+        request: EmbeddingRequest,
+        call: Call,
     ) -> None:
         self._dispatcher = dispatcher
         self._fleet = dispatcher.fleet
         self._calls = calls
         self._batches = batches
         self._request = request
+        self._call = call
         self._model_key = model_key(request.model)
         self._digest = request.routing.model_digest or _common_digest(self._fleet, self._model_key)
         self.pieces: list[Piece] = []
@@ -129,6 +138,7 @@ class _Embedding:
             demand=demand,
             texts=texts,
             dimension=self._request.dimension,
+            call=self._call,
         )
 
     async def _collect(self, pieces: Sequence[Piece]) -> list[Answer]:
@@ -153,15 +163,21 @@ class _Embedding:
         try:
             return piece.answer.result()
         except BackendRejectedRequest as rejection:
-            answers = await embed_apart(partial(self._call, piece), piece.texts, rejection)
+            answers = await embed_apart(partial(self._try, piece), piece.texts, rejection)
             return self._merge(answers)
 
-    async def _call(self, piece: Piece, texts: Sequence[str]) -> Answer:
+    async def _try(self, piece: Piece, texts: Sequence[str]) -> Answer:
         """Has some texts of a piece embedded by themselves."""
         # It has waited for its turn already.
         demand = replace(self._demand(texts), arrived_at=piece.demand.arrived_at)
         return await self._calls.make(
-            Order(model=piece.model, demand=demand, texts=texts, dimension=piece.dimension)
+            Order(
+                model=piece.model,
+                demand=demand,
+                texts=texts,
+                dimension=piece.dimension,
+                calls=[self._call],
+            )
         )
 
     async def _agree(self, parts: Sequence[tuple[str, ...]], answers: dict[int, Answer]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from services.balancer.attempt import Attempt
+from services.balancer.call import Call
 from services.balancer.core.batches import (
     MAXIMUM_TEXTS,
     Limits,
@@ -58,6 +59,7 @@ class Piece:
         demand: What the planner sees.
         texts: The texts, each once.
         dimension: Length to cut the vectors to; None leaves them whole.
+        call: Who asks for it.
         answer: Its vectors, in the order of the texts.
         batch: What it travels with.
     """
@@ -66,6 +68,7 @@ class Piece:
     demand: Demand
     texts: tuple[str, ...]
     dimension: int | None
+    call: Call
     answer: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -85,14 +88,22 @@ class _Batch:
     Attributes:
         members: Those whose callers still wait; at first the one whose place in the queue it is.
         joined: All that have joined it.
+        calls: Those that have asked for these, each once.
         texts: Their texts, each once.
         task: Carries it.
     """
 
     members: list[Piece]
     joined: list[Piece] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     texts: Sequence[str] = ()
     task: asyncio.Task[None] | None = None
+
+    def take_in(self, piece: Piece) -> None:
+        """Notes that a piece has joined."""
+        self.joined.append(piece)
+        if piece.call not in self.calls:
+            self.calls.append(piece.call)
 
 
 class Batches:
@@ -147,12 +158,17 @@ class Batches:
     async def _carry(self, batch: _Batch, *, may_grow: bool) -> None:
         first = batch.members[0]
         demand = first.demand
-        batch.joined = list(batch.members)
+        for piece in batch.members:
+            batch.take_in(piece)
         batch.texts = list(dict.fromkeys(text for piece in batch.members for text in piece.texts))
         if not may_grow:
             demand = replace(demand, id=self._scheduler.new_id())
         order = Order(
-            model=first.model, demand=demand, texts=batch.texts, dimension=first.dimension
+            model=first.model,
+            demand=demand,
+            texts=batch.texts,
+            dimension=first.dimension,
+            calls=batch.calls,
         )
         enlarge = None
         if may_grow:
@@ -190,8 +206,8 @@ class Batches:
             places, batch.texts = join(first.texts, [each.texts for each in found], limits)
             taken = [found[place] for place in places]
             for piece in taken:
-                self._take_along(batch, piece)
-            attempt.take_along([piece.demand for piece in taken])
+                self._take_along(batch, piece, attempt)
+            attempt.take_along([piece.demand for piece in taken], batch.calls)
         return batch.texts
 
     def _next_in_line(self, first: Piece, attempt: Attempt) -> list[Piece]:
@@ -220,15 +236,16 @@ class Batches:
             character_count=self._calls.character_limit(demand, first.texts),
         )
 
-    def _take_along(self, batch: _Batch, piece: Piece) -> None:
+    def _take_along(self, batch: _Batch, piece: Piece, attempt: Attempt) -> None:
         self._forget(piece)
-        self._scheduler.withdraw(piece.demand.id)
+        piece.call.note_queued(self._scheduler.withdraw(piece.demand.id, attempt.model))
+        piece.call.note_attempt(attempt.number, fell_back=attempt.fell_back)
         own = piece.batch
         if own is not None and own.task is not None:
             own.task.cancel()
         piece.batch = batch
         batch.members.append(piece)
-        batch.joined.append(piece)
+        batch.take_in(piece)
 
     # What becomes of it.
 

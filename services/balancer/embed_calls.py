@@ -4,39 +4,29 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import Enum
 
 from services.balancer.attempt import Attempt
 from services.balancer.attempts import Attempts
+from services.balancer.call import Call
 from services.balancer.core.batches import MAXIMUM_CHARACTERS, Dimensions
 from services.balancer.core.budgets import RatioBudget
 from services.balancer.core.demand import Demand
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.hedging import CallDurations, character_limit, work_units
+from services.balancer.core.outcomes import HedgeOutcome
 from services.balancer.core.requests import Operation, Vectors
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import takes_requests
 from services.balancer.dispatch import Dispatcher
 from services.common.errors import ServiceError
 
-__all__ = ["Answer", "Calls", "HedgeOutcome", "Order"]
+__all__ = ["Answer", "Calls", "Order"]
 
 _LONGEST_CALL_SECONDS = 1.0
 _HEDGE_RATIO, _HEDGE_BURST = 0.05, 1
 # A hedge is for a slot that is free: longer than other replicas take to confirm it, it does not
 # wait.
 _SLOT_SECONDS = 0.05
-
-
-class HedgeOutcome(Enum):
-    """What became of asking a second backend; the values serve as labels of metrics."""
-
-    WON = "won"
-    """The second one answered first."""
-    LOST = "lost"
-    """The first one did, or the second one failed."""
-    UNSPENT = "unspent"
-    """The first one was late, but there was no free slot or no budget for a second one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +38,14 @@ class Order:
         demand: What the planner sees.
         texts: The texts, each once.
         dimension: Length to cut the vectors to; None leaves them whole.
+        calls: Those who wait for them; others may join.
     """
 
     model: str
     demand: Demand
     texts: Sequence[str]
     dimension: int | None
+    calls: Sequence[Call]
 
     @property
     def character_count(self) -> int:
@@ -148,7 +140,9 @@ class Calls:
         Raises:
             ServiceError: One of `core.errors`.
         """
-        attempts = self._dispatcher.attempts(Operation.EMBED, order.model, order.demand)
+        attempts = self._dispatcher.attempts(
+            Operation.EMBED, order.model, order.demand, order.calls
+        )
         while True:
             try:
                 with await attempts.next() as attempt:
@@ -188,7 +182,7 @@ class Calls:
             tried=frozenset(self._fleet.backends.keys() - free_ids),
             maximum_wait_seconds=None,
         )
-        second = asyncio.create_task(self._embed_now(replace(order, demand=demand)))
+        second = asyncio.create_task(self._embed_now(replace(order, demand=demand), attempt))
         outcome = HedgeOutcome.LOST
         try:
             await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
@@ -217,9 +211,11 @@ class Calls:
                 free_ids.add(backend.id)
         return free_ids
 
-    async def _embed_now(self, order: Order) -> Answer | None:
+    async def _embed_now(self, order: Order, first: Attempt) -> Answer | None:
         its = self._dispatcher.equipment
-        attempts = _SecondAttempts(its, Operation.EMBED, order.model, order.demand)
+        attempts = _SecondAttempts(
+            its, Operation.EMBED, order.model, order.demand, order.calls, beside=first.span_context
+        )
         with suppress(AttemptFailed, ServiceError, TimeoutError):
             async with asyncio.timeout(_SLOT_SECONDS) as patience:
                 with await attempts.next() as attempt:

@@ -56,7 +56,7 @@ class FailureEffects:
                 backend.view = None
             self.look(backend)
             return
-        self._fleet.signal(backend, _SIGNALS[kind], failure.message, began_at=began_at)
+        self._fleet.signal(backend, _SIGNALS[kind], failure.summary, began_at=began_at)
         if kind in (FailureKind.TIMEOUT, FailureKind.STALLED):
             if model.residency is Residency.WARM:
                 self.suspect(backend, model)

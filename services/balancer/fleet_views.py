@@ -316,15 +316,21 @@ class FleetViews:
         now = self._clock.monotonic()
         return {backend.id: self._load_score(backend, now) for backend in self.backends.values()}
 
-    def _load_score(self, backend: Backend, now: float) -> float:
+    def load_score_without(self, occupancy: Occupancy) -> float:
+        """Returns what the score of a backend was before a request was given its slot."""
+        return self._load_score(occupancy.backend, self._clock.monotonic(), occupancy)
+
+    def _load_score(
+        self, backend: Backend, now: float, apart_from: Occupancy | None = None
+    ) -> float:
         slots = backlog = 0.0
+        in_flight_count = backend.in_flight_count - (apart_from is not None)
         for state in backend.states():
-            if state.occupancies:
+            others = [each for each in state.occupancies.values() if each is not apart_from]
+            if others:
                 slots += state.slot_count
-                backlog += sum(
-                    max(0.0, each.predicted_end - now) for each in state.occupancies.values()
-                )
-        active = min(backend.in_flight_count + 1, _LEARNED_CONCURRENCY)
+                backlog += sum(max(0.0, each.predicted_end - now) for each in others)
+        active = min(in_flight_count + 1, _LEARNED_CONCURRENCY)
         service = self._typical_service(backend, self._typical.placement_key, active, now)
         ratio = min(failure_ratio(backend.standing, now), 0.95)
         return (backlog / max(slots, 1.0) + service) / (1.0 - ratio)

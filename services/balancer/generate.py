@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from services.balancer.attempt import Attempt
+from services.balancer.call import Call
 from services.balancer.core.errors import StreamInterrupted
 from services.balancer.core.requests import (
     Completed,
@@ -26,7 +27,7 @@ __all__ = ["Event", "generate"]
 
 
 async def generate(
-    dispatcher: Dispatcher, request: GenerationRequest
+    dispatcher: Dispatcher, request: GenerationRequest, call: Call
 ) -> AsyncGenerator[Event, None]:
     """Generates text.
 
@@ -37,12 +38,13 @@ async def generate(
     Args:
         dispatcher: Gives requests to backends.
         request: What to generate.
+        call: Who asks for it.
 
     Raises:
         ServiceError: One of `core.errors`.
     """
     buffer = EventBuffer()
-    producer = asyncio.create_task(_Generation(dispatcher, request, buffer).run())
+    producer = asyncio.create_task(_Generation(dispatcher, request, call, buffer).run())
     # Also when it is cancelled before it has begun.
     producer.add_done_callback(lambda _: buffer.end())
     try:
@@ -72,9 +74,14 @@ class _Generation:
     """One generation, from the queue to its last byte."""
 
     def __init__(
-        self, dispatcher: Dispatcher, request: GenerationRequest, buffer: EventBuffer
+        self,
+        dispatcher: Dispatcher,
+        request: GenerationRequest,
+        call: Call,
+        buffer: EventBuffer,
     ) -> None:
         self._dispatcher = dispatcher
+        self._call = call
         self._clock = dispatcher.clock
         self._request = request
         self._buffer = buffer
@@ -86,11 +93,12 @@ class _Generation:
     async def run(self) -> None:
         """Puts all events into the buffer, or raises."""
         its = self._dispatcher
-        with its.account():
+        with self._call as call:
             prepared = generation_demand(
                 its.fleet, its.clock, self._request, its.scheduler.new_id()
             )
-            attempts = its.attempts(self._request.operation, self._request.model, prepared.demand)
+            request = self._request
+            attempts = its.attempts(request.operation, request.model, prepared.demand, [call])
             while True:
                 with await attempts.next() as attempt:
                     completion = await self._attempt(attempt, prepared)
@@ -112,14 +120,15 @@ class _Generation:
         attempt.emitted_character_count = self._passed.character_count
         stream = attempt.generate(self._rest(prepared), continuation="".join(self._passed.texts))
         async with aclosing(stream) as items:
-            async for item in items:
+            while True:
+                with self._call.waits:
+                    item = await anext(items)
                 if not attempt.started:
                     attempt.note_first_token(prepared.prefix)
                     await self._start(attempt)
                 if isinstance(item, Completion):
                     return self._complete(attempt, item, prepared)
                 await self._pass_on(attempt, item)
-        raise AssertionError("a generation that ends says so or raises")
 
     def _rest(self, prepared: Prepared) -> GenerationRequest:
         """Returns the request, or what is left of it where another backend has begun."""
@@ -198,7 +207,8 @@ class _Generation:
             passed.texts.append(item.text)
         attempt.note_progress()
         try:
-            await self._buffer.put(item)
+            with self._call.waits:
+                await self._buffer.put(item)
         except TimeoutError:
             # The slot is wanted by others.
             raise StreamInterrupted(

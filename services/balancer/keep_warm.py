@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from services.balancer.backend import Backend, ModelState
 from services.balancer.core.names import model_key
+from services.balancer.core.outcomes import LoadCause
 from services.balancer.core.plan import LoadOrder
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import takes_requests
@@ -179,7 +180,7 @@ class WarmPool:
             context_token_count=min(context, limit) if limit else context,
             predicted_seconds=seconds + (policy.unload_seconds if evicted_keys else 0.0),
         )
-        return self._loader.begin(order, cause="pin")
+        return self._loader.begin(order, cause=LoadCause.PIN)
 
     def _room_makers(self, backend: Backend, state: ModelState) -> tuple[str, ...] | None:
         """Chooses who goes for a pinned model: those that rest; None where that is not enough."""

@@ -11,20 +11,30 @@ event loop when the task is over, so that no state can be left behind.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from opentelemetry.trace import SpanContext, SpanKind, Tracer
 
 from services.balancer.aliases import note_alias
 from services.balancer.backend import Backend, ModelState
 from services.balancer.claim_loads import claimed
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import LoadedModel
+from services.balancer.core.outcomes import LoadCause
 from services.balancer.core.plan import LoadOrder
 from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.failing import FailureEffects
 from services.balancer.fleet import Fleet
+from services.balancer.load_results import (
+    Loaded,
+    LoadResult,
+    NotLoaded,
+    end_load_span,
+    result_of,
+)
+from services.balancer.own_spans import context_of, start_own_span
 from services.balancer.ports import KEEP_FOR_EVER, Servers
 from services.balancer.unload_models import LoadLimits, ModelUnloader
 from services.common.clock import Clock
@@ -40,35 +50,6 @@ _LONGEST_BAR_SECONDS = 300.0
 _CONFLICT_BAR_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A load that has ended well.
-
-    Attributes:
-        seconds: What it took, making room included.
-        listed: The models in memory after it; None where the backend did not tell.
-        asked_at: When it was asked for them, monotonic seconds.
-    """
-
-    seconds: float
-    listed: tuple[LoadedModel, ...] | None
-    asked_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class NotLoaded:
-    """A load that has not come about, and for which the backend is not to blame.
-
-    Attributes:
-        cause: What was in the way.
-    """
-
-    cause: str
-
-
-LoadResult = Loaded | NotLoaded | AttemptFailed
-
-
 class ModelLoader:
     """Loads models, one at a time per backend, and has others unloaded for them.
 
@@ -79,6 +60,7 @@ class ModelLoader:
         effects: What follows from failures.
         clock: Measures what loads take.
         metrics: Receives it.
+        tracer: Makes the spans of loads.
         limits: How long what may take.
         keep_alive: How long a backend is told to keep a model loaded that is not pinned.
     """
@@ -92,9 +74,11 @@ class ModelLoader:
         *,
         clock: Clock,
         metrics: Metrics,
+        tracer: Tracer,
         limits: LoadLimits,
         keep_alive: str,
     ) -> None:
+        self._tracer = tracer
         self._fleet = fleet
         self._servers = servers
         self._reservations = reservations
@@ -127,12 +111,19 @@ class ModelLoader:
         load = self._loads.get(backend_id)
         await _end([*self.unloader.leaving(backend_id), *([load] if load else [])])
 
-    def begin(self, order: LoadOrder, cause: str = "demand") -> bool:
+    def begin(
+        self,
+        order: LoadOrder,
+        callers: Sequence[SpanContext] = (),
+        *,
+        cause: LoadCause = LoadCause.DEMAND,
+    ) -> bool:
         """Begins a load on a backend that loads nothing else.
 
         Args:
             order: What to load, and what to unload for it.
-            cause: Why: demand, pin, operator.
+            callers: The calls that wait for it.
+            cause: Why.
 
         Returns:
             Whether it has begun; not where the backend loads already, or where the model or one
@@ -149,16 +140,29 @@ class ModelLoader:
         if not settled or any(self.unloader.in_use(backend, each) for each in (state, *victims)):
             return False
         self._note_begin(backend, state, victims, order)
-        self._metrics.count("balancer_model_loads_total", cause)
-        if cause != "pin":
+        self._metrics.count("balancer_model_loads_total", cause.value)
+        if cause is not LoadCause.PIN:
             # What is only kept in memory is not in use for that.
             state.used_at = state.load_began_at
         leaving = self.unloader.leaving(backend.id)
         absent = [each for each in models.values() if each.residency is Residency.INSTALLED]
+        span = start_own_span(
+            self._tracer, "load", backend, state, kind=SpanKind.CLIENT, causes=callers
+        )
+        span.set_attributes(
+            {
+                "app.model_load.cause": cause.value,
+                "app.model_load.evicted_count": len(victims),
+                "app.model_load.context_tokens": order.context_token_count,
+                "app.model_load.predicted_s": order.predicted_seconds,
+            }
+        )
+        context = context_of(span)
         load = self._load(backend, state, victims, leaving, absent, order)
-        task = asyncio.get_running_loop().create_task(load)
+        task = asyncio.get_running_loop().create_task(load, context=context)
         self._loads[backend.id] = task
-        task.add_done_callback(partial(self._settle, backend, state, victims, order))
+        settle = partial(self._settle, backend, state, victims, order)
+        task.add_done_callback(settle, context=context)
         return True
 
     def _is_free(self, backend: Backend) -> bool:
@@ -191,7 +195,7 @@ class ModelLoader:
         if load is None:
             return None
         await asyncio.wait([load])
-        return _result_of(load)
+        return result_of(load)
 
     async def _load(
         self,
@@ -266,7 +270,8 @@ class ModelLoader:
     ) -> None:
         """Notes the end of a load, however it has ended."""
         del self._loads[backend.id]
-        result, now = _result_of(load), self._clock.monotonic()
+        result, now = result_of(load), self._clock.monotonic()
+        end_load_span(result)
         backend.loading_key = None
         state.residency = Residency.WARM if isinstance(result, Loaded) else Residency.INSTALLED
         state.settled_at = now
@@ -386,23 +391,12 @@ class ModelLoader:
     def _settle_renewal(self, backend: Backend, renewal: asyncio.Task[LoadResult]) -> None:
         del self._loads[backend.id]
         backend.loading_key = None
-        result = _result_of(renewal)
+        result = result_of(renewal)
         if isinstance(result, AttemptFailed):
             extra = {"backend": backend.id, "failure": result.message}
             _logger.warning("model not kept in memory", extra=extra)
         self._effects.look(backend)
         self._fleet.changed()
-
-
-def _result_of(load: asyncio.Task[LoadResult]) -> LoadResult:
-    if load.cancelled():
-        return NotLoaded("it was given up")
-    error = load.exception()
-    if error is None:
-        return load.result()
-    _logger.error("load ended", exc_info=error)
-    # Nobody's fault but ours.
-    return AttemptFailed(FailureKind.REJECTED, "the load could not be ordered")
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -15,6 +15,7 @@ from services.balancer.core.errors import (
 )
 from services.balancer.core.failures import AttemptFailed
 from services.balancer.core.names import model_key
+from services.balancer.core.outcomes import LoadCause
 from services.balancer.core.plan import plan
 from services.balancer.core.requests import PullProgress
 from services.balancer.core.snapshot import Residency
@@ -22,6 +23,7 @@ from services.balancer.core.standing import takes_requests
 from services.balancer.fleet import Fleet
 from services.balancer.load_models import Loaded, ModelLoader
 from services.balancer.membership import Membership
+from services.balancer.own_spans import current_causes
 from services.balancer.ports import Servers
 from services.common.clock import Clock
 
@@ -134,7 +136,7 @@ class ModelManager:
         return [
             self._fleet.backends[order.backend_id]
             for order in made.loads
-            if self._loader.begin(order, cause="operator")
+            if self._loader.begin(order, current_causes(), cause=LoadCause.OPERATOR)
         ]
 
     def _demand(self, key: str, holders: Sequence[Backend]) -> Demand:

@@ -10,7 +10,6 @@ from services.balancer.check_health import HealthMonitor
 from services.balancer.core.errors import BackendNotFound
 from services.balancer.core.standing import Signal
 from services.balancer.fleet import Fleet
-from services.balancer.metrics import create_backend_series
 from services.balancer.ports import ModelServer
 from services.balancer.settings import MAXIMUM_BACKENDS, Endpoint
 from services.common.clock import Clock
@@ -96,7 +95,8 @@ class Membership:
         context = self._open_server(endpoint)
         self._servers[endpoint.backend_id] = await context.__aenter__()
         self._contexts[endpoint.backend_id] = context
-        create_backend_series(self._metrics, [endpoint.backend_id])
+        self._metrics.create_series("backend", endpoint.backend_id)
+        self._metrics.set_gauge("balancer_backend_inflight", 0, endpoint.backend_id)
         return self._fleet.add(endpoint)
 
     def drain(self, backend_id: str) -> Backend:

@@ -8,11 +8,14 @@ health changes, a tenth of a second has passed) the planner looks at the whole q
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from services.balancer.backend import Backend
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
+
+from services.balancer.backend import Backend, ModelState
 from services.balancer.core.admission import (
     Full,
     QueueLimit,
@@ -90,8 +93,9 @@ class Scheduler:
         self._tick_seconds = tick_seconds
         self.shares = FairShares()
         self._line = WaitingLine(fleet, self.shares)
-        self.begin_load: Callable[[LoadOrder], object] = _ignore
-        """Called for each model to be loaded; set by whoever loads."""
+        self.begin_load: Callable[[LoadOrder, Sequence[SpanContext]], object] = _ignore
+        """Called for each model to be loaded, with the calls that wait for it; set by whoever
+        loads."""
         self.look: Callable[[Backend], object] = _ignore
         """Called where others have changed what is in memory; set by whoever lists it."""
         self._waiting: dict[int, Ticket] = {}
@@ -141,13 +145,17 @@ class Scheduler:
         if demand.priority is not Priority.BATCH:
             self._fleet.interactive_at[demand.model_key] = now
         ticket = Ticket(
-            demand=demand, granted=asyncio.get_running_loop().create_future(), queued_at=now
+            demand=demand,
+            granted=asyncio.get_running_loop().create_future(),
+            queued_at=now,
+            span_context=trace.get_current_span().get_span_context(),
         )
         self._last_failures[demand.id] = last_failure
         self._waiting[demand.id] = ticket
-        self._plan(quick=len(self._waiting) > _SHORT_QUEUE)
-        self._refuse_impatient(ticket)
+        self._metrics.add_gauge("balancer_queue_depth", 1, demand.priority.label)
         try:
+            self._plan(quick=len(self._waiting) > _SHORT_QUEUE)
+            self._refuse_impatient(ticket)
             return await ticket.granted
         except asyncio.CancelledError:
             granted = ticket.granted
@@ -155,6 +163,7 @@ class Scheduler:
                 self.release(granted.result())
             raise
         finally:
+            self._metrics.add_gauge("balancer_queue_depth", -1, demand.priority.label)
             self._waiting.pop(demand.id, None)
             self._last_failures.pop(demand.id, None)
 
@@ -163,12 +172,31 @@ class Scheduler:
         ticket = self._waiting.get(number)
         return ticket is not None and not ticket.claiming and not ticket.granted.done()
 
-    def withdraw(self, number: int) -> None:
-        """Takes a request that `is_waiting` out of the queue, because it is served otherwise.
+    def withdraw(self, number: int, model: ModelState) -> float:
+        """Takes a request that `is_waiting` out of the queue, because it shares another's slot.
 
         Whoever waits for its slot has to be cancelled.
+
+        Args:
+            number: The request.
+            model: The model by which it is served.
+
+        Returns:
+            How long it has waited in the queue, in seconds, load excluded.
         """
-        del self._waiting[number]
+        ticket = self._waiting.pop(number)
+        seconds, _ = self._waited(ticket, model)
+        self._note_wait(ticket.demand, seconds)
+        return seconds
+
+    def _waited(self, ticket: Ticket, model: ModelState) -> tuple[float, float]:
+        """Says how long a request was in the queue, and how long its model was loaded meanwhile."""
+        waited = self._clock.monotonic() - ticket.queued_at
+        loaded = max(0.0, model.load_ended_at - max(model.load_began_at, ticket.queued_at))
+        return waited - loaded, loaded
+
+    def _note_wait(self, demand: Demand, seconds: float) -> None:
+        self._metrics.observe("balancer_queue_wait_seconds", seconds, demand.priority.label)
 
     def release(self, grant: Grant) -> None:
         """Gives a slot back."""
@@ -199,8 +227,6 @@ class Scheduler:
             self._fleet.refresh()
             waiting = [each.demand for each in self._waiting.values()]
             self._line.observe(waiting, self._clock.monotonic())
-            for priority, count in self.waiting_counts().items():
-                self._metrics.set_gauge("balancer_queue_waiting", count, priority.label)
             if self._waiting:
                 self._plan(quick=False)
 
@@ -298,7 +324,17 @@ class Scheduler:
         for order in made.loads:
             backend = self._fleet.backends[order.backend_id]
             if backend.loading_key is None:
-                self.begin_load(order)
+                self.begin_load(order, self._waiting_for(order, made))
+
+    def _waiting_for(self, order: LoadOrder, made: Plan) -> list[SpanContext]:
+        """Finds the calls for which a model is to be loaded; some may just have been refused."""
+        return [
+            ticket.span_context
+            for each in made.placements
+            if each.outcome is Outcome.LOADING
+            and each.backend_id == order.backend_id
+            and (ticket := self._waiting.get(each.demand.id)) is not None
+        ]
 
     def _apply(
         self,
@@ -338,16 +374,15 @@ class Scheduler:
         backend = self._fleet.backends[placement.backend_id or ""]
         model = self._fleet.model_of(backend, ticket.demand.model_key)
         occupancy = self._fleet.occupy(backend, model, ticket.demand, placement.terms)
-        now = self._clock.monotonic()
         terms = placement.terms
-        load_seconds = max(0.0, model.load_ended_at - max(model.load_began_at, ticket.queued_at))
+        queue_seconds, load_seconds = self._waited(ticket, model)
         grant = Grant(
             occupancy=occupancy,
             backend=backend,
             model=model,
             reason=placement.reason or Reason.ONLY_CANDIDATE,
             decision_id=decision_id,
-            queue_seconds=now - ticket.queued_at - load_seconds,
+            queue_seconds=queue_seconds,
             load_seconds=load_seconds,
             predicted_first_token_seconds=terms.first_token if terms else 0.0,
         )
@@ -383,11 +418,8 @@ class Scheduler:
 
     def _grant(self, ticket: Ticket, grant: Grant) -> None:
         demand = ticket.demand
-        now = self._clock.monotonic()
-        self.shares.serve(demand, now)
-        self._metrics.observe(
-            "balancer_queue_wait_seconds", grant.queue_seconds, demand.priority.label
-        )
+        self.shares.serve(demand, self._clock.monotonic())
+        self._note_wait(demand, grant.queue_seconds)
         self._waiting.pop(demand.id, None)
         if ticket.granted.done():
             self.release(grant)
@@ -400,5 +432,5 @@ class Scheduler:
             ticket.granted.set_exception(error)
 
 
-def _ignore(_: object) -> None:
+def _ignore(*_: object) -> None:
     pass

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerServiceServicer
 from services.balancer import convert, convert_admin, report
+from services.balancer.call import Call
 from services.balancer.check_health import HealthMonitor
-from services.balancer.core.requests import EmbeddingRequest
+from services.balancer.core.requests import EmbeddingRequest, Operation
 from services.balancer.core.shares import Reservations
 from services.balancer.demands import embedding_demand, generation_demand
 from services.balancer.dispatch import Dispatcher
@@ -26,6 +27,8 @@ from services.common.errors import ShuttingDown
 __all__ = ["BalancerServicer"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Message = TypeVar("Message")
+Parsed = TypeVar("Parsed")
 
 
 class BalancerServicer(BalancerServiceServicer):
@@ -55,8 +58,8 @@ class BalancerServicer(BalancerServiceServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Continues a prompt."""
-        parsed = convert.generation_request(request)
-        async with aclosing(generate(self._dispatcher, parsed)) as events:
+        call, parsed = self._arrive(Operation.GENERATE, convert.generation_request, request)
+        async with aclosing(generate(self._dispatcher, parsed, call)) as events:
             async for event in events:
                 yield convert.fill_event(pb.GenerateResponse(), event)
 
@@ -64,15 +67,26 @@ class BalancerServicer(BalancerServiceServicer):
         self, request: pb.ChatRequest, context: Context
     ) -> AsyncIterator[pb.ChatResponse]:
         """Answers a conversation."""
-        parsed = convert.chat_request(request)
-        async with aclosing(generate(self._dispatcher, parsed)) as events:
+        call, parsed = self._arrive(Operation.CHAT, convert.chat_request, request)
+        async with aclosing(generate(self._dispatcher, parsed, call)) as events:
             async for event in events:
                 yield convert.fill_event(pb.ChatResponse(), event)
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Turns texts into vectors."""
-        parsed = convert.embedding_request(request)
-        return convert.embed_response(await self._embedder.embed(parsed))
+        call, parsed = self._arrive(Operation.EMBED, convert.embedding_request, request)
+        return convert.embed_response(await self._embedder.embed(parsed, call))
+
+    def _arrive(
+        self, operation: Operation, parse: Callable[[Message], Parsed], message: Message
+    ) -> tuple[Call, Parsed]:
+        """Notes the arrival of a call; one that asks for what makes no sense ends here."""
+        call = self._dispatcher.arrive(operation)
+        try:
+            return call, parse(message)
+        except BaseException as error:
+            call.end(error)
+            raise
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context

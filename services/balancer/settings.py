@@ -52,8 +52,10 @@ def parse_endpoint(value: str) -> Endpoint:
     Raises:
         ValueError: The text is something else.
     """
+    # Whatever stands before it may be a password, and what is said here is logged.
+    shown = "..." + value[value.rindex("@") :] if "@" in value else value
     problem = (
-        f"{value!r} must be http://host:port, without path or user; "
+        f"{shown!r} must be http://host:port, without path or user; "
         "?slots=N and ?models=N may follow"
     )
     parts = urlsplit(value.rstrip("/"))
@@ -93,6 +95,8 @@ class BalancerSettings(CommonSettings):
         comma_separated(parse_endpoint, minimum_count=1),
         "Ollama servers, comma-separated, for example http://127.0.0.1:11434; at most 64. "
         "A server that differs from the others says so: http://10.0.0.7:11434?slots=4&models=2.",
+        # What was given may hold a password, which is refused; the message says what is wrong.
+        secret=True,
     )
     backends_file: str = setting(
         text,

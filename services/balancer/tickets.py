@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
+from opentelemetry.trace import SpanContext
+
 from services.balancer.backend import Backend, ModelState, Occupancy
 from services.balancer.core.demand import Demand
 from services.balancer.core.plan import Placement, Reason
@@ -45,6 +47,7 @@ class Ticket:
         demand: The request.
         granted: Where it learns what becomes of it.
         queued_at: When it came into the queue this time, monotonic seconds.
+        span_context: The span of the call that it is for.
         claiming: Whether a slot is being reserved for it with the other replicas.
         placement: What the last plan that looked at it did with it.
     """
@@ -52,5 +55,6 @@ class Ticket:
     demand: Demand
     granted: asyncio.Future[Grant]
     queued_at: float
+    span_context: SpanContext
     claiming: bool = False
     placement: Placement | None = None

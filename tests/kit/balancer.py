@@ -9,11 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
+from opentelemetry.trace import NoOpTracer
 
 from pannier.balancer.v1.balancer_service_pb2_grpc import (
     BalancerAdminServiceStub,
     BalancerServiceStub,
 )
+from services.balancer.adapters.connections import ConnectionPool
 from services.balancer.app import start
 from services.balancer.backend import Backend, ModelState
 from services.balancer.core.demand import Demand, Kind, Priority
@@ -36,6 +38,7 @@ from services.balancer.load_models import LoadLimits, ModelLoader
 from services.balancer.metrics import CATALOGUE
 from services.balancer.settings import BalancerSettings, parse_endpoint
 from services.common.metrics import Metrics
+from services.common.pools import PoolGauge
 from tests.kit.rpc import channel_to, make_runtime
 from tests.kit.virtual_time import LoopClock
 
@@ -44,6 +47,7 @@ __all__ = [
     "MemoryServer",
     "a_chat_demand",
     "a_chat_model",
+    "a_connection_pool",
     "an_embedding_model",
     "ask_ollama",
     "opened_admin",
@@ -51,6 +55,11 @@ __all__ = [
 ]
 
 _FOREVER_SECONDS = 290 * 365 * 86400.0
+
+
+def a_connection_pool(metrics: Metrics | None = None) -> ConnectionPool:
+    """The connections to all backends."""
+    return ConnectionPool(PoolGauge(metrics or Metrics((), version="test"), "ollama", maximum=0))
 
 
 def a_chat_model(name: str, **fields: Any) -> InstalledModel:
@@ -211,6 +220,7 @@ class FleetUnderTest:
             self.effects,
             clock=self.clock,
             metrics=self.metrics,
+            tracer=NoOpTracer(),
             limits=limits or LoadLimits(),
             keep_alive="1800s",
         )

@@ -9,6 +9,7 @@ import httpx
 import orjson
 
 from services.balancer.adapters import wire, wire_answers, wire_listings, wire_models, wire_requests
+from services.balancer.adapters.connections import ConnectionPool
 from services.balancer.adapters.replies import failures_as, finish, read_body, read_pieces
 from services.balancer.adapters.transport import AiohttpTransport
 from services.balancer.core.failures import AttemptFailed, FailureKind
@@ -47,11 +48,12 @@ class OllamaConnection:
     Args:
         url: Scheme, host and port.
         connect_limit_seconds: Longest time to connect, the look-up of the name included.
+        pool: Shows them with those to other servers.
     """
 
-    def __init__(self, url: str, *, connect_limit_seconds: float) -> None:
+    def __init__(self, url: str, *, connect_limit_seconds: float, pool: ConnectionPool) -> None:
         self._url = url
-        self._transport = AiohttpTransport(idle_limit_seconds=_IDLE_CONNECTION_SECONDS)
+        self._transport = AiohttpTransport(idle_limit_seconds=_IDLE_CONNECTION_SECONDS, pool=pool)
         self._headers = [
             (b"Host", httpx.URL(url).netloc),
             (b"Content-Type", b"application/json"),

@@ -78,4 +78,6 @@ async def failures_as(
     except TimeoutError as error:
         raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
     except httpx.TransportError as error:
-        raise AttemptFailed(broken, str(error)) from error
+        # What makes no sense to the parser is shown by its message.
+        garbled = isinstance(error, httpx.RemoteProtocolError)
+        raise AttemptFailed(broken, str(error), quotes=garbled) from error

@@ -11,10 +11,18 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import aiohttp
 import httpx
+
+from services.balancer.adapters.connections import ConnectionPool
+from services.common.pools import PoolGauge
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
 __all__ = ["AiohttpTransport"]
 
@@ -45,11 +53,15 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     Args:
         idle_limit_seconds: How long a connection is kept that is not in use.
+        pool: Shows its connections with those of others.
     """
 
-    def __init__(self, *, idle_limit_seconds: float) -> None:
+    def __init__(self, *, idle_limit_seconds: float, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._connector = _Connector(pool.gauge, keepalive_timeout=idle_limit_seconds)
+        pool.add(self._connector)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=idle_limit_seconds),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             auto_decompress=False,
@@ -86,6 +98,34 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             # aiohttp itself would leave them waiting.
             reply.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
         await self._session.close()
+        self._pool.discard(self._connector)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections that can be counted, with what it takes to get one."""
+
+    def __init__(self, gauge: PoolGauge, *, keepalive_timeout: float) -> None:
+        super().__init__(limit=0, keepalive_timeout=keepalive_timeout)
+        self._gauge = gauge
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: "list[Trace]",
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the base class has it so
+    ) -> "Connection":
+        """Takes a connection that is idle, or opens one."""
+        with self._gauge.waiting():
+            return await super().connect(req, traces, timeout)
+
+    @property
+    def in_use_count(self) -> int:
+        return len(self._acquired)
+
+    @property
+    def idle_count(self) -> int:
+        # All to one server, so that there is one queue at most; a copy, as others may read it.
+        return sum(map(len, list(self._conns.values())))
 
 
 class _Body(httpx.AsyncByteStream):

@@ -42,6 +42,7 @@ def loaded_models(body: bytes) -> tuple[LoadedModel, ...]:
             name=str(each["name"]),
             digest=str(each.get("digest", "")),
             size_bytes=count(each, "size"),
+            vram_bytes=count(each, "size_vram"),
             context_token_count=count(each, "context_length"),
             expires_at=_epoch_seconds(each.get("expires_at")),
         )

@@ -44,13 +44,30 @@ class AttemptFailed(Exception):
         kind: What kind of failure it is.
         message: What happened, or what the backend said.
         status_code: HTTP status of the reply; None where there was none.
+        quotes: Whether the message holds words of the backend, which may be the caller's again.
     """
 
-    def __init__(self, kind: FailureKind, message: str, *, status_code: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        message: str,
+        *,
+        status_code: int | None = None,
+        quotes: bool = False,
+    ) -> None:
         super().__init__(message[:_MAXIMUM_MESSAGE_LENGTH])
         self.kind = kind
         self.message = message[:_MAXIMUM_MESSAGE_LENGTH]
         self.status_code = status_code
+        self._quotes = quotes
+
+    @property
+    def summary(self) -> str:
+        """What happened, for others than the caller: nothing of what the backend says."""
+        if not self._quotes:
+            return self.message
+        status = "" if self.status_code is None else f" (HTTP status {self.status_code})"
+        return f"{self.kind.value}{status}"
 
 
 def failure_of_status(status_code: int, message: str) -> AttemptFailed:
@@ -64,6 +81,7 @@ def failure_of_status(status_code: int, message: str) -> AttemptFailed:
         _kind_of_status(status_code, message),
         message or f"HTTP status {status_code}",
         status_code=status_code,
+        quotes=bool(message),
     )
 
 

@@ -76,6 +76,7 @@ class LoadedModel:
         name: Full name as the backend writes it.
         digest: 64 hexadecimal digits; empty where the backend does not tell.
         size_bytes: Memory it takes in all.
+        vram_bytes: Memory of graphics cards that it takes, of these.
         context_token_count: Context window of each of its slots; 0 where not known.
         expires_at: When it will be unloaded if it stays idle, seconds since the epoch, as of the
             last time it was idle; None where not known.
@@ -84,6 +85,7 @@ class LoadedModel:
     name: str
     digest: str = ""
     size_bytes: int = 0
+    vram_bytes: int = 0
     context_token_count: int = 0
     expires_at: float | None = None
 

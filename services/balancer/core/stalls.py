@@ -59,6 +59,11 @@ class CureStep(Enum):
     HUNG = "hung"
     """It does not go: only a restart of the server helps."""
 
+    @property
+    def is_outcome(self) -> bool:
+        """Whether this is what comes of a suspicion."""
+        return self in (CureStep.CLEARED, CureStep.CURED, CureStep.HUNG)
+
 
 class CureEvent(Enum):
     """What has happened in the course of a cure."""

@@ -135,7 +135,7 @@ async def test_in_flight_counts_return_to_zero_and_every_request_has_one_outcome
     attempts = [
         span
         for span in balancer.spans.exporter.get_finished_spans()
-        if "app.backend" in span.attributes
+        if "app.balancer.attempt" in span.attributes
     ]
     assert len(attempts) == sum(each.request_count for each in stats.backends)
 

@@ -8,6 +8,7 @@ import pytest
 from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import Completion, GenerationRequest, Operation, TextDelta
+from tests.kit.balancer import a_connection_pool
 from tests.kit.redis import free_port
 from tests.kit.sockets import running_socket_server, unanswering_address
 
@@ -23,7 +24,7 @@ def chunk(data):
 
 @asynccontextmanager
 async def opened(url, *, first_token_limit_seconds=5.0, stall_limit_seconds=5.0):
-    async with OllamaConnection(url, connect_limit_seconds=0.2) as client:
+    async with OllamaConnection(url, connect_limit_seconds=0.2, pool=a_connection_pool()) as client:
         yield OllamaServer(
             client,
             first_token_limit_seconds=first_token_limit_seconds,

@@ -11,6 +11,7 @@ import pytest
 from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import GenerationRequest, Operation, PullProgress
+from tests.kit.balancer import a_connection_pool
 from tests.kit.sockets import running_socket_server
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, running_standins
 
@@ -29,7 +30,7 @@ def whole(data):
 
 @asynccontextmanager
 async def opened(url, *, first_token_limit_seconds=5.0, stall_limit_seconds=5.0):
-    async with OllamaConnection(url, connect_limit_seconds=1.0) as client:
+    async with OllamaConnection(url, connect_limit_seconds=1.0, pool=a_connection_pool()) as client:
         yield OllamaServer(
             client,
             first_token_limit_seconds=first_token_limit_seconds,

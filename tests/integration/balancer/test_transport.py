@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from services.balancer.adapters.transport import AiohttpTransport
+from tests.kit.balancer import a_connection_pool
 from tests.kit.redis import free_port
 from tests.kit.sockets import running_socket_server, unanswering_address
 
@@ -19,7 +20,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 def open_client(url, *, idle_limit_seconds=30.0, **limits):
     return httpx.AsyncClient(
         base_url=url,
-        transport=AiohttpTransport(idle_limit_seconds=idle_limit_seconds),
+        transport=AiohttpTransport(idle_limit_seconds=idle_limit_seconds, pool=a_connection_pool()),
         timeout=httpx.Timeout(None, **limits),
         trust_env=False,
     )
@@ -406,7 +407,7 @@ async def cancel_after(event, task):
 
 async def test_closing_ends_the_connections_and_may_be_repeated():
     async with running_socket_server(replies(OK)) as server:
-        transport = AiohttpTransport(idle_limit_seconds=30.0)
+        transport = AiohttpTransport(idle_limit_seconds=30.0, pool=a_connection_pool())
         client = httpx.AsyncClient(base_url=server.url, transport=transport)
         await client.post("/")
         await client.aclose()

@@ -88,7 +88,7 @@ class Parts:
 
     def attempts(self):
         demand = a_chat_demand(CHAT, self.kit.clock.monotonic())
-        return Attempts(self.equipment, Operation.CHAT, CHAT, demand)
+        return Attempts(self.equipment, Operation.CHAT, CHAT, demand, [])
 
     def remove(self, backend_id):
         self.kit.fleet.remove(backend_id)

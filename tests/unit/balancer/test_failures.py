@@ -33,3 +33,11 @@ def test_only_a_faulty_request_is_not_tried_again():
 
 def test_messages_are_cut_to_a_length_that_fits_into_metadata():
     assert len(AttemptFailed(FailureKind.BUSY, "x" * 10_000).message) == 500
+
+
+def test_what_a_backend_says_is_for_the_caller_only():
+    quoting = failure_of_status(500, "cannot parse 'my secret'")
+    assert "my secret" in quoting.message
+    assert quoting.summary == "server_error (HTTP status 500)"
+    own = AttemptFailed(FailureKind.TIMEOUT, "silent for 8 s")
+    assert own.summary == own.message

@@ -4,6 +4,8 @@ import asyncio
 from collections import Counter
 from random import Random
 
+from opentelemetry.trace import NoOpTracer
+
 from services.balancer.check_health import HealthMonitor
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.shares import SoleReplica
@@ -11,6 +13,7 @@ from services.balancer.core.snapshot import Residency
 from services.balancer.core.stalls import StallLimits
 from services.balancer.core.standing import Signal, needs_canary
 from services.balancer.cure_stalls import StallCurer
+from services.balancer.keep_running import keep_running
 from tests.kit.balancer import FleetUnderTest, MemoryServer, a_chat_model
 from tests.kit.virtual_time import run_virtually
 
@@ -61,6 +64,7 @@ class Parts:
             clock=kit.clock,
             rng=Random(1),
             metrics=kit.metrics,
+            tracer=NoOpTracer(),
             interval_seconds=30.0,
             limit_seconds=2.0,
             canary_limit_seconds=10.0,
@@ -72,6 +76,7 @@ class Parts:
             account,
             clock=kit.clock,
             metrics=kit.metrics,
+            tracer=NoOpTracer(),
             limits=StallLimits(),
             keep_alive="1800s",
         )
@@ -165,3 +170,31 @@ def test_a_cure_is_left_to_the_replica_that_has_the_slot():
         assert parts.kit.backend().loading_key is None
 
     with_parts(Account(CHAT), test)
+
+
+def test_backends_are_watched_again_after_the_watching_has_failed(monkeypatch):
+    async def test(parts):
+        await parts.kit.check()
+        load_scores, listings, failures = parts.kit.fleet.load_scores, [], []
+
+        def fail_once():
+            if len(failures) == 0 and parts.kit.clock.monotonic() > 1010:
+                failures.append(parts.kit.clock.monotonic())
+                raise RuntimeError("a fault of ours")
+            return load_scores()
+
+        async def disturb(call):
+            if call == "loaded":
+                listings.append(parts.kit.clock.monotonic())
+
+        monkeypatch.setattr(parts.kit.fleet, "load_scores", fail_once)
+        parts.server.disturb = disturb
+        watching = asyncio.create_task(keep_running(parts.monitor.run, clock=parts.kit.clock))
+        await asyncio.sleep(30.0)
+        watching.cancel()
+        await asyncio.wait([watching])
+        (failed_at,) = failures
+        assert any(each < failed_at for each in listings)
+        assert sum(each > failed_at for each in listings) > 5
+
+    with_parts(Account(), test)

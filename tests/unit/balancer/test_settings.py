@@ -60,3 +60,13 @@ def test_a_name_to_look_up_needs_a_port(name):
     with pytest.raises(SettingsError, match="BACKENDS_DNS_NAME"):
         settings(BACKENDS="http://h:1", BACKENDS_DNS_NAME=name)
     assert settings(BACKENDS="http://h:1", BACKENDS_DNS_NAME="h:1").backends_dns_name == "h:1"
+
+
+@pytest.mark.parametrize("value", ["http://user:secret@h:1", "h:1,http://secret@h:2/x@y"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(value):
+    with pytest.raises(ValueError, match="must be http://host:port") as refused:
+        parse_endpoint(value)
+    assert "secret" not in str(refused.value)
+    with pytest.raises(SettingsError) as refused_settings:
+        settings(BACKENDS=value)
+    assert "secret" not in str(refused_settings.value)

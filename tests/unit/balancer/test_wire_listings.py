@@ -48,6 +48,7 @@ def test_a_loaded_model_tells_its_memory_window_and_end():
         name="m:latest",
         digest="d" * 64,
         size_bytes=300,
+        vram_bytes=200,
         context_token_count=4096,
         expires_at=pytest.approx(1795230000.123456, abs=1e-6),
     )

@@ -1,0 +1,38 @@
+"""Loops that must not end: without them nobody would check backends or look at the queue."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from services.common.clock import Clock
+
+__all__ = ["keep_running"]
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
+# One that has run for so long has not failed for the same reason as before.
+_LONG_SECONDS = 300.0
+
+
+async def keep_running(run: Callable[[], Awaitable[None]], *, clock: Clock) -> None:
+    """Runs a loop, and runs it anew whenever it ends by a fault, until cancelled.
+
+    Nothing that happens to it is expected; each time is logged as an error.
+
+    Args:
+        run: Begins the loop.
+        clock: Measures the pauses before it begins anew: 1 s, then twice as long each time.
+    """
+    pause_seconds = _FIRST_PAUSE_SECONDS
+    while True:
+        began_at = clock.monotonic()
+        try:
+            await run()
+        except Exception:
+            name = getattr(run, "__qualname__", "loop")
+            _logger.exception("background loop failed, begins anew", extra={"loop": name})
+        if clock.monotonic() - began_at > _LONG_SECONDS:
+            pause_seconds = _FIRST_PAUSE_SECONDS
+        await clock.sleep(pause_seconds)
+        pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
