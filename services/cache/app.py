@@ -10,6 +10,7 @@ from pannier.cache.v1 import cache_admin_service_pb2, cache_service_pb2
 from pannier.cache.v1.cache_admin_service_pb2_grpc import add_CacheAdminServiceServicer_to_server
 from pannier.cache.v1.cache_service_pb2_grpc import add_CacheServiceServicer_to_server
 from services.cache import epoch_scripts
+from services.cache.adapters.redis_pools import watched_book
 from services.cache.adapters.redis_store import RedisStore
 from services.cache.admin_servicer import CacheAdminServicer
 from services.cache.core.breaker import BreakerPolicy
@@ -106,6 +107,8 @@ def _open_store(settings: CacheSettings, runtime: Runtime) -> RedisStore:
         stream_connection_limit=settings.redis_stream_connection_limit,
         sentinel_password=settings.redis_sentinel_password,
         tracer=runtime.tracer_provider.get_tracer("pannier"),
+        command_pools=watched_book(runtime.metrics, "redis"),
+        stream_pools=watched_book(runtime.metrics, "redis_streams"),
     )
 
 

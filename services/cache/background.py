@@ -9,11 +9,18 @@ from typing import Any, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-__all__ = ["Background"]
+__all__ = ["Background", "context_of_span"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
+
+
+def context_of_span() -> Context:
+    """Makes a context that holds the current span and nothing else of the call it belongs to."""
+    context = Context()
+    context.run(otel_context.attach, trace.set_span_in_context(trace.get_current_span()))
+    return context
 
 
 class Background:
@@ -31,9 +38,7 @@ class Background:
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Starts a piece of work."""
-        context = Context()
-        context.run(otel_context.attach, trace.set_span_in_context(trace.get_current_span()))
-        task = asyncio.get_running_loop().create_task(work, context=context)
+        task = asyncio.get_running_loop().create_task(work, context=context_of_span())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -11,6 +11,7 @@ from pannier.common.v1 import vector_pb2
 from services.cache.canonical import canonical_fields
 from services.cache.core import tags
 from services.cache.core.model import Control, Hit, Keeping, Level, Scope
+from services.common.baggage import current_baggage
 
 __all__ = [
     "chunks_fields",
@@ -20,6 +21,7 @@ __all__ = [
     "embedding_lookup",
     "keeping",
     "lookup_outcome",
+    "mode_or_carried",
     "scope",
     "seconds",
     "tag",
@@ -50,6 +52,11 @@ def chunks_fields(key: pb.ChunksKey) -> dict[str, object]:
 def scope(tenant_id: str, *, namespace: str, model_digest: str = "") -> Scope:
     """Returns what a value belongs to; digests are the same in either case."""
     return Scope(tenant_id, namespace, model_digest.lower())
+
+
+def mode_or_carried(mode: str) -> str:
+    """Returns what a caller calls the kind of its request; else what its question brings along."""
+    return mode or current_baggage.get().mode
 
 
 def control(message: control_pb2.LookupControl) -> Control:

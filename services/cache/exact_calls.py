@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
-from opentelemetry import trace
-
 from pannier.cache.v1 import cache_service_pb2 as pb
 from services.cache import convert
+from services.cache.call_spans import describe_lookup, describe_writes
 from services.cache.core.keys import EntryKey, entry_key
 from services.cache.core.layers import Layer
-from services.cache.core.model import Control, Keeping, Kept, Level, Lookup, NewValue, Scope
+from services.cache.core.model import Control, Keeping, Kept, Lookup, NewValue, Scope
 from services.cache.keep import keep
 from services.cache.levels import Levels
 from services.cache.look_up import look_up
 from services.cache.validate import validate
 from services.common.identity import current_identity
 
-__all__ = ["ExactCalls", "describe_lookup", "describe_writes"]
+__all__ = ["ExactCalls"]
 
 
 class ExactCalls:
@@ -101,7 +100,8 @@ class ExactCalls:
         control: Control,
     ) -> Lookup:
         keys = self._keys(layer, fields, scope)
-        lookup = await look_up(self._levels, layer, keys, scope=scope, control=control)
+        mode = convert.mode_or_carried("")
+        lookup = await look_up(self._levels, layer, keys, scope=scope, control=control, mode=mode)
         describe_lookup(layer, lookup)
         return lookup
 
@@ -117,7 +117,7 @@ class ExactCalls:
         keys = self._keys(layer, fields, scope)
         values = [NewValue(*pair) for pair in zip(keys, payloads, strict=True)]
         kept = await keep(self._levels, layer, values, scope=scope, keeping=keeping)
-        describe_writes(layer, kept)
+        describe_writes(layer, kept, sum(map(len, payloads)))
         return kept
 
     def _keys(
@@ -133,34 +133,6 @@ class ExactCalls:
             )
             for each in fields
         ]
-
-
-def describe_lookup(layer: Layer, lookup: Lookup) -> None:
-    """Notes on the running span what a lookup came to."""
-    levels = [hit.level for hit in lookup.hits if hit is not None]
-    trace.get_current_span().set_attributes(
-        {
-            "app.cache.layer": layer.value,
-            "app.cache.result": "bypassed" if lookup.bypassed else lookup.result.value,
-            "app.cache.item_count": len(lookup.hits),
-            "app.cache.local_hit_count": levels.count(Level.LOCAL),
-            "app.cache.shared_hit_count": levels.count(Level.SHARED),
-            "app.cache.invalidated_count": lookup.invalidated_count,
-            "app.cache.degraded": lookup.degraded,
-        }
-    )
-
-
-def describe_writes(layer: Layer, kept: Kept) -> None:
-    """Notes on the running span what became of values handed over."""
-    trace.get_current_span().set_attributes(
-        {
-            "app.cache.layer": layer.value,
-            "app.cache.item_count": len(kept.outcomes),
-            "app.cache.stored_count": kept.stored_count,
-            "app.cache.degraded": kept.degraded,
-        }
-    )
 
 
 def _space_scope(space: pb.EmbeddingSpace) -> Scope:

@@ -165,6 +165,11 @@ class Fill:
         """What has come of the thoughts before it."""
         return self._text.whole(Part.THINKING)
 
+    @property
+    def size_bytes(self) -> int:
+        """How much of it there is, its thoughts included."""
+        return self._text.size_bytes
+
     def append(self, piece: Piece) -> None:
         """Takes what was generated next; what is too much for an answer to keep is dropped.
 

@@ -8,6 +8,9 @@ line before the store is asked, so that no notice is missed.
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from opentelemetry import trace
 
 from services.cache.core.failures import Failure, FailureKind, KnownFailure
 from services.cache.core.fills import LiveText
@@ -72,7 +75,7 @@ class Flight:
         if self._text is not None:
             self._offer_text(waiter, self._text)
         if self._leader is not None:
-            self._keep_waiting(waiter)
+            self._keep_waiting(waiter, self._leader.token)
             self._follow()
 
     def remove(self, waiter: Waiter) -> None:
@@ -163,9 +166,10 @@ class Flight:
             return self._hold(given)
         first = next(self._pending())
         try:
-            answer = await self._leases.take(
-                self._key, seconds=first.lease_seconds, unread=Unread(self._mark)
-            )
+            with _on_behalf_of(first):
+                answer = await self._leases.take(
+                    self._key, seconds=first.lease_seconds, unread=Unread(self._mark)
+                )
         except StoreFailure:
             return self._do_without_store()
         match answer:
@@ -199,7 +203,9 @@ class Flight:
         first = next(self._pending(), None)
         if first is None:
             return 0.0
-        return self._grant(self._leases.take_alone(self._key, seconds=first.lease_seconds))
+        with _on_behalf_of(first):
+            lease = self._leases.take_alone(self._key, seconds=first.lease_seconds)
+        return self._grant(lease)
 
     def _refuse(self, known: KnownFailure) -> float:
         for waiter in self._pending():
@@ -226,7 +232,7 @@ class Flight:
             if waiter.is_void and waiter.text is not None and waiter.text.token != held.token:
                 waiter.settle(Interrupted(waiter.text.failure))
             else:
-                self._keep_waiting(waiter)
+                self._keep_waiting(waiter, held.token)
         self._follow()
         seconds = max(held.seconds, _SHORTEST_PAUSE_SECONDS)
         return min(_RECHECK_SECONDS, seconds + _JITTER_SECONDS * self._levels.draw())
@@ -237,15 +243,19 @@ class Flight:
             return
         if self._tail is not None and not self._tail.done():
             return
-        if any(waiter.streaming for waiter in self._pending()):
-            self._tail = self._tails.follow(
-                self._key, self._leader.token, show=self.show, wake=self.wake
-            )
+        reader = next((waiter for waiter in self._pending() if waiter.streaming), None)
+        if reader is not None:
+            with _on_behalf_of(reader):
+                self._tail = self._tails.follow(
+                    self._key, self._leader.token, show=self.show, wake=self.wake
+                )
 
-    def _keep_waiting(self, waiter: Waiter) -> None:
-        if waiter.waits_since is None and waiter.outcome is None:
-            waiter.begin_waiting()
+    def _keep_waiting(self, waiter: Waiter, leader: str) -> None:
+        if waiter.outcome is not None:
+            return
+        if waiter.waits_since is None:
             self._levels.recorder.waiting(1)
+        waiter.begin_waiting(leader)
 
     def _offer_text(self, waiter: Waiter, text: LiveText) -> None:
         """Lets a caller follow a text, unless the answer would not do for it in the end."""
@@ -279,3 +289,8 @@ class Flight:
 
     def _is_wanted(self) -> bool:
         return any(self._pending())
+
+
+def _on_behalf_of(waiter: Waiter) -> AbstractContextManager[object]:
+    """Has what is done meanwhile stand in the trace of a caller in line."""
+    return trace.use_span(waiter.span, record_exception=False, set_status_on_exception=False)

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from contextvars import Context
 from enum import Enum
 
+from services.cache.background import context_of_span
 from services.cache.ports import StoreFailure
 from services.common.clock import Clock
 
@@ -76,8 +76,8 @@ class Follower:
     def begin(self) -> None:
         """Begins a step, if none is under way, and does not wait for it."""
         if self._step is None:
-            # A context of its own: the deadline of whoever comes first is not everybody's.
-            self._step = asyncio.create_task(self._take_steps(), context=Context())
+            # Without the deadline of whoever comes first, which is not everybody's.
+            self._step = asyncio.create_task(self._take_steps(), context=context_of_span())
 
     def step(self) -> "asyncio.Task[bool]":
         """Begins a step, or joins the one under way; its result is whether it succeeded."""

@@ -3,11 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
-from opentelemetry import trace
-
 from pannier.cache.v1 import cache_service_pb2 as pb
 from services.cache import convert, inference_convert
 from services.cache.background import Background
+from services.cache.call_spans import describe_finding, describe_hit, describe_writes
 from services.cache.core.errors import LeaseLost
 from services.cache.core.fills import Part, Piece
 from services.cache.core.inference import Finding, Kind
@@ -15,11 +14,11 @@ from services.cache.core.keys import EntryKey
 from services.cache.core.layers import Layer
 from services.cache.core.leases import GenerationTimes
 from services.cache.core.model import Kept, Scope
-from services.cache.exact_calls import describe_writes
 from services.cache.fill_inference import Fill, InferenceFills
 from services.cache.flights import Flights
 from services.cache.inference_validate import validate, validate_event
-from services.cache.lease_store import LeaseStore, make_nonce
+from services.cache.lease_origins import link_to_cause, new_nonce
+from services.cache.lease_store import LeaseStore
 from services.cache.leases import Leases
 from services.cache.levels import Levels
 from services.cache.look_up_inference import InferenceLookups
@@ -34,12 +33,6 @@ __all__ = ["InferenceCalls"]
 
 _LAYER = Layer.INFERENCE
 _PARTS = {"text_delta": Part.TEXT, "thinking_delta": Part.THINKING}
-_RESULTS = {
-    Kind.LOCAL: "hit",
-    Kind.SHARED: "hit",
-    Kind.COALESCED: "hit",
-    Kind.BYPASSED: "bypassed",
-}
 
 
 class InferenceCalls:
@@ -61,7 +54,7 @@ class InferenceCalls:
         self._levels = levels
         self._times = GenerationTimes()
         self._background = Background()
-        origin = make_nonce().encode()
+        origin = new_nonce().encode()
         store = LeaseStore(
             levels.shared, store_clock=levels.store_clock, clock=levels.clock, origin=origin
         )
@@ -131,7 +124,7 @@ class InferenceCalls:
         finding = await self._lookups.look_up(
             inference_convert.query(request, tenant_id=_tenant_id(), pepper=self._levels.pepper)
         )
-        _describe(finding)
+        describe_finding(finding)
         if finding.hit is None:
             return inference_convert.lookup_response(finding)
         inference = pb.Inference.FromString(finding.hit.payload)
@@ -148,8 +141,9 @@ class InferenceCalls:
             async for event in events:
                 response = inference_convert.stream_response(event)
                 if isinstance(event, Finding):
-                    _describe(event)
+                    describe_finding(event)
                 elif isinstance(event, Followed):
+                    describe_hit(event.hit)
                     self._note_saved(response.completed, coalesced=event.coalesced)
                 yield response
 
@@ -164,12 +158,13 @@ class InferenceCalls:
         validate_event(first)
         key, scope = self._entry(first.open.key)
         keeping = convert.keeping(first.open.control)
+        link_to_cause(first.open.lease_token)
         try:
             async with self._fills.open(key, scope, first.open.lease_token, keeping) as fill:
                 kept = await self._take(first.open, fill, requests)
         except LeaseLost:
             raise LeaseLost("open.lease_token") from None
-        describe_writes(_LAYER, kept)
+        describe_writes(_LAYER, kept, fill.size_bytes)
         return pb.FillInferenceResponse(stored=kept.stored_count == 1, degraded=kept.degraded)
 
     async def _take(
@@ -203,12 +198,13 @@ class InferenceCalls:
         inference = inference_convert.new_inference(request.key, request.inference)
         keeping = convert.keeping(request.control)
         if request.lease_token:
+            link_to_cause(request.lease_token)
             kept = await self._stores.store_leased(
                 key, scope, request.lease_token, inference, keeping
             )
         else:
             kept = await self._stores.store(key, scope, inference, keeping)
-        describe_writes(_LAYER, kept)
+        describe_writes(_LAYER, kept, len(inference.payload))
         return pb.StoreInferenceResponse(stored=kept.stored_count == 1, degraded=kept.degraded)
 
     async def extend_lease(self, request: pb.ExtendLeaseRequest) -> pb.ExtendLeaseResponse:
@@ -229,6 +225,7 @@ class InferenceCalls:
         """Gives a lease back."""
         validate(request)
         key, _ = self._entry(request.key)
+        link_to_cause(request.lease_token)
         failure = (
             inference_convert.failure(request.failure) if request.HasField("failure") else None
         )
@@ -257,21 +254,3 @@ def _tenant_id() -> str:
 def _kind(request: pb.FillInferenceRequest | None) -> str:
     """Names a message as errors do."""
     return "the end" if request is None else request.WhichOneof("event") or "an unknown message"
-
-
-def _describe(finding: Finding) -> None:
-    """Notes on the running span what a lookup came to."""
-    kind = finding.kind
-    absence = "error" if finding.degraded else "miss"
-    trace.get_current_span().set_attributes(
-        {
-            "app.cache.layer": _LAYER.value,
-            "app.cache.result": _RESULTS.get(kind, absence),
-            "app.cache.outcome": kind.value,
-            "app.cache.item_count": 1,
-            "app.cache.local_hit_count": int(kind is Kind.LOCAL),
-            "app.cache.shared_hit_count": int(kind is Kind.SHARED),
-            "app.cache.lease": finding.lease is not None,
-            "app.cache.degraded": finding.degraded,
-        }
-    )

@@ -78,7 +78,7 @@ def query(
         key=key,
         scope=scope,
         control=convert.control(request.control),
-        mode=request.mode,
+        mode=convert.mode_or_carried(request.mode),
         wish=_wish(request.flight) if request.HasField("flight") else None,
     )
 

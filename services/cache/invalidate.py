@@ -7,31 +7,19 @@ no more.
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
 from services.cache.core.layers import Layer
 from services.cache.core.model import Scope
+from services.cache.core.tags import TargetKind
 from services.cache.levels import Levels
 
-__all__ = ["Dependent", "Effect", "Inventory", "Target", "TargetKind", "invalidate", "preview"]
+__all__ = ["Dependent", "Effect", "Inventory", "Target", "invalidate", "preview"]
 
 # What is computed for lookups after the answer shall count, so that the time of the note is waited
 # for: the store's next millisecond, or what its clocks may differ. Not longer, where one of them
 # was set back.
 _LONGEST_PAUSE_SECONDS = 0.25
-
-
-class TargetKind(Enum):
-    """What can be invalidated; the name is the label of its metrics."""
-
-    EVERYTHING = "everything"
-    NAMESPACE = "namespace"
-    MODEL_DIGEST = "model_digest"
-    DOCUMENT = "document"
-    COLLECTION = "collection"
-    CUSTOM = "custom"
-    GROWN_COLLECTION = "grown_collection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +116,7 @@ async def invalidate(levels: Levels, tenant_id: str, targets: Sequence[Target]) 
     await levels.epochs.refresh(tenant_id)
     bump = await levels.epochs.bump(tenant_id, [target.field for target in targets])
     for target in targets:
-        levels.recorder.invalidated(target.kind.value)
+        levels.recorder.invalidated(target.kind)
     until_later = (bump.epoch_ms + 1 - levels.store_now_ms()) / 1000
     await levels.clock.sleep(min(max(0.0, until_later) * 1.01, _LONGEST_PAUSE_SECONDS))
     return Effect(

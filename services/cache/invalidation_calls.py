@@ -8,7 +8,8 @@ from pannier.cache.v1 import cache_admin_service_pb2, invalidation_pb2
 from services.cache import convert
 from services.cache.core import tags
 from services.cache.core.errors import StoreUnavailable, TenantMismatch
-from services.cache.invalidate import Effect, Inventory, Target, TargetKind, invalidate, preview
+from services.cache.core.tags import TargetKind
+from services.cache.invalidate import Effect, Inventory, Target, invalidate, preview
 from services.cache.levels import Levels
 from services.cache.ports import StoreFailure
 from services.cache.validate import (

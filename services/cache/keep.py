@@ -64,11 +64,7 @@ async def keep(
             )
             for key, payload in fitting.items()
         ]
-        if up_to_date:
-            taken = await levels.shared.write(layer, writes)
-        else:
-            levels.recorder.dropped_writes(layer, len(writes))
-            taken = None
+        taken = await levels.shared.write(layer, writes) if up_to_date else None
         asked = taken is not None
         outcomes = dict(zip(fitting, _outcomes(taken, len(writes)), strict=True))
     kept = Kept(
@@ -122,6 +118,7 @@ def prepare(
         delta_ms=delta_ms,
     )
     if levels.epochs.is_valid(scope, created_ms, tags):
+        now = levels.clock.monotonic()
         local_seconds = min(LAYER_RULES[layer].local_ttl_seconds, write.ttl_ms / 1000)
         levels.local[layer].put(
             key.value,
@@ -129,7 +126,8 @@ def prepare(
                 payload=payload,
                 created_ms=created_ms,
                 expires_ms=frame.expires_ms,
-                local_until=levels.clock.monotonic() + local_seconds,
+                kept_at=now,
+                local_until=now + local_seconds,
                 scope=scope,
                 tags=tags,
                 delta_ms=delta_ms,

@@ -1,6 +1,5 @@
 """The lease protocol as the shared store plays it: one script call per step."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -37,7 +36,6 @@ __all__ = [
     "StoredValue",
     "Unread",
     "decode_failure",
-    "make_nonce",
 ]
 
 DONE_CHANNEL = b"pannier:2:done"
@@ -293,11 +291,6 @@ class LeaseStore:
 
     def _notice(self, key: EntryKey, token: str) -> bytes:
         return b" ".join((self._origin, token.encode(), key.value))
-
-
-def make_nonce() -> str:
-    """Makes what nobody can guess, of letters, digits, `-` and `_`."""
-    return secrets.token_urlsafe(12)
 
 
 def _ms(seconds: float) -> int:

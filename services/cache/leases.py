@@ -16,7 +16,8 @@ from services.cache.core.flight_tally import FlightEvent
 from services.cache.core.keys import EntryKey
 from services.cache.core.leases import FIRST_LEASE_SECONDS, Lease, make_token
 from services.cache.core.store_clock import StoreClock
-from services.cache.lease_store import Answer, Fill, Held, LeaseStore, Unread, make_nonce
+from services.cache.lease_origins import new_nonce
+from services.cache.lease_store import Answer, Fill, Held, LeaseStore, Unread
 from services.cache.notices import Notices
 from services.cache.ports import StoreFailure, Write
 from services.cache.recorder import Recorder
@@ -162,7 +163,7 @@ class Leases:
         Raises:
             StoreFailure: The store is away.
         """
-        nonce = make_nonce()
+        nonce = new_nonce()
         asking = self._background.start(self._take(key, nonce, seconds=seconds, unread=unread))
         try:
             answer = await asyncio.shield(asking)
@@ -188,7 +189,7 @@ class Leases:
     def take_alone(self, key: EntryKey, *, seconds: float) -> Lease:
         """Gives a lease that holds in this process only."""
         granted_us = self._store_clock.now_ms(self._clock.monotonic()) * 1000
-        lease = Lease(token=make_token(granted_us, make_nonce()), seconds=seconds, local=True)
+        lease = Lease(token=make_token(granted_us, new_nonce()), seconds=seconds, local=True)
         self._note_given(key, lease, FlightEvent.LEASED)
         return lease
 

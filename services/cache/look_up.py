@@ -162,6 +162,7 @@ def accept(
         payload=frame.payload,
         created_ms=frame.created_ms,
         expires_ms=frame.expires_ms,
+        kept_at=now,
         local_until=now + min(LAYER_RULES[layer].local_ttl_seconds, left_seconds),
         scope=scope,
         tags=frame.tags,

@@ -31,7 +31,7 @@ _DEADLINE_MARGIN_SECONDS = 0.01
 _KINDS = {Level.LOCAL: Kind.LOCAL, Level.SHARED: Kind.SHARED}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Visit:
     """A caller's place in a line.
 
@@ -40,12 +40,14 @@ class Visit:
         waiter: The caller.
         started: When it came, seconds on the monotonic clock.
         read_ms: The same by the store's clock, milliseconds since the Unix epoch.
+        is_counted: Whether its lookup was counted.
     """
 
     query: Query
     waiter: Waiter
     started: float
     read_ms: int
+    is_counted: bool = False
 
 
 class InferenceLookups:
@@ -137,6 +139,9 @@ class InferenceLookups:
             visit: Its place.
             is_served: Whether it has got what came of it; a lease it has not is given back.
         """
+        if not visit.is_counted:
+            # It did not stay to the end, having found nothing at once.
+            self._count(visit, None, degraded=not self._levels.shared.available)
         self._flights.leave(visit.query.key, visit.waiter, is_served=is_served)
 
     async def conclude(self, visit: Visit) -> Finding:
@@ -150,14 +155,13 @@ class InferenceLookups:
             or (isinstance(outcome, Granted) and outcome.lease.local)
             or not self._levels.shared.available
         )
-        self._record(
-            query,
-            hit,
-            started=visit.started + (waiter.waited_seconds or 0.0),
+        self._count(visit, hit, degraded=degraded)
+        finding = Finding(
+            kind=Kind.MISS,
+            read_ms=visit.read_ms,
             degraded=degraded,
-            faults=waiter.faults,
+            waited=waiter.waited_seconds is not None,
         )
-        finding = Finding(kind=Kind.MISS, read_ms=visit.read_ms, degraded=degraded)
         match outcome:
             case Found(hit, coalesced=True):
                 self._levels.recorder.flight(
@@ -265,6 +269,17 @@ class InferenceLookups:
             )
         except FrameRejected:
             return None
+
+    def _count(self, visit: Visit, hit: Hit | None, *, degraded: bool) -> None:
+        """Counts the lookup of a visit, once; what it waited for others is no part of its time."""
+        visit.is_counted = True
+        self._record(
+            visit.query,
+            hit,
+            started=visit.started + (visit.waiter.waited_seconds or 0.0),
+            degraded=degraded,
+            faults=visit.waiter.faults,
+        )
 
     def _record(
         self, query: Query, hit: Hit | None, *, started: float, degraded: bool, faults: Faults

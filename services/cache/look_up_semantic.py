@@ -268,7 +268,7 @@ class _Search:
                 passed.append((entry, similarity))
             elif similar_enough:
                 rejections.append(Rejection(similarity, guard))
-                self._layer.levels.recorder.guard_refused(guard.value)
+                self._layer.levels.recorder.guard_refused(guard)
         return tuple(rejections), passed
 
     async def _best(self, candidates: Sequence[Candidate]) -> SemanticMatch | None:

@@ -1,34 +1,44 @@
-"""What the cache service measures."""
+"""What the cache service measures.
 
-from services.common.metrics import LATENCY_BUCKETS_SECONDS, Metric, MetricKind, one_of, up_to
+The values of labels are those of the enumerations that the code works with.
+"""
 
-__all__ = ["BACKEND", "CATALOGUE", "GUARDS", "INVALIDATIONS", "MODES", "OTHER", "VERDICTS"]
+from enum import Enum
+
+from services.cache.core.breaker import Phase
+from services.cache.core.flight_tally import FlightEvent
+from services.cache.core.layers import Layer
+from services.cache.core.local_level import Departure
+from services.cache.core.model import Result, WriteOutcome
+from services.cache.core.semantic.guards import Guard
+from services.cache.core.semantic.verdict import Verdict
+from services.cache.core.spans import HitKind
+from services.cache.core.tags import TargetKind
+from services.common.metrics import (
+    LATENCY_BUCKETS_SECONDS,
+    Label,
+    Metric,
+    MetricKind,
+    one_of,
+    up_to,
+)
+
+__all__ = ["BACKEND", "CATALOGUE", "MODES"]
 
 BACKEND = "redis"
 
 MODES = ("direct", "rag", "deep", "agent", "unknown")
 """Modes that lookups are counted under; whatever else a caller names counts as unknown."""
 
-OTHER = "other"
-"""Stands for label values that are not known here."""
 
-GUARDS = (
-    "numbers", "units", "dates", "negation", "polarity", "entities", "direction", "quantifiers",
-    "comparatives", "question_type", "content_words",
-)  # fmt: skip
-"""What tells similar questions apart, as the protocol names them."""
+def _each(values: type[Enum]) -> Label:
+    return one_of(*(each.value for each in values))
 
-VERDICTS = ("right", "wrong", "undecided")
-"""What a verification of a semantic match can come to."""
 
-INVALIDATIONS = (
-    "everything", "namespace", "model_digest", "document", "collection", "custom",
-    "grown_collection",
-)  # fmt: skip
-"""What can be invalidated."""
-
-_LAYER = one_of("embedding", "inference", "chunk", "semantic")
+_LAYER = _each(Layer)
 _MODE = one_of(*MODES)
+_RESULT = _each(Result)
+_TOKENS = one_of("prompt", "completion")
 # From a local hit up to twice the longest time the shared store is waited for.
 _LOOKUP_BUCKETS_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.12, 0.25, 0.5, 1.0,
@@ -37,6 +47,8 @@ _LOOKUP_BUCKETS_SECONDS = (
 _AGE_BUCKETS_SECONDS = (
     1, 10, 60, 300, 900, 3_600, 14_400, 43_200, 86_400, 259_200, 604_800, 1_209_600, 2_592_000,
 )  # fmt: skip
+# The times to live in the local level, 60 s and 10 min, are edges.
+_LIFETIME_BUCKETS_SECONDS = (0.1, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 120, 300, 450, 600)
 # 0.95 and 0.97 are the thresholds for known and for unknown embedders.
 _SIMILARITY_BUCKETS = (
     0.5, 0.6, 0.7, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0,
@@ -47,7 +59,7 @@ _LOOKUPS = (
         "cache_lookups_total",
         MetricKind.COUNTER,
         "Items looked up; an error is a miss while the shared store was away.",
-        {"layer": _LAYER, "mode": _MODE, "result": one_of("hit", "miss", "error")},
+        {"layer": _LAYER, "mode": _MODE, "result": _RESULT},
     ),
     Metric(
         "cache_bypasses_total",
@@ -60,19 +72,15 @@ _LOOKUPS = (
         MetricKind.COUNTER,
         "Items found, by how. Those that were coalesced or confirmed have counted as misses "
         "before; negative ones are failures remembered.",
-        {
-            "layer": _LAYER,
-            "level": one_of(
-                "local", "shared", "coalesced", "negative", "exact", "similar", "confirmed"
-            ),
-        },
+        {"layer": _LAYER, "level": _each(HitKind)},
     ),
     Metric(
         "cache_lookup_duration_seconds",
         MetricKind.HISTOGRAM,
         "Time of a lookup call; a hit only where every item was found.",
-        {"layer": _LAYER, "result": one_of("hit", "miss", "error")},
+        {"layer": _LAYER, "result": _RESULT},
         _LOOKUP_BUCKETS_SECONDS,
+        has_exemplars=True,
     ),
     Metric(
         "cache_hit_age_seconds",
@@ -100,12 +108,7 @@ _CONTENTS = (
         "cache_writes_total",
         MetricKind.COUNTER,
         "Items handed over to be kept.",
-        {
-            "layer": _LAYER,
-            "outcome": one_of(
-                "stored", "dropped", "refused", "too_large", "not_reusable", "invalidated"
-            ),
-        },
+        {"layer": _LAYER, "outcome": _each(WriteOutcome)},
     ),
     Metric(
         "cache_dropped_writes_total",
@@ -116,16 +119,35 @@ _CONTENTS = (
     Metric(
         "cache_evictions_total",
         MetricKind.COUNTER,
-        "Items that left the local level.",
-        {"layer": _LAYER, "reason": one_of("capacity", "expired")},
+        "Items that left the local level; one whose time was up when its room was needed has "
+        "expired.",
+        {"layer": _LAYER, "reason": _each(Departure)},
+    ),
+    Metric(
+        "cache_entry_lifetime_seconds",
+        MetricKind.HISTOGRAM,
+        "How long items that were evicted or have expired were of use in the local level.",
+        {"layer": _LAYER},
+        _LIFETIME_BUCKETS_SECONDS,
     ),
     Metric(
         "cache_invalidations_total",
         MetricKind.COUNTER,
         "Times that entries were made unreadable, by what they had in common.",
-        {"reason": one_of(*INVALIDATIONS, OTHER)},
+        {"reason": _each(TargetKind)},
     ),
-    Metric("cache_entries", MetricKind.GAUGE, "Items in the local level.", {"layer": _LAYER}),
+    Metric(
+        "cache_entries",
+        MetricKind.GAUGE,
+        "Items in the local level; what nobody asks for any more leaves by and by once expired.",
+        {"layer": _LAYER},
+    ),
+    Metric(
+        "cache_capacity_entries",
+        MetricKind.GAUGE,
+        "Most items the local level may hold; 0 where it is bounded by bytes only.",
+        {"layer": _LAYER},
+    ),
     Metric("cache_memory_bytes", MetricKind.GAUGE, "Bytes in the local level.", {"layer": _LAYER}),
     Metric(
         "cache_memory_limit_bytes",
@@ -140,13 +162,13 @@ _SAVINGS = (
         "cache_saved_tokens_total",
         MetricKind.COUNTER,
         "Tokens of model calls that hits have saved.",
-        {"kind": one_of("prompt", "completion")},
+        {"kind": _TOKENS},
     ),
     Metric(
         "cache_coalesced_tokens_total",
         MetricKind.COUNTER,
         "Tokens that callers have saved who got an answer that another one computed.",
-        {"kind": one_of("prompt", "completion")},
+        {"kind": _TOKENS},
     ),
     Metric(
         "cache_saved_seconds_total",
@@ -167,25 +189,13 @@ _FLIGHTS = (
         "cache_lease_total",
         MetricKind.COUNTER,
         "What became of leases, and of callers who wanted the same answer.",
-        {
-            "event": one_of(
-                "leased",
-                "refresh_leased",
-                "filled",
-                "released",
-                "rejected",
-                "expired",
-                "coalesced",
-                "wait_ended",
-                "negative",
-            )
-        },
+        {"event": _each(FlightEvent)},
     ),
     Metric(
         "cache_singleflight_waits_total",
         MetricKind.COUNTER,
         "Callers who began to wait for an answer that another one computed.",
-        {"layer": one_of("inference")},
+        {"layer": one_of(Layer.INFERENCE.value)},
     ),
     Metric(
         "cache_lease_wait_seconds",
@@ -210,13 +220,13 @@ _SEMANTIC = (
         "cache_guard_rejections_total",
         MetricKind.COUNTER,
         "Similar questions that were refused, by what told them apart.",
-        {"guard": one_of(*GUARDS, OTHER)},
+        {"guard": _each(Guard)},
     ),
     Metric(
         "cache_verifications_total",
         MetricKind.COUNTER,
         "Semantic matches that were verified.",
-        {"verdict": one_of(*VERDICTS)},
+        {"verdict": _each(Verdict)},
     ),
     Metric(
         "cache_false_hit_upper_bound",
@@ -229,9 +239,16 @@ _SEMANTIC = (
     Metric("cache_semantic_partitions", MetricKind.GAUGE, "Partitions in the index.", {}),
     Metric("cache_semantic_memory_bytes", MetricKind.GAUGE, "Bytes of the index.", {}),
     Metric(
+        "cache_semantic_memory_limit_bytes",
+        MetricKind.GAUGE,
+        "Most bytes the index may take.",
+        {},
+    ),
+    Metric(
         "cache_feed_lag_seconds",
         MetricKind.GAUGE,
-        "How long after another replica's change this one has learned of it, the last time.",
+        "How long after another replica's change this one has learned of it, the last time; 0 "
+        "before the first.",
         {},
     ),
 )
@@ -253,7 +270,7 @@ _STORE = (
         "cache_redis_breaker_state",
         MetricKind.GAUGE,
         "How far the shared store is used: 1 for the phase that it is in, 0 for the others.",
-        {"phase": one_of("normal", "slow", "open", "recovering")},
+        {"phase": _each(Phase)},
     ),
     Metric(
         "cache_degraded",

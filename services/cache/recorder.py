@@ -4,20 +4,25 @@ Everything here is synchronous and takes microseconds.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from services.cache.core.breaker import Phase
 from services.cache.core.flight_tally import FlightEvent, FlightTally
 from services.cache.core.intervals import wilson
 from services.cache.core.layers import Layer
-from services.cache.core.local_level import LocalLevel
+from services.cache.core.local_level import Departure, LocalLevel
 from services.cache.core.model import Level, Lookup, Result, WriteOutcome
 from services.cache.core.savings import NOTHING, Prices, Savings
+from services.cache.core.semantic.decision import SemanticOutcome
+from services.cache.core.semantic.guards import Guard
+from services.cache.core.semantic.verdict import Verdict
 from services.cache.core.semantic_tally import SemanticTally
 from services.cache.core.spans import HitKind
+from services.cache.core.tags import TargetKind
 from services.cache.core.tallies import LayerTally
 from services.cache.core.traffic import TenantTraffic, Traffic
-from services.cache.metrics import BACKEND, GUARDS, INVALIDATIONS, MODES, OTHER
-from services.cache.series import create_series
+from services.cache.metrics import BACKEND, MODES
+from services.cache.series import create_series, show_phase
 from services.common.clock import Clock
 from services.common.metrics import Metrics
 
@@ -25,12 +30,13 @@ __all__ = ["FlightEvent", "Recorder"]
 
 _UNKNOWN_MODE = "unknown"
 _NO_CURRENCY = "none"
-_NOTHING_REPORTED = (0, 0, 0, 0)
 _LEVELS = tuple(Level)
 _NO_PRICES = Prices()
 
-_SEMANTIC_HITS = {"exact": HitKind.EXACT, "similar": HitKind.SIMILAR}
-_BYPASSED = "bypassed"
+_SEMANTIC_HITS = {
+    SemanticOutcome.EXACT: HitKind.EXACT,
+    SemanticOutcome.SIMILAR: HitKind.SIMILAR,
+}
 _FLIGHT_HITS = {
     FlightEvent.COALESCED: HitKind.COALESCED,
     FlightEvent.NEGATIVE: HitKind.NEGATIVE,
@@ -53,6 +59,7 @@ class Recorder:
         modes: Lookups by mode.
         tenants: Lookups by tenant.
         verification: What verification has cost.
+        dropped_write_count: Values not written since the shared store was away or slow.
     """
 
     def __init__(
@@ -68,7 +75,6 @@ class Recorder:
         self._clock = clock
         self.prices = prices
         self._currency = prices.known_currency or _NO_CURRENCY
-        self._reported = dict.fromkeys(Layer, _NOTHING_REPORTED)
         started_at = clock.monotonic()
         self.tallies: Mapping[Layer, LayerTally] = {
             layer: LayerTally(started_at) for layer in Layer
@@ -78,7 +84,12 @@ class Recorder:
         self.modes: Mapping[str, Traffic] = {mode: Traffic() for mode in MODES}
         self.tenants = TenantTraffic()
         self.verification = NOTHING
+        self.dropped_write_count = 0
         create_series(metrics, local, currency=self._currency)
+        for layer, level in local.items():
+            level.on_departure(partial(self._left, layer))
+        self._show_local()
+        metrics.before_scrape(self._show_local)
 
     def looked_up(
         self,
@@ -120,7 +131,6 @@ class Recorder:
         self._metrics.observe(
             "cache_lookup_duration_seconds", duration_seconds, layer.value, lookup.result.value
         )
-        self._report_local(layer)
 
     def rejected(self, layer: Layer, count: int) -> None:
         """Counts values found that failed their check, outside of `looked_up`."""
@@ -137,7 +147,9 @@ class Recorder:
         self.tallies[layer].add_writes(outcomes, self._clock.monotonic())
         for outcome in set(outcomes):
             self._count("cache_writes_total", outcomes.count(outcome), layer, outcome.value)
-        self._report_local(layer)
+        if dropped_count := outcomes.count(WriteOutcome.DROPPED):
+            self.dropped_write_count += dropped_count
+            self._count("cache_dropped_writes_total", dropped_count, layer)
 
     def saved(
         self, layer: Layer, savings: Savings, *, tenant_id: str, coalesced: bool = False
@@ -195,7 +207,7 @@ class Recorder:
 
     def semantic_looked_up(
         self,
-        outcome: str,
+        outcome: SemanticOutcome,
         *,
         similarity: float | None,
         mode: str,
@@ -207,7 +219,7 @@ class Recorder:
         """Counts a lookup of a question.
 
         Args:
-            outcome: "exact", "similar", "candidate", "miss" or "bypassed".
+            outcome: What it came to.
             similarity: Of the most similar question; None where none was compared.
             mode: What the caller calls the kind of its request.
             tenant_id: Who asked.
@@ -215,7 +227,7 @@ class Recorder:
             age_seconds: On a hit, time since the answer was stored.
             degraded: Whether the shared store could not be asked.
         """
-        if outcome == _BYPASSED:
+        if outcome is SemanticOutcome.BYPASSED:
             self.bypassed(Layer.SEMANTIC, 1, mode=mode, tenant_id=tenant_id)
             return
         kind = _SEMANTIC_HITS.get(outcome)
@@ -239,7 +251,6 @@ class Recorder:
             self._count("cache_hits_total", 1, Layer.SEMANTIC, kind.value)
             if age_seconds is not None:
                 self._metrics.observe("cache_hit_age_seconds", age_seconds, Layer.SEMANTIC.value)
-        self._report_local(Layer.SEMANTIC)
 
     def semantic_confirmed(self, mode: str, tenant_id: str) -> None:
         """Counts a candidate whose answer was given: a hit that was counted as a miss before."""
@@ -247,21 +258,20 @@ class Recorder:
         self._count_traffic(Layer.SEMANTIC, mode, tenant_id, 0, 1)
         self._count("cache_hits_total", 1, Layer.SEMANTIC, HitKind.CONFIRMED.value)
 
-    def guard_refused(self, guard: str) -> None:
+    def guard_refused(self, guard: Guard) -> None:
         """Counts a similar question that a guard refused."""
-        self.semantic.rejections[guard] += 1
-        known = guard if guard in GUARDS else OTHER
-        self._metrics.count("cache_guard_rejections_total", known)
+        self.semantic.rejections[guard.value] += 1
+        self._metrics.count("cache_guard_rejections_total", guard.value)
 
-    def verified(self, verdict: str, *, spent: Savings = NOTHING) -> None:
+    def verified(self, verdict: Verdict, *, spent: Savings = NOTHING) -> None:
         """Counts a verification of a match.
 
         Args:
-            verdict: "right", "wrong" or "undecided".
+            verdict: Whether it was right.
             spent: What it has cost to find out.
         """
         self.verification += spent
-        self._metrics.count("cache_verifications_total", verdict)
+        self._metrics.count("cache_verifications_total", verdict.value)
 
     def false_hit_bounds(self, *, verified_count: int, wrong_count: int) -> None:
         """Notes how many matches were verified, and how many of them were wrong.
@@ -289,6 +299,10 @@ class Recorder:
         self._metrics.set_gauge("cache_semantic_partitions", partitions)
         self._metrics.set_gauge("cache_semantic_memory_bytes", size_bytes)
 
+    def semantic_limit(self, size_bytes: int) -> None:
+        """Notes how much the index of questions may hold."""
+        self._metrics.set_gauge("cache_semantic_memory_limit_bytes", size_bytes)
+
     def store_failed(self) -> None:
         """Counts a failed call to the shared store."""
         self._metrics.count("cache_backend_failures_total", BACKEND)
@@ -300,17 +314,11 @@ class Recorder:
 
     def store_phase(self, phase: Phase) -> None:
         """Shows how far the shared store is used."""
-        for each in Phase:
-            self._metrics.set_gauge("cache_redis_breaker_state", int(each is phase), each.value)
+        show_phase(self._metrics, phase)
 
-    def dropped_writes(self, layer: Layer, count: int) -> None:
-        """Counts values not written since the shared store was away or slow."""
-        self._count("cache_dropped_writes_total", count, layer)
-
-    def invalidated(self, kind: str) -> None:
-        """Counts that entries were made unreadable, by the name of the selector."""
-        known = kind if kind in INVALIDATIONS else OTHER
-        self._metrics.count("cache_invalidations_total", known)
+    def invalidated(self, kind: TargetKind) -> None:
+        """Counts that entries were made unreadable, by what they had in common."""
+        self._metrics.count("cache_invalidations_total", kind.value)
 
     def _count(self, name: str, amount: int, layer: Layer, *labels: str) -> None:
         self._metrics.count(name, layer.value, *labels, amount=amount)
@@ -323,21 +331,17 @@ class Recorder:
         self.tenants.of(tenant_id).traffic.add(layer, lookup_count, hit_count)
         return known_mode
 
-    def _report_local(self, layer: Layer) -> None:
-        local = self._local[layer]
-        contents = (local.eviction_count, local.expiry_count, local.entry_count, local.size_bytes)
-        before = self._reported[layer]
-        if contents == before:
-            return
-        self._reported[layer] = contents
-        evicted, expired = contents[0] - before[0], contents[1] - before[1]
-        if evicted:
-            self.tallies[layer].add_evictions(evicted, self._clock.monotonic())
-            self._count("cache_evictions_total", evicted, layer, "capacity")
-        if expired:
-            self._count("cache_evictions_total", expired, layer, "expired")
-        self._metrics.set_gauge("cache_entries", local.entry_count, layer.value)
-        self._metrics.set_gauge("cache_memory_bytes", local.size_bytes, layer.value)
+    def _left(self, layer: Layer, departure: Departure, lifetime_seconds: float) -> None:
+        """Counts an item that has left the local level."""
+        if departure is Departure.CAPACITY:
+            self.tallies[layer].add_evictions(1, self._clock.monotonic())
+        self._count("cache_evictions_total", 1, layer, departure.value)
+        self._metrics.observe("cache_entry_lifetime_seconds", lifetime_seconds, layer.value)
+
+    def _show_local(self) -> None:
+        for layer, level in self._local.items():
+            self._metrics.set_gauge("cache_entries", level.entry_count, layer.value)
+            self._metrics.set_gauge("cache_memory_bytes", level.size_bytes, layer.value)
 
 
 def _known_mode(mode: str) -> str:

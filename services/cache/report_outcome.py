@@ -1,39 +1,15 @@
 """Learning whether a match was right."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 from services.cache.core.layers import Layer
 from services.cache.core.savings import NOTHING
 from services.cache.core.semantic.bins import bin_of
 from services.cache.core.semantic.budget import effective_threshold
+from services.cache.core.semantic.verdict import Judge, Verdict
 from services.cache.semantic_layer import SemanticLayer, Where
 
-__all__ = ["Judge", "Report", "Reported", "Verdict", "report_outcome"]
-
-
-class Verdict(Enum):
-    """Whether a match was right; the values are the labels it is counted under."""
-
-    RIGHT = "right"
-    WRONG = "wrong"
-    UNDECIDED = "undecided"
-
-
-class Judge(Enum):
-    """Who judges.
-
-    Attributes:
-        EVIDENCE: A comparison of passages: says that the match is wrong, not that the answer is.
-        RECOMPUTATION: A comparison with an answer computed anew.
-        MODEL: A model.
-        PERSON: A person.
-    """
-
-    EVIDENCE = "evidence"
-    RECOMPUTATION = "recomputation"
-    MODEL = "model"
-    PERSON = "person"
+__all__ = ["Report", "Reported", "report_outcome"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +64,7 @@ async def report_outcome(layer: SemanticLayer, report: Report) -> Reported:
     if entry is not None and entry.version == report.version:
         savings = entry.savings
     computed_anew = report.judge is Judge.RECOMPUTATION
-    recorder.verified(report.verdict.value, spent=savings if computed_anew else NOTHING)
+    recorder.verified(report.verdict, spent=savings if computed_anew else NOTHING)
     if report.served:
         recorder.semantic_confirmed(report.mode, where.tenant_id)
         recorder.saved(Layer.SEMANTIC, savings, tenant_id=where.tenant_id)

@@ -4,6 +4,8 @@ from opentelemetry import trace
 
 from pannier.cache.v1 import semantic_pb2 as pb
 from services.cache import semantic_convert as convert
+from services.cache.call_spans import describe_semantic_lookup, describe_semantic_store
+from services.cache.convert import mode_or_carried
 from services.cache.core.layers import Layer
 from services.cache.core.model import WriteOutcome
 from services.cache.core.semantic.decision import SemanticOutcome
@@ -17,7 +19,7 @@ from services.cache.semantic_validate import (
     validate_report,
     validate_store,
 )
-from services.cache.store_semantic import SemanticStored, store_semantic
+from services.cache.store_semantic import store_semantic
 from services.common.identity import current_identity
 
 __all__ = ["SemanticCalls"]
@@ -48,13 +50,13 @@ class SemanticCalls:
             raise dimension_mismatch(error.dimension, request.vector.dimension) from error
         self._record(
             lookup,
-            request.mode,
+            mode_or_carried(request.mode),
             question.where.tenant_id,
             started,
             # One question is one lookup, though it takes two calls.
             with_vector_to_follow=not request.HasField("vector"),
         )
-        _describe_lookup(lookup)
+        describe_semantic_lookup(lookup)
         return convert.lookup(lookup)
 
     async def store_semantic(self, request: pb.StoreSemanticRequest) -> pb.StoreSemanticResponse:
@@ -66,7 +68,7 @@ class SemanticCalls:
             stored = await store_semantic(self._layer, answered)
         except OtherDimension as error:
             raise dimension_mismatch(error.dimension, request.vector.dimension) from error
-        _describe_store(stored)
+        describe_semantic_store(stored, len(payload))
         return pb.StoreSemanticResponse(
             stored=stored.outcome is WriteOutcome.STORED,
             degraded=stored.degraded or not self._layer.levels.shared.available,
@@ -110,7 +112,7 @@ class SemanticCalls:
         if with_vector_to_follow and lookup.outcome is SemanticOutcome.MISS:
             return
         levels.recorder.semantic_looked_up(
-            lookup.outcome.value,
+            lookup.outcome,
             similarity=lookup.best_similarity,
             mode=mode,
             tenant_id=tenant_id,
@@ -120,37 +122,3 @@ class SemanticCalls:
         )
         if match is not None and lookup.outcome in _HITS:
             levels.recorder.saved(Layer.SEMANTIC, match.entry.savings, tenant_id=tenant_id)
-
-
-def _describe_lookup(lookup: SemanticLookup) -> None:
-    span = trace.get_current_span()
-    span.set_attributes(
-        {
-            "app.cache.layer": Layer.SEMANTIC.value,
-            "app.cache.result": lookup.outcome.value,
-            "app.cache.threshold": lookup.threshold,
-            "app.cache.rejections": [each.guard.value for each in lookup.rejections],
-            "app.cache.degraded": lookup.degraded,
-        }
-    )
-    if lookup.best_similarity is not None:
-        span.set_attribute("app.cache.similarity", lookup.best_similarity)
-    if lookup.match is not None:
-        span.set_attribute("app.cache.age_seconds", lookup.match.answer.age_seconds)
-        if lookup.match.reason is not None:
-            span.set_attribute("app.cache.candidate_reason", lookup.match.reason.value)
-    if lookup.question_scope is not None:
-        span.set_attribute("app.cache.question_scope", lookup.question_scope.value)
-
-
-def _describe_store(stored: SemanticStored) -> None:
-    span = trace.get_current_span()
-    span.set_attributes(
-        {
-            "app.cache.layer": Layer.SEMANTIC.value,
-            "app.cache.stored_count": int(stored.outcome is WriteOutcome.STORED),
-            "app.cache.degraded": stored.degraded,
-        }
-    )
-    if stored.question_scope is not None:
-        span.set_attribute("app.cache.question_scope", stored.question_scope.value)

@@ -11,8 +11,9 @@ from services.cache.core.semantic.guards import Guard
 from services.cache.core.semantic.index import unit_vector
 from services.cache.core.semantic.names import partition_name
 from services.cache.core.semantic.scope import QuestionScope
+from services.cache.core.semantic.verdict import Judge, Verdict
 from services.cache.look_up_semantic import Question, SemanticLookup, SemanticMatch
-from services.cache.report_outcome import Judge, Report, Verdict
+from services.cache.report_outcome import Report
 from services.cache.semantic_calibration import Subject
 from services.cache.semantic_layer import Where
 from services.cache.store_semantic import Answered
@@ -125,7 +126,7 @@ def report(request: pb.ReportOutcomeRequest, place: Where) -> Report:
         verdict=_VERDICTS[request.verdict],
         judge=_JUDGES[request.judge],
         served=request.served,
-        mode=request.mode,
+        mode=convert.mode_or_carried(request.mode),
     )
 
 

@@ -105,6 +105,7 @@ class SemanticFeed:
         self._tenant_entry_limit = tenant_entry_limit
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._wrong = WrongEntries(store, store_clock=store_clock, clock=clock)
+        recorder.semantic_limit(memory_limit_bytes)
 
     def partition(self, name: PartitionName) -> Partition:
         """Returns what is known of a partition at this moment."""

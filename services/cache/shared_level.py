@@ -147,7 +147,6 @@ class SharedLevel:
             asked, since it is away or slow, or did not answer.
         """
         if self.phase is Phase.SLOW:
-            self._health.dropped(layer, writes)
             return None
         database = self.database_of(layer)
         try:
@@ -160,7 +159,6 @@ class SharedLevel:
         except StoreRefusal:
             return [False] * len(writes)
         except StoreFailure:
-            self._health.dropped(layer, writes)
             return None
         self._health.refusing = not all(taken)
         return taken

@@ -103,7 +103,9 @@ class StatisticsCalls:
                 convert.layer_stats(layer, each, self._local[layer])
                 for layer, each in spans.items()
             ],
-            store=convert.store_stats(condition, self._store_topology),
+            store=convert.store_stats(
+                condition, self._store_topology, recorder.dropped_write_count
+            ),
             degraded=not condition.available,
             semantic=convert.semantic_stats(
                 recorder.semantic,

@@ -111,12 +111,15 @@ def layer_stats(layer: Layer, spans: Sequence[Span], local: LocalLevel) -> pb.La
     return stats
 
 
-def store_stats(condition: StoreCondition, topology: str) -> pb.StoreStats:
+def store_stats(
+    condition: StoreCondition, topology: str, dropped_write_count: int
+) -> pb.StoreStats:
     """Reports on the shared store.
 
     Args:
         condition: How it has been.
         topology: Its shape: "single", "sentinel" or "cluster".
+        dropped_write_count: Values not written since it was away or slow.
     """
     stats = pb.StoreStats(
         state=_STATES[condition.phase],
@@ -124,7 +127,7 @@ def store_stats(condition: StoreCondition, topology: str) -> pb.StoreStats:
         outage_count=condition.outage_count,
         last_failure=condition.last_failure,
         topology=topology,
-        dropped_write_count=condition.dropped_write_count,
+        dropped_write_count=dropped_write_count,
     )
     if condition.changed_at is not None:
         stats.state_change_time.CopyFrom(timestamp(condition.changed_at))

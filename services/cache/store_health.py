@@ -1,12 +1,10 @@
 """How the shared store does: what calls say of it, what that means for its use, and who is told."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.cache.core.breaker import Breaker, BreakerPolicy, Phase
-from services.cache.core.layers import Layer
-from services.cache.ports import StoreFailure, StoreRefusal, Write
+from services.cache.ports import StoreFailure, StoreRefusal
 from services.cache.recorder import Recorder
 from services.common.clock import Clock
 
@@ -27,7 +25,6 @@ class StoreCondition:
         outage_count: Times it was taken out of use.
         changed_at: When `phase` last changed, seconds since the Unix epoch; None if never.
         last_failure: What the last failure said; empty where there was none.
-        dropped_write_count: Values not written since it was away or slow.
     """
 
     available: bool = True
@@ -37,7 +34,6 @@ class StoreCondition:
     outage_count: int = 0
     changed_at: float | None = None
     last_failure: str = ""
-    dropped_write_count: int = 0
 
 
 class StoreHealth:
@@ -62,7 +58,6 @@ class StoreHealth:
         self._outage_count = 0
         self._changed_at: float | None = None
         self._last_failure = ""
-        self._dropped_write_count = 0
         recorder.store_available(available=True)
         recorder.store_phase(Phase.NORMAL)
 
@@ -77,7 +72,6 @@ class StoreHealth:
             outage_count=self._outage_count,
             changed_at=self._changed_at,
             last_failure=self._last_failure,
-            dropped_write_count=self._dropped_write_count,
         )
 
     @property
@@ -135,11 +129,6 @@ class StoreHealth:
             now = self._clock.monotonic()
             self._breaker.failed(now, now - started)
             self._tell()
-
-    def dropped(self, layer: Layer, writes: Sequence[Write]) -> None:
-        """Notes values that were not written."""
-        self._dropped_write_count += len(writes)
-        self._recorder.dropped_writes(layer, len(writes))
 
     def probe_due(self) -> bool:
         """Returns whether it is time to find out whether the store is back."""

@@ -122,7 +122,7 @@ class InferenceStreams:
         while self._counts(visit, waiter.text) and (piece := next(pieces, None)) is not None:
             if not waiter.has_begun:
                 waiter.begin_text()
-                yield Finding(kind=Kind.COALESCED, read_ms=visit.read_ms)
+                yield Finding(kind=Kind.COALESCED, read_ms=visit.read_ms, waited=True)
             yield piece
         if waiter.has_begun and not self._counts(visit, waiter.text):
             waiter.settle(Interrupted(_INVALIDATED))

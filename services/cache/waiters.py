@@ -2,9 +2,12 @@
 
 import asyncio
 
+from opentelemetry import trace
+
 from services.cache.core.fills import LiveText
 from services.cache.core.flights import Missed, Outcome, WaitEnded
 from services.cache.core.model import Control
+from services.cache.lease_origins import link_to_holder
 from services.cache.look_up import Faults
 
 __all__ = ["Waiter"]
@@ -31,6 +34,7 @@ class Waiter:
         text: The text it follows.
         has_begun: Whether it has been sent some of that text, and so follows no other.
         faults: Why the last value that was there did not count.
+        span: That of its call.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class Waiter:
         self.text: LiveText | None = None
         self.has_begun = False
         self.faults = Faults()
+        self.span = trace.get_current_span()
+        self._leader = ""
         self._loop = asyncio.get_running_loop()
         self._ends_at = self._loop.time() + remaining_seconds
         self._wait_seconds = wait_seconds
@@ -81,9 +87,18 @@ class Waiter:
         until = self._loop.time() if self._settled_at is None else self._settled_at
         return until - self.waits_since
 
-    def begin_waiting(self) -> None:
-        """Learns that somebody else computes the answer; from now on its patience is limited."""
-        if self.waits_since is not None or self.outcome is not None:
+    def begin_waiting(self, leader: str) -> None:
+        """Learns that somebody else computes the answer; from now on its patience is limited.
+
+        Args:
+            leader: Token of the lease that the answer is computed under.
+        """
+        if self.outcome is not None:
+            return
+        if leader != self._leader:
+            self._leader = leader
+            link_to_holder(self.span, leader)
+        if self.waits_since is not None:
             return
         self.waits_since = self._loop.time()
         ends_at = min(self.waits_since + self._wait_seconds, self._ends_at - _MARGIN_SECONDS)

@@ -19,7 +19,6 @@ class QuietRecorder:
         self.phases: list[Phase] = []
         self.availabilities: list[bool] = []
         self.failure_count = 0
-        self.dropped: list[tuple[Layer, int]] = []
 
     def store_failed(self) -> None:
         self.failure_count += 1
@@ -29,9 +28,6 @@ class QuietRecorder:
 
     def store_phase(self, phase: Phase) -> None:
         self.phases.append(phase)
-
-    def dropped_writes(self, layer: Layer, count: int) -> None:
-        self.dropped.append((layer, count))
 
 
 def make_level(store: SharedStore, **changes: Any) -> SharedLevel:

@@ -6,6 +6,7 @@ so a cause is made of the code alone that the server begins its errors with.
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -83,6 +84,11 @@ def failure_of(error: Exception) -> StoreFailure:
     if isinstance(error, RedisConnectionError) and isinstance(error.__cause__, TimeoutError):
         return StoreTimeout("no connection free in time")
     if isinstance(error, RedisConnectionError | OSError):
+        # Its number is none of the operating system's.
+        if isinstance(error.__context__, ssl.SSLCertVerificationError):
+            return StoreFailure("certificate is not trusted")
+        if isinstance(error.__context__, ssl.SSLError):
+            return StoreFailure("no encrypted connection")
         number = getattr(error.__context__, "errno", None) or getattr(error, "errno", None)
         return StoreFailure(
             os.strerror(number).lower() if isinstance(number, int) else "connection lost"

@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
+from services.cache.adapters.redis_pools import PoolBook, PoolUsage
 from services.cache.core.store_address import Endpoint
 
 __all__ = ["Command", "ConnectionOptions", "Node", "RawConnection", "Reply"]
@@ -33,6 +34,11 @@ Reply = Any
 
 class RawConnection(Protocol):
     """What is used of the client library's connections, which have few types of their own."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is open."""
+        ...
 
     async def connect(self) -> None:
         """Connects, logs in and selects the database."""
@@ -74,6 +80,8 @@ class ConnectionOptions:
         username: Who to log in as; None for the server's default user.
         password: None where the server wants none.
         tls: Whether connections are encrypted.
+        command_pools: Keeps book of the connections for commands.
+        stream_pools: Keeps book of the connections that wait for streams.
     """
 
     timeout_seconds: float
@@ -83,6 +91,8 @@ class ConnectionOptions:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: bool = False
+    command_pools: PoolBook = field(default_factory=PoolBook, repr=False)
+    stream_pools: PoolBook = field(default_factory=PoolBook, repr=False)
 
 
 class Node:
@@ -97,8 +107,16 @@ class Node:
     def __init__(self, place: Endpoint | str, *, database: int, options: ConnectionOptions) -> None:
         self.place = place
         self._timeout_seconds = options.timeout_seconds
-        self._commands = _pool(place, database, options, limit=options.connection_limit)
-        self._streams = _pool(place, database, options, limit=options.stream_connection_limit)
+        self._commands = _Connections(
+            place, database, options, limit=options.connection_limit, book=options.command_pools
+        )
+        self._streams = _Connections(
+            place,
+            database,
+            options,
+            limit=options.stream_connection_limit,
+            book=options.stream_pools,
+        )
         self._stream_slots = asyncio.Semaphore(options.stream_connection_limit)
 
     async def exchange(self, commands: Sequence[Command], *, asking: bool = False) -> list[Reply]:
@@ -118,7 +136,7 @@ class Node:
         if asking:
             asked = [each for command in commands for each in (("ASKING",), command)]
             return (await self.exchange(asked))[1::2]
-        connection = await self._commands.get_connection()
+        connection = await self._commands.acquire()
         try:
             return await _exchange(connection, commands, self._timeout_seconds)
         finally:
@@ -143,7 +161,7 @@ class Node:
         except TimeoutError:
             return (await self.exchange([make_command(0.0)]))[0]
         try:
-            connection = await self._streams.get_connection()
+            connection = await self._streams.acquire()
             try:
                 left_seconds = max(0.0, ends_at - loop.time())
                 limit_seconds = left_seconds + self._timeout_seconds
@@ -155,12 +173,66 @@ class Node:
 
     def make_connection(self) -> RawConnection:
         """Returns a connection that belongs to no pool, not yet connected."""
-        return self._commands.make_connection()
+        return self._commands.make()
 
     async def close(self) -> None:
         """Ends all connections, those in use included."""
-        await self._commands.aclose()
-        await self._streams.aclose()
+        await self._commands.close()
+        await self._streams.close()
+
+
+class _Connections:
+    """Connections to one server and database for one purpose."""
+
+    def __init__(
+        self,
+        place: Endpoint | str,
+        database: int,
+        options: ConnectionOptions,
+        *,
+        limit: int,
+        book: PoolBook,
+    ) -> None:
+        self._pool = _pool(place, database, options, limit=limit)
+        self._limit = limit
+        self._book = book
+        self._in_use_count = 0
+        self._released: set[RawConnection] = set()
+        book.add(self)
+
+    async def acquire(self) -> RawConnection:
+        """Takes a connection, once there is one free; opens it where needed."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            connection = await self._pool.get_connection()
+        finally:
+            self._book.observe_wait(loop.time() - started)
+        self._in_use_count += 1
+        self._released.discard(connection)
+        return connection
+
+    async def release(self, connection: RawConnection) -> None:
+        """Gives a connection back."""
+        self._in_use_count -= 1
+        self._released.add(connection)
+        await self._pool.release(connection)
+
+    def make(self) -> RawConnection:
+        """Returns a connection that belongs to no pool, not yet connected."""
+        return self._pool.make_connection()
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        self._book.remove(self)
+        await self._pool.aclose()
+
+    @property
+    def usage(self) -> PoolUsage:
+        """How full the pool is; may be asked from any thread."""
+        # What has lost its connection stays in the pool, to be opened anew.
+        idle = sum(each.is_connected for each in tuple(self._released))
+        return PoolUsage(self._in_use_count, idle, self._limit)
 
 
 async def _exchange(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from services.cache.adapters.redis_node import ConnectionOptions, Node, Reply
+from services.cache.adapters.redis_pools import PoolBook
 from services.cache.adapters.redis_routes import PROBE_KEY, Probe, Unsharded, close_all
 from services.cache.adapters.redis_tasks import OwnTasks, first_of
 from services.cache.core.store_address import Endpoint
@@ -48,7 +49,14 @@ class SentinelRoutes(Unsharded):
         self._service = service
         self._databases = tuple(databases)
         self._options = options
-        sentinel_options = replace(options, username=None, password=sentinel_password or None)
+        sentinel_options = replace(
+            options,
+            username=None,
+            password=sentinel_password or None,
+            # They keep no values.
+            command_pools=PoolBook(),
+            stream_pools=PoolBook(),
+        )
         self._sentinels = [
             Node(sentinel, database=0, options=sentinel_options) for sentinel in sentinels
         ]

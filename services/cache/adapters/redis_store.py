@@ -8,24 +8,24 @@ not waited for.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind
 
 from services.cache.adapters.redis_cluster import ClusterRoutes
 from services.cache.adapters.redis_commands import RedisCommands
 from services.cache.adapters.redis_errors import failure_of
 from services.cache.adapters.redis_listener import listen
 from services.cache.adapters.redis_node import ConnectionOptions
+from services.cache.adapters.redis_pools import PoolBook
 from services.cache.adapters.redis_routes import Routes, SingleRoutes
 from services.cache.adapters.redis_sentinel import SentinelRoutes
+from services.cache.adapters.redis_spans import RedisSpans
 from services.cache.adapters.redis_tasks import OwnTasks
 from services.cache.core.store_address import StoreAddress, Topology, parse_store_url
 from services.cache.ports import Notice, Script, StreamEntry, Write
-from services.common.tracing import mark_failed
 
 __all__ = ["RedisStore"]
 
@@ -44,6 +44,8 @@ class RedisStore:
         stream_connection_limit: Most connections that wait for streams, as many again.
         sentinel_password: Password of the Sentinels; empty where they want none.
         tracer: Makes one client span per operation that is part of a trace.
+        command_pools: Keeps book of the connections for commands.
+        stream_pools: Keeps book of the connections that wait for streams.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class RedisStore:
         stream_connection_limit: int = 32,
         sentinel_password: str = "",
         tracer: trace.Tracer,
+        command_pools: PoolBook | None = None,
+        stream_pools: PoolBook | None = None,
     ) -> None:
         address = parse_store_url(url)
         options = ConnectionOptions(
@@ -67,6 +71,8 @@ class RedisStore:
             username=address.username,
             password=address.password,
             tls=address.tls,
+            command_pools=command_pools or PoolBook(),
+            stream_pools=stream_pools or PoolBook(),
         )
         self._timeout_seconds = timeout_seconds
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -78,21 +84,20 @@ class RedisStore:
         )
         self._commands = RedisCommands(self._routes)
         self._under_way = OwnTasks()
-        self._tracer = tracer
-        self._server = _server_attributes(address)
+        self._spans = RedisSpans(tracer, address)
 
     async def read(
         self, database: int, keys: Sequence[bytes], *, timeout_seconds: float
     ) -> list[bytes | None]:
         """Reads values with MGET, in a cluster with pipelined GETs; see `SharedStore.read`."""
-        with self._span("GET" if self._routes.sharded else "MGET", database, len(keys)):
+        with self._spans.around("GET" if self._routes.sharded else "MGET", database, len(keys)):
             return await self._ask(self._commands.read(database, keys), timeout_seconds)
 
     async def write(
         self, database: int, writes: Sequence[Write], *, timeout_seconds: float
     ) -> list[bool]:
         """Writes values with pipelined SETs; see `SharedStore.write`."""
-        with self._span("SET", database, len(writes)):
+        with self._spans.around("SET", database, len(writes)):
             return await self._ask(self._commands.write(database, writes), timeout_seconds)
 
     async def run(
@@ -105,7 +110,7 @@ class RedisStore:
         timeout_seconds: float,
     ) -> object:
         """Runs a script with EVALSHA or EVAL; see `SharedStore.run`."""
-        with self._span("EVALSHA", database, 1, procedure=script.name):
+        with self._spans.around("EVALSHA", database, procedure=script.name):
             return await self._ask(
                 self._commands.run(database, script, keys, arguments), timeout_seconds
             )
@@ -115,7 +120,7 @@ class RedisStore:
     ) -> dict[bytes, bytes]:
         """Reads a hash with HSCAN; see `SharedStore.read_map`."""
         loop = asyncio.get_running_loop()
-        with self._span("HSCAN", database, 1):
+        with self._spans.around("HSCAN", database):
             limit = asyncio.timeout(timeout_seconds)
             work = self._commands.read_map(
                 database, key, on_page=lambda: limit.reschedule(loop.time() + timeout_seconds)
@@ -126,7 +131,7 @@ class RedisStore:
         self, database: int, key: bytes, after_id: bytes, *, wait_seconds: float, limit: int
     ) -> list[StreamEntry]:
         """Reads a stream with XREAD; see `SharedStore.read_stream`."""
-        with self._span("XREAD", database, 1):
+        with self._spans.around("XREAD", database):
             work = self._commands.read_stream(
                 database, key, after_id, wait_seconds=wait_seconds, limit=limit
             )
@@ -163,33 +168,6 @@ class RedisStore:
         except Exception as error:
             raise failure_of(error) from error
 
-    @contextmanager
-    def _span(
-        self, operation: str, database: int, batch_size: int, *, procedure: str = ""
-    ) -> Iterator[None]:
-        if not trace.get_current_span().get_span_context().is_valid:
-            # What loops ask for is part of no request.
-            yield
-            return
-        attributes: dict[str, str | int] = {
-            "db.system.name": "redis",
-            "db.operation.name": operation,
-            "db.namespace": str(database),
-            **self._server,
-        }
-        if batch_size > 1:
-            attributes["db.operation.batch.size"] = batch_size
-        if procedure:
-            attributes["db.stored_procedure.name"] = procedure
-        span = self._tracer.start_span(operation, kind=SpanKind.CLIENT, attributes=attributes)
-        try:
-            yield
-        except BaseException as error:
-            mark_failed(span, error)
-            raise
-        finally:
-            span.end()
-
 
 def _routes(
     address: StoreAddress,
@@ -210,10 +188,3 @@ def _routes(
         )
     place = address.path or address.endpoints[0]
     return SingleRoutes(place, databases=databases, options=options)
-
-
-def _server_attributes(address: StoreAddress) -> dict[str, str | int]:
-    if address.path:
-        return {"server.address": address.path}
-    host, port = address.endpoints[0]
-    return {"server.address": host, "server.port": port}

@@ -68,6 +68,7 @@ class Finding:
         hit: The answer.
         lease: On a miss, the right to compute it; on a hit, the wish that it be computed anew.
         failure: Why there will be no answer for now.
+        waited: Whether the caller waited for another one who was computing the answer.
     """
 
     kind: Kind
@@ -76,3 +77,4 @@ class Finding:
     hit: Hit | None = None
     lease: Lease | None = None
     failure: KnownFailure | None = None
+    waited: bool = False

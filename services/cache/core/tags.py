@@ -7,11 +7,13 @@ so are the names made here for what applies to values without being noted in the
 
 import hashlib
 from base64 import urlsafe_b64encode
+from enum import Enum
 
 __all__ = [
     "EVERYTHING",
     "MAXIMUM_NOTED_TAGS",
     "MAXIMUM_TAGS",
+    "TargetKind",
     "collection_tag",
     "custom_tag",
     "document_tag",
@@ -32,6 +34,18 @@ EVERYTHING = "*"
 
 _DIGEST_BYTES = 16
 _PURPOSE = b"pannier.tag"
+
+
+class TargetKind(Enum):
+    """What can be invalidated; the name is the label of its metrics."""
+
+    EVERYTHING = "everything"
+    NAMESPACE = "namespace"
+    MODEL_DIGEST = "model_digest"
+    DOCUMENT = "document"
+    COLLECTION = "collection"
+    CUSTOM = "custom"
+    GROWN_COLLECTION = "grown_collection"
 
 
 def document_tag(collection: str, document_id: str) -> str:

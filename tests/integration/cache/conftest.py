@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -17,6 +16,7 @@ from services.common.clock import SystemClock
 from services.common.metrics import Metrics
 from services.common.server import Runtime
 from services.common.settings import load
+from services.common.tracing import make_tracer_provider
 from tests.kit.redis import private_redis, redis_server, shared_redis
 from tests.kit.redis_cluster import private_cluster, shared_cluster
 from tests.kit.redis_sentinel import private_sentinels, shared_sentinels
@@ -49,6 +49,8 @@ class RunningCache:
     stop: Callable[[], Awaitable[None]]
 
     def metric(self, name: str, **labels: str) -> float | None:
+        # As a scrape does.
+        self.metrics.refresh()
         return self.metrics.registry.get_sample_value(name, labels)
 
 
@@ -67,7 +69,7 @@ async def start_cache() -> AsyncIterator[StartCache]:
             variables = {"redis_url": redis_url, "drain_delay_seconds": "0s"} | variables
             environment = {name.upper(): value for name, value in variables.items()}
             spans = InMemorySpanExporter()
-            provider = TracerProvider()
+            provider = make_tracer_provider("cache", version="test", otlp_endpoint="")
             provider.add_span_processor(SimpleSpanProcessor(spans))
             one.callback(provider.shutdown)
             metrics = Metrics(CATALOGUE, version="test")

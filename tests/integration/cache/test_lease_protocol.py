@@ -26,6 +26,7 @@ from services.cache.core.keys import EntryKey
 from services.cache.core.layers import Layer
 from services.cache.core.leases import Lease
 from services.cache.core.store_clock import StoreClock
+from services.cache.lease_origins import new_nonce
 from services.cache.lease_store import (
     MARK_BYTES,
     Fill,
@@ -33,7 +34,6 @@ from services.cache.lease_store import (
     LeaseStore,
     StoredValue,
     Unread,
-    make_nonce,
 )
 from services.cache.ports import Script, Write
 from services.common.clock import SystemClock
@@ -92,7 +92,7 @@ def machine_for(client: Redis) -> type[RuleBasedStateMachine]:
             model = self.model
             mark = model.value[-MARK_BYTES:] if is_seen and model.value else b""
             answer = runner.run(
-                self.store.take(KEY, make_nonce(), seconds=LEASE_SECONDS, unread=Unread(mark))
+                self.store.take(KEY, new_nonce(), seconds=LEASE_SECONDS, unread=Unread(mark))
             )
             if model.value is not None and not mark:
                 assert answer == StoredValue(model.value)
@@ -170,7 +170,7 @@ def machine_for(client: Redis) -> type[RuleBasedStateMachine]:
             restored = Held(token, LEASE_SECONDS)
             answer = runner.run(
                 self.store.take(
-                    KEY, make_nonce(), seconds=LEASE_SECONDS, unread=Unread(), restored=restored
+                    KEY, new_nonce(), seconds=LEASE_SECONDS, unread=Unread(), restored=restored
                 )
             )
             assert isinstance(answer, Held)

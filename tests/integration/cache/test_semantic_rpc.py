@@ -47,7 +47,9 @@ async def test_an_answer_goes_round(cache):
     assert gone.outcome == pb.SEMANTIC_OUTCOME_MISS
     spans = [span for span in cache.spans.get_finished_spans() if "Semantic" in span.name]
     results = [span.attributes.get("app.cache.result") for span in spans]
-    assert results == ["miss", None, "exact", "miss"]
+    assert results == ["miss", None, "hit", "miss"]
+    outcomes = [span.attributes.get("app.cache.outcome") for span in spans]
+    assert outcomes == ["miss", None, "exact", "miss"]
 
 
 async def test_verdicts_on_similar_matches_show_in_the_statistics(cache):

@@ -9,8 +9,8 @@ from services.cache.core.keys import EntryKey
 from services.cache.core.layers import Layer
 from services.cache.core.local_level import LocalValue
 from services.cache.core.model import Keeping, NewValue, Result, Scope
-from services.cache.core.tags import collection_tag
-from services.cache.invalidate import Target, TargetKind, invalidate, preview
+from services.cache.core.tags import TargetKind, collection_tag
+from services.cache.invalidate import Target, invalidate, preview
 from services.cache.keep import keep
 from services.cache.look_up import look_up
 from services.cache.ports import StoreFailure
@@ -113,6 +113,7 @@ async def test_a_grown_collection_concerns_answers_to_similar_questions_only(ben
         payload=b"",
         created_ms=bench.levels.store_now_ms(),
         expires_ms=0,
+        kept_at=0.0,
         local_until=0.0,
         scope=Scope("acme", "faq", ONE),
         tags=(HANDBOOK,),

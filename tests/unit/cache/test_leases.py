@@ -5,14 +5,18 @@ from hypothesis import strategies as st
 
 from services.cache.core.leases import (
     FIRST_LEASE_SECONDS,
+    SECRET_BYTES,
     GenerationTimes,
     Lease,
+    Origin,
     granted_ms,
+    make_nonce,
     make_token,
+    origin_of,
 )
 
 MICROSECONDS = st.integers(0, 9_999_999_999_999_999)
-NONCES = st.from_regex(r"[0-9A-Za-z_-]{1,40}", fullmatch=True)
+NONCES = st.from_regex(r"[0-9A-Za-z_-]{1,47}", fullmatch=True)
 
 
 @given(MICROSECONDS, MICROSECONDS, NONCES, NONCES)
@@ -26,6 +30,31 @@ def test_a_token_tells_when_it_was_given(granted_us, nonce) -> None:
     token = make_token(granted_us, nonce)
     assert granted_ms(token) == granted_us // 1000
     assert Lease(token=token, seconds=1.0).granted_ms == granted_us // 1000
+
+
+SECRETS = st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES)
+ORIGINS = st.builds(Origin, st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1))
+
+
+@given(MICROSECONDS, SECRETS, ORIGINS)
+def test_a_token_tells_which_span_the_lease_was_given_to(granted_us, secret, origin) -> None:
+    token = make_token(granted_us, make_nonce(secret, origin))
+    assert origin_of(token) == origin
+    assert len(token) <= 64
+    assert granted_ms(token) == granted_us // 1000
+
+
+@given(MICROSECONDS, SECRETS)
+def test_the_token_of_a_caller_that_is_not_recorded_tells_of_none(granted_us, secret) -> None:
+    token = make_token(granted_us, make_nonce(secret))
+    assert origin_of(token) is None
+    assert granted_ms(token) == granted_us // 1000
+
+
+@given(MICROSECONDS, NONCES)
+def test_whatever_stands_in_a_token_it_tells_of_a_span_or_of_none(granted_us, nonce) -> None:
+    origin = origin_of(make_token(granted_us, nonce))
+    assert origin is None or (0 < origin.trace_id < 2**128 and 0 < origin.span_id < 2**64)
 
 
 @given(st.text())

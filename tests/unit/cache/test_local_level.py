@@ -5,7 +5,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cache.core.local_level import LocalLevel, LocalValue
+from services.cache.core.local_level import Departure, LocalLevel, LocalValue
 from services.cache.core.model import Scope
 
 SCOPE = Scope("acme")
@@ -13,11 +13,14 @@ SCOPE = Scope("acme")
 OVERHEAD_BYTES = 400
 
 
-def value(size_bytes: int, until: float = 100.0, tags: tuple[str, ...] = ()) -> LocalValue:
+def value(
+    size_bytes: int, until: float = 100.0, tags: tuple[str, ...] = (), kept_at: float = 0.0
+) -> LocalValue:
     return LocalValue(
         payload=b"x" * size_bytes,
         created_ms=0,
         expires_ms=200_000,
+        kept_at=kept_at,
         local_until=until,
         scope=SCOPE,
         tags=tags,
@@ -61,12 +64,74 @@ def test_the_least_recently_used_value_goes_first() -> None:
     assert local.eviction_count == 1
 
 
+def watched(limit_bytes: int) -> tuple[LocalLevel, list[tuple[Departure, float]]]:
+    """Returns a level, and what has left it by itself."""
+    local, departures = LocalLevel(limit_bytes), []
+    local.on_departure(lambda departure, seconds: departures.append((departure, seconds)))
+    return local, departures
+
+
 def test_a_value_is_forgotten_at_its_expiry_and_counted_as_expired() -> None:
-    local = LocalLevel(10_000)
+    local, departures = watched(10_000)
     local.put(b"a", value(10, until=60.0))
     assert local.get(b"a", 59.9) == value(10, until=60.0)
     assert local.get(b"a", 60.0) is None
-    assert (local.entry_count, local.expiry_count, local.eviction_count) == (0, 1, 0)
+    assert local.get(b"a", 61.0) is None
+    assert (local.entry_count, local.eviction_count) == (0, 0)
+    assert departures == [(Departure.EXPIRED, 60.0)]
+
+
+def test_a_value_counts_for_no_longer_than_it_could_be_given() -> None:
+    local, departures = watched(10_000)
+    local.put(b"a", value(10, kept_at=10.0, until=60.0))
+    local.get(b"a", 1000.0)
+    assert departures == [(Departure.EXPIRED, 50.0)]
+
+
+def test_a_value_pushed_out_has_lived_since_it_was_last_put() -> None:
+    local, departures = watched(2 * 2_000)
+    local.put(b"a", value(1_200))
+    local.put(b"a", value(1_200, kept_at=5.0))
+    local.put(b"b", value(1_200, kept_at=6.0))
+    assert departures == []
+    local.put(b"c", value(1_200, kept_at=25.0))
+    assert departures == [(Departure.CAPACITY, 20.0)]
+
+
+def test_a_value_whose_time_was_up_when_its_room_was_needed_has_expired() -> None:
+    local, departures = watched(2_000)
+    local.put(b"a", value(1_200, until=60.0))
+    local.put(b"b", value(1_200, kept_at=75.0))
+    assert departures == [(Departure.EXPIRED, 60.0)]
+    assert local.eviction_count == 0
+
+
+def test_what_nobody_asks_for_any_more_does_not_fill_the_level() -> None:
+    local, departures = watched(1 << 20)
+    for number in range(400):
+        local.put(b"%d" % number, value(100, kept_at=float(number), until=number + 60.0))
+    assert local.entry_count <= 61
+    assert local.entry_count + len(departures) == 400
+    assert {departure for departure, _ in departures} == {Departure.EXPIRED}
+
+
+def test_what_has_expired_goes_by_and_by() -> None:
+    local, departures = watched(1 << 20)
+    for number in range(10):
+        local.put(b"%d" % number, value(100, until=60.0))
+    local.put(b"new", value(100, kept_at=60.0, until=120.0))
+    assert len(departures) == 2
+    assert local.entry_count == 9
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3_000)), max_size=60))
+def test_whatever_is_put_is_there_or_has_left_or_was_replaced(puts) -> None:
+    local, departures = watched(8_000)
+    replaced_count = 0
+    for key, size in puts:
+        replaced_count += local.get(b"%d" % key, 0.0) is not None
+        local.put(b"%d" % key, value(size))
+    assert local.entry_count + len(departures) + replaced_count == len(puts)
 
 
 def test_a_hit_does_not_prolong_a_value() -> None:
@@ -86,13 +151,13 @@ def test_a_value_that_can_never_fit_replaces_an_old_one_by_nothing() -> None:
 
 
 def test_a_value_is_discarded_without_being_counted_and_only_once() -> None:
-    local = LocalLevel(10_000)
+    local, departures = watched(10_000)
     local.put(b"a", value(10))
     local.discard(b"a")
     local.discard(b"a")
     assert local.get(b"a", 0.0) is None
     assert (local.entry_count, local.size_bytes) == (0, 0)
-    assert (local.expiry_count, local.eviction_count) == (0, 0)
+    assert departures == []
 
 
 def test_a_limit_of_nothing_holds_nothing() -> None:

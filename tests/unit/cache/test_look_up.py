@@ -197,6 +197,7 @@ async def test_evictions_show_in_the_metrics(make_bench) -> None:
         await put(bench, Layer.CHUNK, str(number))
     evicted = bench.metric("cache_evictions_total", layer="chunk", reason="capacity")
     assert evicted == bench.levels.local[Layer.CHUNK].eviction_count > 0
+    bench.metrics.refresh()
     assert bench.metric("cache_entries", layer="chunk") == 20 - evicted
     assert bench.metric("cache_memory_bytes", layer="chunk") <= 2_000
 

@@ -9,11 +9,15 @@ import services.cache
 from pannier.cache.v1 import invalidation_pb2, semantic_pb2
 from services.cache.core.breaker import Phase
 from services.cache.core.layers import Layer
-from services.cache.core.local_level import LocalLevel
-from services.cache.core.model import Hit, Level, Lookup, WriteOutcome
+from services.cache.core.local_level import Departure, LocalLevel, LocalValue
+from services.cache.core.model import Hit, Level, Lookup, Scope, WriteOutcome
 from services.cache.core.savings import Prices, Savings
+from services.cache.core.semantic.decision import SemanticOutcome
+from services.cache.core.semantic.guards import Guard
+from services.cache.core.semantic.verdict import Verdict
 from services.cache.core.spans import HitKind
-from services.cache.metrics import CATALOGUE, GUARDS, INVALIDATIONS, MODES, VERDICTS
+from services.cache.core.tags import TargetKind
+from services.cache.metrics import CATALOGUE, MODES
 from services.cache.recorder import FlightEvent, Recorder
 from services.common.metrics import MetricKind, Metrics
 
@@ -42,7 +46,7 @@ class Counts:
 
     def ask(self, outcome: str, **fields) -> None:
         call = {"similarity": None, "duration_seconds": 0.002} | CALLER | fields
-        self.recorder.semantic_looked_up(outcome, **call)
+        self.recorder.semantic_looked_up(SemanticOutcome(outcome), **call)
 
 
 @pytest.fixture
@@ -100,7 +104,6 @@ def test_no_event_creates_a_series_of_a_counter(counts) -> None:
         counts.look_up(None, layer=layer, rejected_count=1, invalidated_count=1)
         recorder.bypassed(layer, 1, **CALLER)
         recorder.wrote(layer, tuple(WriteOutcome))
-        recorder.dropped_writes(layer, 1)
     counts.look_up(*map(hit, Level))
     for outcome in ("exact", "similar", "candidate", "miss", "bypassed"):
         counts.ask(outcome)
@@ -110,11 +113,11 @@ def test_no_event_creates_a_series_of_a_counter(counts) -> None:
     recorder.waiting(1)
     for coalesced in (False, True):
         recorder.saved(Layer.INFERENCE, SAVINGS, tenant_id="acme", coalesced=coalesced)
-    for guard in (*GUARDS, "new"):
+    for guard in Guard:
         recorder.guard_refused(guard)
-    for verdict in VERDICTS:
+    for verdict in Verdict:
         recorder.verified(verdict)
-    for kind in (*INVALIDATIONS, "new"):
+    for kind in TargetKind:
         recorder.invalidated(kind)
     recorder.store_failed()
     after = {name: sets for name, sets in label_sets(counts.metrics).items() if name in counters}
@@ -134,10 +137,13 @@ def test_label_values_are_the_names_of_the_protocol() -> None:
         prefix = first.removesuffix("UNSPECIFIED")
         return [each.removeprefix(prefix).lower() for each in others]
 
-    assert list(GUARDS) == names(semantic_pb2.SemanticGuard)
-    assert list(VERDICTS) == names(semantic_pb2.MatchVerdict)
+    def values(enum) -> list[str]:
+        return [each.value for each in enum]
+
+    assert values(Guard) == names(semantic_pb2.SemanticGuard)
+    assert values(Verdict) == names(semantic_pb2.MatchVerdict)
     selectors = {each.name for each in invalidation_pb2.Selector.DESCRIPTOR.fields} - {"tag"}
-    assert set(INVALIDATIONS) == selectors | {"document", "collection", "custom"}
+    assert set(values(TargetKind)) == selectors | {"document", "collection", "custom"}
 
 
 def test_a_lookup_counts_everywhere(counts) -> None:
@@ -180,15 +186,50 @@ def test_bypasses_are_part_of_no_ratio(counts) -> None:
     assert counts.recorder.tenants.top(10) == []
 
 
-def test_evictions_count_once(counts) -> None:
-    local = counts.local[Layer.INFERENCE]
-    local.eviction_count, local.expiry_count = 3, 2
-    for _ in range(2):
-        counts.look_up(None)
+def keep(counts, key: bytes, *, kept_at: float, until: float, size_bytes: int = 900_000) -> None:
+    counts.local[Layer.INFERENCE].put(
+        key,
+        LocalValue(
+            payload=b"x" * size_bytes,
+            created_ms=0,
+            expires_ms=0,
+            kept_at=kept_at,
+            local_until=until,
+            scope=Scope("acme"),
+        ),
+    )
+
+
+def test_what_leaves_the_local_level_counts_at_once_with_its_age(counts) -> None:
+    keep(counts, b"a", kept_at=0.0, until=60.0)
+    keep(counts, b"b", kept_at=20.0, until=80.0)
+    keep(counts, b"c", kept_at=90.0, until=150.0)
     labels = {"layer": "inference"}
-    assert counts.metric("cache_evictions_total", reason="capacity", **labels) == 3
-    assert counts.metric("cache_evictions_total", reason="expired", **labels) == 2
-    assert counts.life(Layer.INFERENCE).eviction_count == 3
+    for departure in Departure:
+        assert counts.metric("cache_evictions_total", reason=departure.value, **labels) == 1
+    assert counts.metric("cache_entry_lifetime_seconds_count", **labels) == 2
+    # The first was pushed out after 20 s; the second was of use until its time was up, 60 s.
+    assert counts.metric("cache_entry_lifetime_seconds_sum", **labels) == 80
+    assert counts.life(Layer.INFERENCE).eviction_count == 1
+
+
+def test_contents_are_shown_as_they_are_when_somebody_looks(counts) -> None:
+    labels = {"layer": "inference"}
+    assert counts.metric("cache_entries", **labels) == 0
+    keep(counts, b"a", kept_at=0.0, until=60.0)
+    counts.metrics.refresh()
+    assert counts.metric("cache_entries", **labels) == 1
+    shown = counts.metric("cache_memory_bytes", **labels)
+    assert shown == counts.local[Layer.INFERENCE].size_bytes > 900_000
+    counts.local[Layer.INFERENCE].discard(b"a")
+    counts.metrics.refresh()
+    assert counts.metric("cache_entries", **labels) == 0
+
+
+def test_levels_bounded_by_bytes_have_no_capacity_in_entries(counts) -> None:
+    for layer in Layer:
+        assert counts.metric("cache_capacity_entries", layer=layer.value) == 0
+        assert counts.metric("cache_memory_limit_bytes", layer=layer.value) == 1 << 20
 
 
 def test_savings_count_tokens_time_and_cost(counts) -> None:
@@ -296,8 +337,8 @@ def test_a_confirmed_candidate_becomes_a_hit(counts) -> None:
 
 
 def test_verifications_cost_what_they_have_spent(counts) -> None:
-    counts.recorder.verified("right", spent=SAVINGS)
-    counts.recorder.verified("wrong")
+    counts.recorder.verified(Verdict.RIGHT, spent=SAVINGS)
+    counts.recorder.verified(Verdict.WRONG)
     assert counts.recorder.verification == SAVINGS
     assert counts.metric("cache_verifications_total", verdict="right") == 1
     assert counts.metric("cache_verifications_total", verdict="wrong") == 1
@@ -309,16 +350,10 @@ def test_the_bound_of_false_hits_follows_the_verdicts(counts) -> None:
     assert counts.recorder.semantic.verified_count == 400
 
 
-def test_guards_and_selectors_not_known_here_count_as_others(counts) -> None:
-    counts.recorder.guard_refused("tone")
-    counts.recorder.invalidated("moon")
-    assert counts.metric("cache_guard_rejections_total", guard="other") == 1
-    assert counts.metric("cache_invalidations_total", reason="other") == 1
-    assert counts.recorder.semantic.rejections == {"tone": 1}
-
-
 def test_the_index_and_its_feed_are_shown(counts) -> None:
     counts.recorder.semantic_size(12, 3, 40_000)
+    counts.recorder.semantic_limit(1 << 20)
+    assert counts.metric("cache_semantic_memory_limit_bytes") == 1 << 20
     counts.recorder.feed_lag(0.25)
     assert counts.metric("cache_semantic_entries") == 12
     assert counts.metric("cache_semantic_memory_bytes") == 40_000
@@ -341,7 +376,8 @@ def test_the_store_is_in_one_phase(counts) -> None:
 
 
 def test_writes_dropped_and_failures_count(counts) -> None:
-    counts.recorder.dropped_writes(Layer.CHUNK, 4)
+    counts.recorder.wrote(Layer.CHUNK, [WriteOutcome.DROPPED] * 4 + [WriteOutcome.REFUSED])
     counts.recorder.store_failed()
     assert counts.metric("cache_dropped_writes_total", layer="chunk") == 4
+    assert counts.recorder.dropped_write_count == 4
     assert counts.metric("cache_backend_failures_total", backend="redis") == 1

@@ -1,6 +1,7 @@
 """What goes wrong with Redis is named, without what the library's texts may hold."""
 
 import errno
+import ssl
 
 import pytest
 from redis._parsers.base import BaseParser
@@ -82,6 +83,25 @@ def test_an_error_of_the_network_is_told_by_its_number() -> None:
         failure = failure_of(error)
     assert failure.cause == "connection refused"
     assert failure_of(RedisConnectionError("Connection to hush closed")).cause == "connection lost"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ssl.SSLCertVerificationError(1, "hush"), "certificate is not trusted"),
+        (ssl.SSLError(1, "hush"), "no encrypted connection"),
+    ],
+)
+def test_an_error_of_tls_is_not_told_by_its_number(error: ssl.SSLError, cause: str) -> None:
+    """The operating system's 1 means that something is not permitted."""
+    try:
+        try:
+            raise error
+        except OSError:
+            raise RedisConnectionError("hush") from None
+    except RedisConnectionError as wrapped:
+        failure = failure_of(wrapped)
+    assert failure.cause == cause
 
 
 def test_a_lack_of_connections_is_lateness() -> None:

@@ -44,7 +44,7 @@ def test_every_layer_and_phase_has_its_enum_value() -> None:
     for layer in Layer:
         shown = layer_stats(layer, spans, LOCAL).layer
         assert pb.Layer.Name(shown) == f"LAYER_{layer.name}"
-    states = {phase: store_stats(StoreCondition(phase=phase), "single").state for phase in Phase}
+    states = {phase: store_stats(StoreCondition(phase=phase), "single", 0).state for phase in Phase}
     assert pb.STORE_STATE_UNSPECIFIED not in states.values()
     assert len(set(states.values())) == len(Phase)
 
@@ -108,14 +108,13 @@ def test_the_store_shows_its_topology_and_what_it_did_not_take() -> None:
         outage_count=2,
         changed_at=1_700_000_000.5,
         last_failure="timed out",
-        dropped_write_count=3,
     )
-    stats = store_stats(condition, "cluster")
+    stats = store_stats(condition, "cluster", 3)
     assert stats.state == pb.STORE_STATE_UNAVAILABLE
     assert (stats.failure_count, stats.outage_count, stats.dropped_write_count) == (7, 2, 3)
     assert (stats.topology, stats.last_failure) == ("cluster", "timed out")
     assert stats.state_change_time.ToMilliseconds() == 1_700_000_000_500
-    assert not store_stats(StoreCondition(), "single").HasField("state_change_time")
+    assert not store_stats(StoreCondition(), "single", 0).HasField("state_change_time")
 
 
 @pytest.mark.parametrize(

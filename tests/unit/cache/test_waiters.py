@@ -43,7 +43,7 @@ def test_the_wait_for_others_ends_with_its_limit_or_before_the_deadline(
 ) -> None:
     async def run() -> None:
         waiter = make_waiter(wait_seconds=wait_seconds, remaining_seconds=remaining_seconds)
-        waiter.begin_waiting()
+        waiter.begin_waiting(TOKEN)
         assert await seconds_until_settled(waiter) == pytest.approx(expected, abs=1e-6)
         assert waiter.outcome == WaitEnded()
         assert waiter.waited_seconds == pytest.approx(expected, abs=1e-6)
@@ -64,7 +64,7 @@ def test_before_anybody_computes_the_limit_does_not_count() -> None:
 def test_who_has_begun_a_text_follows_it_to_the_end() -> None:
     async def run() -> None:
         waiter = make_waiter(wait_seconds=1.0, remaining_seconds=10.0)
-        waiter.begin_waiting()
+        waiter.begin_waiting(TOKEN)
         waiter.offer_text(LiveText(TOKEN, limit_bytes=100))
         waiter.begin_text()
         assert await seconds_until_settled(waiter) == pytest.approx(9.95)
@@ -77,7 +77,7 @@ def test_only_the_first_outcome_counts() -> None:
         waiter = make_waiter()
         waiter.settle(Interrupted(Failure()))
         waiter.settle(Missed())
-        waiter.begin_waiting()
+        waiter.begin_waiting(TOKEN)
         assert waiter.outcome == Interrupted(Failure())
         assert waiter.waits_since is None
 
