@@ -12,8 +12,8 @@ from services.balancer.core.prefixes import Fingerprint, fingerprint
 from services.balancer.core.requests import GenerationRequest, Operation, Routing
 from services.balancer.fleet import Fleet
 from services.common.clock import Clock
+from services.common.deadline import remaining_seconds
 from services.common.identity import current_identity
-from services.common.interceptors import remaining_seconds
 
 __all__ = ["Prepared", "embedding_demand", "generation_demand"]
 

@@ -12,7 +12,7 @@ from services.balancer.fleet import Fleet
 from services.balancer.ports import KEEP_FOR_EVER, Servers
 from services.balancer.scheduler import Scheduler
 from services.common.clock import Clock
-from services.common.interceptors import remaining_seconds
+from services.common.deadline import remaining_seconds
 from services.common.metrics import Metrics
 
 __all__ = ["Equipment", "deadline_is_spent"]

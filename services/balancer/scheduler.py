@@ -25,11 +25,7 @@ from services.balancer.core.admission import (
     unreachable,
 )
 from services.balancer.core.demand import Demand, Priority
-from services.balancer.core.errors import (
-    AllAttemptsFailed,
-    DeadlineUnreachable,
-    QueueFull,
-)
+from services.balancer.core.errors import AllAttemptsFailed, DeadlineUnreachable, QueueFull
 from services.balancer.core.fairness import FairShares
 from services.balancer.core.plan import (
     Assessment,
@@ -44,7 +40,7 @@ from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Snapshot
 from services.balancer.decisions import Decision, DecisionLog
 from services.balancer.fleet import Fleet
-from services.balancer.tickets import Grant, Ticket
+from services.balancer.tickets import Grant, Ticket, typical_wait
 from services.balancer.waiting_line import WaitingLine
 from services.common.clock import Clock
 from services.common.errors import ServiceError
@@ -185,15 +181,9 @@ class Scheduler:
             How long it has waited in the queue, in seconds, load excluded.
         """
         ticket = self._waiting.pop(number)
-        seconds, _ = self._waited(ticket, model)
+        seconds, _ = ticket.waited(model, self._clock.monotonic())
         self._note_wait(ticket.demand, seconds)
         return seconds
-
-    def _waited(self, ticket: Ticket, model: ModelState) -> tuple[float, float]:
-        """Says how long a request was in the queue, and how long its model was loaded meanwhile."""
-        waited = self._clock.monotonic() - ticket.queued_at
-        loaded = max(0.0, model.load_ended_at - max(model.load_began_at, ticket.queued_at))
-        return waited - loaded, loaded
 
     def _note_wait(self, demand: Demand, seconds: float) -> None:
         self._metrics.observe("balancer_queue_wait_seconds", seconds, demand.priority.label)
@@ -271,13 +261,13 @@ class Scheduler:
         verdict = admit(counts, tenant_count, demand, self.limits)
         if not isinstance(verdict, Full):
             return
-        shed = None
-        if verdict.limit is QueueLimit.CLASS:
-            shed = to_shed(waiting, self.limits, demand)
+        wait_seconds = typical_wait(self._waiting.values())
+        is_class = verdict.limit is QueueLimit.CLASS
+        shed = to_shed(waiting, self.limits, demand) if is_class else None
         if shed is None:
             self._fleet.counters.refused_count += 1
-            raise QueueFull(demand.priority.label, counts[demand.priority], self._typical_wait())
-        self._refuse(self._waiting[shed.id], self._typical_wait())
+            raise QueueFull(demand.priority.label, counts[demand.priority], wait_seconds)
+        self._refuse(self._waiting[shed.id], wait_seconds)
 
     def _refuse(self, ticket: Ticket, wait_seconds: float) -> None:
         priority = ticket.demand.priority
@@ -289,18 +279,9 @@ class Scheduler:
         if ticket.granted.done() or ticket.claiming or maximum is None:
             return
         terms = placement.terms if placement is not None else None
-        predicted = terms.first_token if terms is not None else self._typical_wait()
+        predicted = terms.first_token if terms is not None else typical_wait(self._waiting.values())
         if predicted > maximum:
             self._refuse(ticket, predicted)
-
-    def _typical_wait(self) -> float:
-        """Returns the longest wait that the last plans predicted, in seconds, at least 1."""
-        predicted = [
-            each.placement.terms.first_token
-            for each in self._waiting.values()
-            if each.placement is not None and each.placement.terms is not None
-        ]
-        return max([1.0, *predicted])
 
     # Planning.
 
@@ -375,7 +356,7 @@ class Scheduler:
         model = self._fleet.model_of(backend, ticket.demand.model_key)
         occupancy = self._fleet.occupy(backend, model, ticket.demand, placement.terms)
         terms = placement.terms
-        queue_seconds, load_seconds = self._waited(ticket, model)
+        queue_seconds, load_seconds = ticket.waited(model, self._clock.monotonic())
         grant = Grant(
             occupancy=occupancy,
             backend=backend,

@@ -1,6 +1,7 @@
 """Requests in the queue, and the slots that they are given."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanContext
@@ -9,7 +10,7 @@ from services.balancer.backend import Backend, ModelState, Occupancy
 from services.balancer.core.demand import Demand
 from services.balancer.core.plan import Placement, Reason
 
-__all__ = ["Grant", "Ticket"]
+__all__ = ["Grant", "Ticket", "typical_wait"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +59,18 @@ class Ticket:
     span_context: SpanContext
     claiming: bool = False
     placement: Placement | None = None
+
+    def waited(self, model: ModelState, now: float) -> tuple[float, float]:
+        """Says how long it was in the queue, and how long its model was loaded meanwhile."""
+        loaded = max(0.0, model.load_ended_at - max(model.load_began_at, self.queued_at))
+        return now - self.queued_at - loaded, loaded
+
+
+def typical_wait(tickets: Iterable[Ticket]) -> float:
+    """Returns the longest wait that the last plans predicted, in seconds, at least 1."""
+    predicted = [
+        each.placement.terms.first_token
+        for each in tickets
+        if each.placement is not None and each.placement.terms is not None
+    ]
+    return max([1.0, *predicted])
