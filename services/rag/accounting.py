@@ -19,6 +19,8 @@ from services.rag.give_feedback import FeedbackDesk
 from services.rag.ledger import Ledger
 from services.rag.read_books import BookReader
 from services.rag.settings import RagSettings
+from services.rag.spending import Spending
+from services.rag.tenants import Tenants
 from services.rag.track_calls import CallTracker
 from services.rag.usage_port import FeedbackStore, Retention, UsageStore
 from services.rag.usage_servicer import UsageAdminServicer, UsageServicer
@@ -83,7 +85,12 @@ def make_accounting(
             ),
         ),
     )
-    ledger = Ledger(books, budgets=budgets, prices=settings.prices, clock=clock, metrics=metrics)
+    spending = Spending(
+        metrics,
+        tenants=Tenants(metrics, limit=settings.tenant_label_count, clock=clock),
+        currency=settings.currency,
+    )
+    ledger = Ledger(books, budgets=budgets, prices=settings.prices, clock=clock, spending=spending)
     servicer = UsageServicer(
         BookReader(
             books=books,

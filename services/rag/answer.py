@@ -170,12 +170,8 @@ class Answerer:
         """Answers from what a model gathers with tools; without that as the other modes do."""
         question = task.question
         try:
-            search = await self._retriever.open(
-                task.tenant_id,
-                question.collection,
-                question.text,
-                question.retrieval,
-                task.recorder,
+            collection = await self._retriever.look_up(
+                task.tenant_id, question.collection, task.recorder
             )
         except StoreUnavailable:
             # The way of the other modes ends in the lesser answers there are then.
@@ -185,7 +181,7 @@ class Answerer:
             if gathered.problem:
                 task.recorder.degrade(DegradationReason.TOOL_FAILED, "agent", gathered.problem)
             if len(gathered.findings):
-                steps = self._answer_gathered(task, gathered, search.collection.embedding_model)
+                steps = self._answer_gathered(task, gathered, collection.embedding_model)
             else:
                 if gathered.problem:
                     task.question = replace(question, mode=Mode.DEEP)

@@ -102,6 +102,7 @@ class AnswerStream:
     async def _run(self, answers: CountedAnswers, question: Question) -> None:
         error: BaseException | None = None
         limit = asyncio.timeout(self._time_limit_seconds)
+        self._recorder.is_out_of_time = limit.expired
         try:
             async with limit:
                 await self._answer(answers, question)

@@ -1,6 +1,6 @@
 """Puts together what answers questions, for the composition root."""
 
-from services.common.interceptors import remaining_seconds
+from services.common.deadline import remaining_seconds
 from services.common.server import Runtime
 from services.rag.answer import Answerer
 from services.rag.background import BackgroundWork
@@ -63,6 +63,7 @@ def make_answerer(
         ),
         web=WebFallback(
             web,
+            metrics=runtime.metrics,
             limit_seconds=settings.web_time_limit_seconds,
             remaining_seconds=remaining_seconds,
         ),

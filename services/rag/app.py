@@ -4,13 +4,15 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from opentelemetry.trace import Tracer
+
 import pannier
 from pannier.rag.v1 import corpus_service_pb2, evaluation_service_pb2, rag_service_pb2
 from pannier.rag.v1.corpus_service_pb2_grpc import add_CorpusServiceServicer_to_server
 from pannier.rag.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
 from pannier.rag.v1.rag_service_pb2_grpc import add_RagServiceServicer_to_server
 from services.common.channels import open_channel
-from services.common.interceptors import remaining_seconds
+from services.common.deadline import remaining_seconds
 from services.common.server import RunningServer, Runtime, serve
 from services.common.tasks import in_background
 from services.rag.accounting import make_accounting
@@ -55,6 +57,7 @@ from services.rag.servicer import RagServicer
 from services.rag.settings import RagSettings
 from services.rag.statistics import RagStatistics
 from services.rag.verify import Verifier
+from services.rag.watch_index import IndexWatch
 from services.rag.watch_store import StoreWatch
 
 __all__ = ["start"]
@@ -91,6 +94,8 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         size=settings.database_pool_size,
         statement_seconds=settings.database_time_limit_seconds,
         role=settings.database_role,
+        tracer=tracer,
+        metrics=runtime.metrics,
     )
     store = PostgresDocumentStore(
         pool,
@@ -102,11 +107,15 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
     )
     # Answers of the balancer hold up to 512 vectors.
     maximum_message_bytes = 4 * settings.maximum_request_bytes
-    cache_channel = open_channel(
-        settings.cache_address, tracer=tracer, maximum_message_bytes=maximum_message_bytes
-    )
-    balancer_channel = open_channel(
-        settings.balancer_address, tracer=tracer, maximum_message_bytes=maximum_message_bytes
+    cache_channel, balancer_channel = (
+        open_channel(
+            address,
+            tracer=tracer,
+            maximum_message_bytes=maximum_message_bytes,
+            metrics=runtime.metrics,
+            clock=runtime.clock,
+        )
+        for address in (settings.cache_address, settings.balancer_address)
     )
     cache = GrpcCache(cache_channel, time_limit_seconds=settings.cache_time_limit_seconds)
     semantic_cache = GrpcSemanticCache(
@@ -141,6 +150,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         model=settings.understanding_model,
         context_token_count=settings.context_token_count,
         remaining_seconds=remaining_seconds,
+        note_cached=accounting.ledger.add_cached_text,
     )
     reranker = _make_reranker(settings, models, catalogue)
     retriever = Retriever(
@@ -161,8 +171,8 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         time_limit_seconds=settings.document_time_limit_seconds,
         memory_limit_bytes=settings.document_memory_limit_bytes,
     )
-    pages = HttpPages(web_rules_of(settings), limit_bytes=settings.web_page_bytes)
-    engine = _make_engine(settings)
+    pages = HttpPages(web_rules_of(settings), limit_bytes=settings.web_page_bytes, tracer=tracer)
+    engine = _make_engine(settings, tracer)
     web = (
         make_web(
             settings,
@@ -177,7 +187,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         else None
     )
     statistics = RagStatistics(runtime.metrics, start_time_seconds=runtime.clock.now())
-    background = BackgroundWork(runtime.metrics)
+    background = BackgroundWork(runtime.metrics, tracer=tracer)
     reuse = AnswerReuse(
         cache=semantic_cache,
         store=store,
@@ -208,7 +218,9 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         background=background,
         statistics=statistics,
     )
-    delivery = InvalidationDelivery(store, cache, clock=runtime.clock, metrics=runtime.metrics)
+    delivery = InvalidationDelivery(
+        store, cache, clock=runtime.clock, metrics=runtime.metrics, tracer=tracer
+    )
 
     def make_recorder() -> Recorder:
         return Recorder(
@@ -282,6 +294,12 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         *accounting.registrations,
     ]
     store_watch = StoreWatch(store, clock=runtime.clock)
+    index_watch = IndexWatch(
+        store,
+        clock=runtime.clock,
+        metrics=runtime.metrics,
+        interval_seconds=settings.index_count_interval_seconds,
+    )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(cache_channel.close)
         stack.push_async_callback(balancer_channel.close)
@@ -302,6 +320,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
             in_background(
                 catalogue.watch(),
                 store_watch.watch(),
+                index_watch.watch(),
                 delivery.run(),
                 vector_indexes.run(),
                 accounting.books.run(),
@@ -326,10 +345,10 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         yield running
 
 
-def _make_engine(settings: RagSettings) -> SearxngSearch | JsonSearch | None:
+def _make_engine(settings: RagSettings, tracer: Tracer) -> SearxngSearch | JsonSearch | None:
     """Makes what finds pages of the web; None where nothing is configured for it."""
     if settings.web_searxng_url:
-        return SearxngSearch(settings.web_searxng_url)
+        return SearxngSearch(settings.web_searxng_url, tracer=tracer)
     if settings.web_search_url:
         fields = JsonFields(
             results=settings.web_search_results_pointer,
@@ -337,7 +356,9 @@ def _make_engine(settings: RagSettings) -> SearxngSearch | JsonSearch | None:
             title=settings.web_search_title_pointer,
             snippet=settings.web_search_snippet_pointer,
         )
-        return JsonSearch(settings.web_search_url, fields, header=settings.web_search_header)
+        return JsonSearch(
+            settings.web_search_url, fields, header=settings.web_search_header, tracer=tracer
+        )
     return None
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from services.common.baggage import carry
 from services.common.clock import Clock
 from services.common.errors import ServiceError
 from services.common.identity import current_identity
@@ -14,10 +15,13 @@ from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.budget import Limit
 from services.rag.core.experiment import Experiment, applied_to
 from services.rag.core.options import Question
+from services.rag.core.profile import WarningKind
 from services.rag.core.query_record import LoggedQuery, QueryRecord
 from services.rag.core.usage import Amounts
-from services.rag.ledger import RETRIEVE_MODE, Ledger, Meter, current_meter
+from services.rag.ledger import Ledger
+from services.rag.meter import RETRIEVE_MODE, Meter, current_meter
 from services.rag.recorder import Recorder
+from services.rag.spending import INFERENCE_LAYER, SEMANTIC_LAYER
 
 __all__ = ["Account", "Bookkeeping"]
 
@@ -26,6 +30,8 @@ _TOOL_PREFIX = "tool_"
 # Whoever wants it, the web is asked in a stage of its own.
 _WEB_STAGE, _WEB_TOOL = "web_find", "web_search"
 _CANCELLED = "CANCELLED"
+# Nobody was asked for what was known.
+_KNOWN = "hit_local"
 
 
 class Bookkeeping:
@@ -63,6 +69,7 @@ class Bookkeeping:
             call: `query`, `stream` or `retrieve`.
         """
         identity = current_identity.get()
+        self.ledger.spending.tenants.see(identity.tenant_id)
         for experiment in self.experiments:
             variant = experiment.variant_for(
                 tenant_id=identity.tenant_id,
@@ -96,6 +103,7 @@ class Bookkeeping:
         Arguments are those of `open`.
         """
         account = self.open(question, recorder, call="retrieve")
+        carry(query_id=recorder.query_id)
         try:
             yield account.question
         except asyncio.CancelledError:
@@ -136,12 +144,17 @@ class Account:
         """Warns the caller where the tenant's budget is nearly spent."""
         limit = self._its.ledger.budgets.nearest_limit(self._record.tenant_id)
         if limit is not None:
-            self._recorder.warnings.append(_warning(limit))
+            self._recorder.warn(WarningKind.BUDGET, _warning(limit))
+
+    @property
+    def cost_nanos(self) -> int:
+        """What the query has cost so far, in billionths of the currency."""
+        return self._meter.amounts.cost_nanos
 
     def close(
         self, answer: Answer | None, outcome: str, error: BaseException | None = None
     ) -> None:
-        """Notes how the query has ended.
+        """Notes how the query has ended, once.
 
         Args:
             answer: Its answer; None without one.
@@ -151,10 +164,18 @@ class Account:
         recorder, ledger = self._recorder, self._its.ledger
         for stage in recorder.stages:
             tool = _tool_of(stage.name)
-            if tool and not stage.failed:
+            if tool and not stage.failed and stage.cache_outcome != _KNOWN:
                 ledger.add_tool_call(tool)
         model = answer.model if answer is not None else ""
-        ledger.add_query(self._record.mode, model, self._own_amounts(answer, outcome))
+        mode = self._record.mode
+        ledger.add_query(mode, model, self._own_amounts(answer, outcome), layer=_layer_of(answer))
+        if mode != RETRIEVE_MODE:
+            ledger.spending.add_question(
+                mode,
+                outcome,
+                tenant_id=self._record.tenant_id,
+                generation_count=self._meter.generation_count,
+            )
         self._its.books.add_query(
             LoggedQuery(
                 replace(
@@ -194,12 +215,15 @@ class Account:
             failed_query_count=failed,
             cached_query_count=1,
             saved_token_count=usage.prompt_token_count + usage.completion_token_count,
-            saved_cost_nanos=self._its.ledger.prices.cost_nanos(
-                answer.model,
-                prompt_token_count=usage.prompt_token_count,
-                completion_token_count=usage.completion_token_count,
-            ),
+            saved_cost_nanos=self._its.ledger.cost_nanos(answer.model, usage),
         )
+
+
+def _layer_of(answer: Answer | None) -> str:
+    """Returns the layer of the cache that an answer came from; empty where it came from none."""
+    if answer is None or answer.origin not in _CACHED:
+        return ""
+    return INFERENCE_LAYER if answer.earlier is None else SEMANTIC_LAYER
 
 
 def _tool_of(stage_name: str) -> str:

@@ -34,7 +34,6 @@ _CLOSING_SECONDS = 5.0
 _BATCH_COUNT = 1000
 # What each takes is a few hundred bytes.
 _MOST_KEYS = 50_000
-_CAUSES = ("full", "rejected", "shutdown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +92,6 @@ class Books:
         self._recent: OrderedDict[tuple[str, str], LoggedQuery] = OrderedDict()
         self._frozen: _Frozen | None = None
         self._writing = asyncio.Lock()
-        for cause in _CAUSES:
-            metrics.count("rag_query_log_dropped_total", cause, amount=0)
 
     def add_query(self, query: LoggedQuery) -> None:
         """Notes what became of a query."""

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from services.common.errors import PeerUnavailable
 from services.rag.cache_port import CachedInference, CachePort, InferenceKey
-from services.rag.core.conversation import ChatCompleted, ChatMessage, ChatStarted, Sampling
+from services.rag.core.conversation import (
+    ChatCompleted,
+    ChatMessage,
+    ChatStarted,
+    Sampling,
+    TokenUsage,
+)
 from services.rag.core.options import OutputFormat
 from services.rag.generation import known_failure
 from services.rag.models import ModelCatalogue
@@ -39,6 +45,7 @@ class BriefAnswers:
         context_token_count: Context window that answers are asked with; another one could make a
             backend load the model anew.
         remaining_seconds: What is left of the running call's deadline; None where there is none.
+        note_cached: Told of texts that the cache had, with their model and what they cost.
     """
 
     def __init__(
@@ -50,8 +57,10 @@ class BriefAnswers:
         model: str,
         context_token_count: int,
         remaining_seconds: Callable[[], float | None],
+        note_cached: Callable[[str, TokenUsage], None] = lambda _model, _usage: None,
     ) -> None:
         self._cache = cache
+        self._note_cached = note_cached
         self._models = models
         self._catalogue = catalogue
         self._model = model
@@ -132,6 +141,7 @@ class BriefAnswers:
         )
         try:
             if lookup.is_hit and lookup.inference is not None:
+                self._note_cached(model.name, lookup.inference.usage)
                 return lookup.inference.text
             made = await self._generate(model, key, stage, limit_seconds)
             if fill is not None and made.model_digest == model.digest:

@@ -27,6 +27,7 @@ from services.rag.core.dialogue import (
     title_of,
 )
 from services.rag.core.options import Question
+from services.rag.core.profile import WarningKind
 from services.rag.recorder import Recorder
 
 __all__ = ["AnswerStreams", "Chats"]
@@ -38,7 +39,6 @@ _KEEPING_SECONDS = 5.0
 _LONGEST_CLAIM_SECONDS = 600.0
 _SUMMARY_TOKEN_COUNT = 150
 _SUMMARY_SECONDS = 60.0
-_OUTCOMES = ("complete", "interrupted", "empty", "lost")
 _NOT_KEPT = "The turn was not kept: the next question of the conversation will not know of it."
 
 
@@ -120,8 +120,6 @@ class Chats:
         self._metrics = metrics
         self._context_token_count = context_token_count
         self._remaining_seconds = remaining_seconds
-        for outcome in _OUTCOMES:
-            metrics.count("rag_turns_total", outcome, amount=0)
 
     async def ask(
         self, caller: Identity, conversation_id: str, question: Question
@@ -159,6 +157,7 @@ class Chats:
                             self._start_summary(caller, opened, recollection)
                         else:
                             event.completed.warnings.append(_NOT_KEPT)
+                            self._metrics.count("rag_warnings_total", WarningKind.NOT_KEPT.value)
                     yield pb.ChatResponse(answer=event)
         finally:
             if not is_over:

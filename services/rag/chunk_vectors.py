@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from opentelemetry.trace import SpanContext, get_current_span
+
 from services.common.clock import Clock
 from services.common.errors import ServiceError, StatusCode
 from services.rag.core.documents import Chunk, Vector
@@ -83,6 +85,7 @@ class _Batch:
 
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     vectors: dict[str, Vector] = field(default_factory=dict)
+    span_context: SpanContext = field(default_factory=lambda: get_current_span().get_span_context())
 
 
 _Key = tuple[VectorTarget, str]
@@ -316,6 +319,9 @@ class _Work:
     async def _collect(self, elsewhere: Sequence[tuple[str, _Batch]]) -> list[str]:
         """Takes what others have embedded; returns what they could not."""
         left: list[str] = []
+        others = {id(batch): batch.span_context for _, batch in elsewhere}
+        for span_context in others.values():
+            get_current_span().add_link(span_context)
         for digest, batch in elsewhere:
             await batch.ended.wait()
             if digest in batch.vectors:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from opentelemetry.trace import SpanContext, get_current_span
+
 __all__ = ["Coalescer"]
 
 T = TypeVar("T")
@@ -13,6 +15,7 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class _Flight(Generic[T]):
     task: asyncio.Task[T]
+    span_context: SpanContext
     waiting_count: int = 0
 
 
@@ -20,6 +23,7 @@ class Coalescer(Generic[T]):
     """Computations under way, by what they compute.
 
     A computation goes on while anyone waits for it, whoever has begun it, and ends with the last.
+    It is part of the trace of who has begun it; the spans of the others are linked to that.
     """
 
     def __init__(self) -> None:
@@ -34,8 +38,14 @@ class Coalescer(Generic[T]):
         """
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(asyncio.create_task(compute()))
+            flight = self._flights[key] = _Flight(
+                asyncio.create_task(compute()), get_current_span().get_span_context()
+            )
             flight.task.add_done_callback(lambda _: self._end(key, flight))
+        else:
+            span = get_current_span()
+            span.add_link(flight.span_context)
+            span.set_attribute("app.coalesced", True)  # noqa: FBT003 - the name says it
         flight.waiting_count += 1
         try:
             return await asyncio.shield(flight.task)

@@ -17,7 +17,7 @@ from services.rag.core.guard import Guard, links_of
 from services.rag.core.json_answers import parse_json, schema_problem, unchecked_keywords
 from services.rag.core.options import AnswerPolicy, CachePolicy, Mode
 from services.rag.core.passages import PassageOrigin, RankedPassage
-from services.rag.core.profile import DegradationReason
+from services.rag.core.profile import DegradationReason, WarningKind
 from services.rag.core.prompt import direct_messages, fit_passages, messages_for, protected_texts
 from services.rag.core.prompt_size import PromptSizes
 from services.rag.core.quality import CheckedCitations, quality_of
@@ -135,9 +135,10 @@ class Composer:
             prompt=task.prompt,
         )
         if len(fitting) < len(passages):
-            task.recorder.warnings.append(
+            task.recorder.warn(
+                WarningKind.CONTEXT,
                 f"{len(passages) - len(fitting)} of {len(passages)} passages do not fit the "
-                "context beside the answer; ask for fewer tokens or a larger context."
+                "context beside the answer; ask for fewer tokens or a larger context.",
             )
         return fitting
 
@@ -147,6 +148,7 @@ class Composer:
         """Has a model answer from passages; where none can, they answer themselves."""
         passages = self.fitting(task, found.passages)
         yield PassagesFound(passages)
+        task.recorder.prompt_passage_counts.append(len(passages))
         messages = messages_for(task.asked, passages, task.prompt)
         was_interrupted = False
         attempt, answer = task, None
@@ -287,13 +289,14 @@ def _must_be_told(task: AnswerTask, error: ServiceError, draft: Draft) -> bool:
 
 
 def _note_guarded(task: AnswerTask, draft: Draft) -> None:
-    guard, warnings = draft.guard, task.recorder.warnings
+    guard, recorder = draft.guard, task.recorder
     if guard is not None and guard.removed_link_count:
-        warnings.append(
-            f"{guard.removed_link_count} links that no source holds were removed from the answer."
+        recorder.warn(
+            WarningKind.LINK,
+            f"{guard.removed_link_count} links that no source holds were removed from the answer.",
         )
     if guard is not None and guard.removed_echo_count:
-        warnings.append("The answer repeated the prompt; that was removed.")
+        recorder.warn(WarningKind.ECHO, "The answer repeated the prompt; that was removed.")
 
 
 def _note_form(task: AnswerTask, text: str) -> bool:
@@ -309,11 +312,14 @@ def _note_form(task: AnswerTask, text: str) -> bool:
     except ValueError as error:
         problem, unchecked = f"it is no JSON: {error}", ()
     if unchecked:
-        task.recorder.warnings.append(
-            f"Of the schema these parts were not checked: {', '.join(unchecked)}."
+        task.recorder.warn(
+            WarningKind.OUTPUT_FORMAT,
+            f"Of the schema these parts were not checked: {', '.join(unchecked)}.",
         )
     if problem is not None:
-        task.recorder.warnings.append(f"The answer has not the form asked for: {problem}.")
+        task.recorder.warn(
+            WarningKind.OUTPUT_FORMAT, f"The answer has not the form asked for: {problem}."
+        )
     return problem is None
 
 

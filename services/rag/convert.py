@@ -168,6 +168,7 @@ def to_query_response(
     response.degradations.extend(to_degradation(each) for each in recorder.degradations)
     response.profile.CopyFrom(to_profile(recorder.profile()))
     recorder.told_profile = response.profile.SerializeToString()
+    recorder.told_bottleneck = response.profile.bottleneck
     response.trace_id = trace_id
     response.backend_id = answer.backend_id
     response.experiment_variants.update(recorder.variants)

@@ -15,6 +15,7 @@ from services.rag.delete_documents import Deletions
 from services.rag.embed import EmbeddingSource
 from services.rag.fill_vectors import VectorFill
 from services.rag.ingest import Ingestion, IngestLimits
+from services.rag.ingest_trace import IngestTrace
 from services.rag.invalidate import InvalidationDelivery
 from services.rag.job_calls import JobCalls
 from services.rag.jobs_port import IngestJobs
@@ -81,7 +82,7 @@ def make_corpus(
         cache=cache,
         models=catalogue,
         worker=worker,
-        tracer=tracer,
+        trace=IngestTrace(tracer=tracer, clock=runtime.clock, metrics=runtime.metrics),
         limits=IngestLimits(
             chunk_token_count=settings.chunk_token_count,
             maximum_chunk_token_count=settings.maximum_chunk_token_count,

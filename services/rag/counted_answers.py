@@ -4,16 +4,29 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from opentelemetry.trace import Span, get_current_span
+from opentelemetry.trace import Span, get_current_span, use_span
+from opentelemetry.util.types import AttributeValue
 
+from services.common.baggage import carry
+from services.common.deadline import remaining_seconds
+from services.common.errors import ServiceError
+from services.common.tracing import mark_failed
 from services.rag.answer import Answerer
 from services.rag.bookkeeping import Account, Bookkeeping
 from services.rag.core.answer import Answer, AnswerEvent
 from services.rag.core.options import Question
+from services.rag.core.stream_errors import AnswerOutOfTime
 from services.rag.recorder import Recorder
-from services.rag.statistics import RagStatistics
+from services.rag.stage_spans import GEN_AI_OPERATION, within
+from services.rag.statistics import RagStatistics, cache_label
 
 __all__ = ["CountedAnswers"]
+
+_NANOS = 1e9
+# Whoever leaves in the last moment does so since the time is up: the end of a call may be seen a
+# little before its deadline.
+_DEADLINE_TOLERANCE_SECONDS = 0.05
+_WORKFLOW = "rag"
 
 
 class CountedAnswers:
@@ -39,54 +52,124 @@ class CountedAnswers:
         self, tenant_id: str, question: Question, recorder: Recorder, *, partial_answers: bool
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Answers a question; arguments and errors are those of `Answerer.answer`."""
-        span = get_current_span()
         account: Account | None = None
         if self._bookkeeping is not None:
             call = "stream" if partial_answers else "query"
             account = self._bookkeeping.open(question, recorder, call=call)
             question = account.question
-        _set(span, "app.rag.mode", question.mode.value)
-        _set(span, "app.rag.stream", partial_answers)
-        _set(span, "app.rag.query_chars", len(question.text))
-        self._statistics.begin(question.mode)
+        carry(mode=question.mode.value, query_id=recorder.query_id)
+        spans = _Spans(question, recorder, partial_answers=partial_answers)
+        self._statistics.begin(question)
         answer: Answer | None = None
-        outcome, failure = "error", None
+        outcome = "error"
+        failure: BaseException | None = None
         try:
             events = self._answerer.answer(
                 tenant_id, question, recorder, partial_answers=partial_answers
             )
-            async with aclosing(events):
-                async for event in events:
+            async with aclosing(within(spans.workflow, events)) as steps:
+                async for event in steps:
                     if isinstance(event, Answer):
                         answer = event
                         if account is not None:
                             account.warn()
-                        _describe(span, answer, recorder)
+                    elif isinstance(event, str):
+                        spans.note_text()
                     yield event
             outcome = "success"
         except (asyncio.CancelledError, GeneratorExit):
-            outcome = "success" if answer is not None else "cancelled"
+            if answer is not None:
+                outcome = "success"
+            elif _is_out_of_time(recorder):
+                failure = AnswerOutOfTime()
+            else:
+                outcome = "cancelled"
             raise
         except Exception as error:
             failure = error
             raise
         finally:
-            self._statistics.end(question.mode, recorder, answer, outcome)
+            with use_span(spans.workflow):
+                # Whatever span is the current one where a generator is ended, this one is meant.
+                self._statistics.end(question.mode, recorder, answer, outcome)
             if account is not None:
                 account.close(answer, outcome, failure)
+            cost_nanos = account.cost_nanos if account is not None else 0
+            spans.end(answer, outcome, failure, cost_nanos=cost_nanos)
 
 
-def _describe(span: Span, answer: Answer, recorder: Recorder) -> None:
-    _set(span, "app.rag.origin", answer.origin.value)
-    _set(span, "app.rag.citations", len(answer.citations))
-    _set(span, "app.rag.degraded", bool(recorder.degradations))
-    if answer.quality is not None:
-        _set(span, "app.rag.quality", answer.quality.score)
-    if answer.confidence is not None:
-        _set(span, "app.rag.confidence", answer.confidence.score)
+class _Spans:
+    """The span of a call, and within it that of the work on its answer.
+
+    The first ends where the caller leaves, although the answer may be gone on with.
+    """
+
+    def __init__(self, question: Question, recorder: Recorder, *, partial_answers: bool) -> None:
+        self._recorder = recorder
+        self._call = get_current_span()
+        self._has_text = False
+        self._call.set_attributes(
+            {
+                "app.rag.stream": partial_answers,
+                "app.rag.query_chars": len(question.text),
+            }
+        )
+        self.workflow: Span = recorder.start_span(
+            f"invoke_workflow {_WORKFLOW}",
+            {GEN_AI_OPERATION: "invoke_workflow", "gen_ai.workflow.name": _WORKFLOW},
+        )
+
+    def note_text(self) -> None:
+        """Notes that there is text of the answer."""
+        if not self._has_text:
+            self._has_text = True
+            self._call.add_event("first_token")
+
+    def end(
+        self,
+        answer: Answer | None,
+        outcome: str,
+        failure: BaseException | None,
+        *,
+        cost_nanos: int,
+    ) -> None:
+        """Notes what became of the question, and ends the work.
+
+        Args:
+            answer: Its answer; None without one.
+            outcome: `success`, `error` or `cancelled`.
+            failure: What it failed with; None where it did not.
+            cost_nanos: What it has cost, in billionths of the currency.
+        """
+        recorder = self._recorder
+        known: dict[str, AttributeValue] = {
+            "app.rag.outcome": outcome,
+            "app.rag.degraded": bool(recorder.degradations),
+            "app.rag.cost": cost_nanos / _NANOS,
+        }
+        if recorder.degradations:
+            reasons = dict.fromkeys(each.reason.value for each in recorder.degradations)
+            known["app.rag.degradations"] = tuple(reasons)
+        if answer is not None:
+            known["app.rag.cache"] = cache_label(answer.origin, recorder.stages)
+            known["app.rag.origin"] = answer.origin.value
+            known["app.rag.citations"] = len(answer.citations)
+            if answer.quality is not None:
+                known["app.rag.quality"] = answer.quality.score
+            if answer.confidence is not None:
+                known["app.rag.confidence"] = answer.confidence.score
+        told = self._call if self._call.is_recording() else self.workflow
+        told.set_attributes(known)
+        if recorder.told_bottleneck:
+            self.workflow.set_attribute("app.rag.profile_bottleneck", recorder.told_bottleneck)
+        if failure is not None:
+            name = failure.error_reason if isinstance(failure, ServiceError) else failure
+            mark_failed(self.workflow, name)
+        recorder.end_span(self.workflow)
 
 
-def _set(span: Span, key: str, value: str | float) -> None:
-    # The call's span has ended where its caller has left and the answer goes on.
-    if span.is_recording():
-        span.set_attribute(key, value)
+def _is_out_of_time(recorder: Recorder) -> bool:
+    remaining = remaining_seconds()
+    return recorder.is_out_of_time() or (
+        remaining is not None and remaining <= _DEADLINE_TOLERANCE_SECONDS
+    )

@@ -9,6 +9,7 @@ from services.rag.cache_port import (
 from services.rag.core.answer import Answer, AnswerEvent, AnswerOrigin
 from services.rag.core.conversation import TokenUsage
 from services.rag.core.draft import Draft
+from services.rag.core.profile import WarningKind
 from services.rag.inference import Inference
 from services.rag.task import AnswerTask
 
@@ -67,13 +68,14 @@ def answer_of(
     """
     task, draft = inference.task, inference.draft
     if draft.unknown_marker_count:
-        task.recorder.warnings.append(
-            f"{draft.unknown_marker_count} markers of the answer name no passage."
+        task.recorder.warn(
+            WarningKind.CITATION,
+            f"{draft.unknown_marker_count} markers of the answer name no passage.",
         )
     if not draft.text.strip():
-        task.recorder.warnings.append("The model's answer is empty.")
+        task.recorder.warn(WarningKind.EMPTY_ANSWER, "The model's answer is empty.")
     if made is not None and made.finish_reason == "length":
-        task.recorder.warnings.append("The answer was cut at the token limit.")
+        task.recorder.warn(WarningKind.ANSWER_CUT, "The answer was cut at the token limit.")
     return Answer(
         text=draft.text,
         citations=tuple(draft.citations),

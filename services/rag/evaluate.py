@@ -84,13 +84,7 @@ class Evaluation:
             StoreUnavailable: It cannot be looked up.
         """
         # A collection that is not there is told of before each search would fail of it.
-        await self._retriever.open(
-            tenant_id,
-            task.collection,
-            task.queries[0].text,
-            task.variants[0].options,
-            self._make_recorder(),
-        )
+        await self._retriever.look_up(tenant_id, task.collection, self._make_recorder())
         total_count = len(task.queries) * len(task.variants)
         results: dict[str, list[SearchResult]] = {}
         for variant in task.variants:

@@ -63,7 +63,6 @@ class VectorFill:
         self._clock = clock
         self._metrics = metrics
         self._wanted = asyncio.Event()
-        metrics.count("rag_vectors_filled_total", amount=0)
 
     def wake(self) -> None:
         """Says that there are new chunks without their vectors."""

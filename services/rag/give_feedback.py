@@ -43,8 +43,6 @@ class FeedbackDesk:
         self._feedback = feedback
         self._cache = cache
         self._metrics = metrics
-        for rating in _RATINGS.values():
-            metrics.count("rag_feedback_total", rating, amount=0)
 
     async def submit(self, caller: Identity, feedback: Feedback) -> bool:
         """Keeps what a user says of an answer.

@@ -29,6 +29,7 @@ from services.rag.inference import Inference, dependencies_of, limit_seconds
 from services.rag.look_up_answers import CachedAnswers
 from services.rag.models import ModelCatalogue
 from services.rag.ports import ModelsPort
+from services.rag.stage_spans import within
 from services.rag.task import AnswerTask
 
 __all__ = ["ModelAnswers"]
@@ -174,10 +175,9 @@ class ModelAnswers:
         try:
             if draft.raw and not task.is_repeatable:
                 raise run.cannot_go_on()  # noqa: TRY301 - handled as what the model fails with
-            async with aclosing(
-                self._run(inference, run, limit_seconds(self._remaining_seconds()))
-            ) as texts:
-                async for text in texts:
+            texts = self._run(inference, run, limit_seconds(self._remaining_seconds()))
+            async with aclosing(within(stage.span, texts)) as steps:
+                async for text in steps:
                     for event in await taken(draft, text):
                         yield event
             if draft.passages and not draft.raw.strip():

@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import get_current_span
 
 from services.common.errors import ServiceError
 from services.rag.byte_budget import ByteBudget
@@ -40,6 +41,7 @@ from services.rag.core.reading import (
     Reading,
 )
 from services.rag.ingest_call import IngestCall
+from services.rag.ingest_trace import IngestTrace, describe_document
 from services.rag.models import ModelCatalogue, model_identity, split_identity
 from services.rag.parse_port import DocumentWorker
 from services.rag.read_documents import (
@@ -90,7 +92,7 @@ class Ingestion:
         cache: Remembers how contents are cut.
         models: Models of the fleet.
         worker: Reads and cuts documents beside the event loop.
-        tracer: Makes a span for each document.
+        trace: Traces and measures documents.
         limits: Sizes of the work.
         vectors_pending: Called when a document was stored whose vectors have still to be made.
     """
@@ -103,15 +105,15 @@ class Ingestion:
         cache: CachePort,
         models: ModelCatalogue,
         worker: DocumentWorker,
-        tracer: Tracer,
+        trace: IngestTrace,
         limits: IngestLimits,
         vectors_pending: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._vectors = vectors
         self._models = models
-        self._reading = DocumentReading(worker=worker, vectors=vectors, cache=cache)
-        self._tracer = tracer
+        self._reading = DocumentReading(worker=worker, vectors=vectors, cache=cache, trace=trace)
+        self._trace = trace
         self._limits = limits
         self._vectors_pending = vectors_pending
         self.content_budget = ByteBudget(limits.content_bytes)
@@ -196,6 +198,15 @@ class Ingestion:
             lease: The document is one of a job: it is stored only while this is held, and what
                 became of it is noted with the job in the same transaction.
         """
+        with self._trace.document(target.tenant_id, target.collection, document) as span:
+            done = await self._concluded(target, document, report, lease)
+            describe_document(span, done)
+            return done
+
+    async def _concluded(
+        self, target: Target, document: IncomingDocument, report: Report, lease: JobLease | None
+    ) -> DocumentDone:
+        failure: ServiceError
         try:
             return await self._take_in(target, document, report, lease)
         except ServiceError as error:
@@ -271,11 +282,9 @@ class Ingestion:
             if done is not None:
                 return done
         _check_expected(incoming, stored)
-        with self._tracer.start_as_current_span("rag.ingest_document", record_exception=False):
-            reading = await self._reading.read(target, digest, incoming)
-            return await self._store_reading(
-                target, incoming, reading, (digest, way), report, lease
-            )
+        reading = await self._reading.read(target, digest, incoming)
+        get_current_span().set_attribute("app.doc.format", reading.media_type)
+        return await self._store_reading(target, incoming, reading, (digest, way), report, lease)
 
     async def _relabel(
         self,
@@ -333,20 +342,25 @@ class Ingestion:
 
         await report_stage(IngestStage.CHUNKED)
         embedding = partial(report_stage, IngestStage.EMBEDDING)
-        async with self._vectors.found(target.vectors, reading.chunks, embedding) as found:
-            receipt = await self._store.put_document(
-                document_of(target, incoming, reading, *identity),
-                indexed_of(reading, found.vectors),
-                embedding_model=model_identity(target.model),
-                expected_content_digest=incoming.expected_content_digest or None,
-                settlement=None
-                if lease is None
-                else Settlement(
-                    lease=lease,
-                    computed_embedding_count=found.computed_count,
-                    warnings=reading.warnings,
-                ),
-            )
+        async with AsyncExitStack() as stack:
+            with self._trace.stage("embed"):
+                found = await stack.enter_async_context(
+                    self._vectors.found(target.vectors, reading.chunks, embedding)
+                )
+            with self._trace.stage("store"):
+                receipt = await self._store.put_document(
+                    document_of(target, incoming, reading, *identity),
+                    indexed_of(reading, found.vectors),
+                    embedding_model=model_identity(target.model),
+                    expected_content_digest=incoming.expected_content_digest or None,
+                    settlement=None
+                    if lease is None
+                    else Settlement(
+                        lease=lease,
+                        computed_embedding_count=found.computed_count,
+                        warnings=reading.warnings,
+                    ),
+                )
         pending_count = sum(each.text_digest not in found.vectors for each in reading.chunks)
         if pending_count:
             self._vectors_pending()

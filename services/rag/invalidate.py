@@ -10,10 +10,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 
+from opentelemetry.trace import Link, SpanContext, Tracer, get_current_span
+
 from services.common.clock import Clock
 from services.common.errors import ServiceError
 from services.common.identity import Identity, current_identity
 from services.common.metrics import Metrics
+from services.common.tracing import TENANT
 from services.rag.cache_port import CachePort
 from services.rag.core.invalidation import PendingInvalidation
 from services.rag.store_port import DocumentStore
@@ -29,6 +32,8 @@ _INTERVAL_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.25
 # How long a caller waits to be told that the cache knows.
 _TOLD_SECONDS = 0.5
+# Of calls that made changes, so many are linked to what tells of these.
+_MOST_CAUSES = 32
 
 
 class InvalidationDelivery:
@@ -39,25 +44,36 @@ class InvalidationDelivery:
         cache: Is told.
         clock: Waits between one attempt and the next.
         metrics: Receives how many are delivered and how many wait.
+        tracer: Makes a span for the changes of a tenant, linked to the calls that made changes.
     """
 
     def __init__(
-        self, store: DocumentStore, cache: CachePort, *, clock: Clock, metrics: Metrics
+        self,
+        store: DocumentStore,
+        cache: CachePort,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        tracer: Tracer,
     ) -> None:
         self._store = store
         self._cache = cache
         self._clock = clock
         self._metrics = metrics
+        self._tracer = tracer
+        self._causes: list[tuple[str, SpanContext]] = []
         self._noted = asyncio.Event()
         self._failing = False
         self._begun_count = 0
         self._finished_count = 0
         self._finished = asyncio.Condition()
         metrics.set_gauge("rag_invalidations_pending", 0)
-        metrics.count("rag_invalidations_delivered_total", amount=0)
 
     def wake(self) -> None:
         """Says that there is something new to deliver."""
+        cause = get_current_span().get_span_context()
+        if cause.is_valid and len(self._causes) < _MOST_CAUSES:
+            self._causes.append((current_identity.get().tenant_id, cause))
         self._noted.set()
 
     async def told(self) -> bool:
@@ -123,13 +139,26 @@ class InvalidationDelivery:
                 by_tenant[note.tenant_id].append(note)
             for tenant_id, its_notes in by_tenant.items():
                 try:
-                    await self._deliver(tenant_id, its_notes)
+                    await self._deliver_traced(tenant_id, its_notes)
                 except ServiceError as error:
                     failed[tenant_id] = error
         waiting = await self._store.list_invalidations(limit=_BATCH_SIZE) if failed else ()
         self._metrics.set_gauge("rag_invalidations_pending", len(waiting))
         if failed:
             raise next(iter(failed.values()))
+
+    async def _deliver_traced(self, tenant_id: str, notes: Sequence[PendingInvalidation]) -> None:
+        """Delivers the notes of one tenant in a trace that is linked to what they come of."""
+        links = {cause.span_id: Link(cause) for owner, cause in self._causes if owner == tenant_id}
+        with self._tracer.start_as_current_span(
+            "invalidate",
+            attributes={TENANT: tenant_id, "app.invalidation.notes": len(notes)},
+            links=list(links.values()),
+        ):
+            await self._deliver(tenant_id, notes)
+        self._causes = [
+            (owner, cause) for owner, cause in self._causes if cause.span_id not in links
+        ]
 
     async def _deliver(self, tenant_id: str, notes: Sequence[PendingInvalidation]) -> None:
         """Delivers the notes of one tenant, each change once."""

@@ -5,13 +5,10 @@ Calls that a tenant's budget does not allow are refused.
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from services.common.clock import Clock
 from services.common.identity import current_identity
-from services.common.metrics import Metrics
 from services.rag.books import Books
 from services.rag.budgets import Budgets
 from services.rag.core.conversation import (
@@ -21,45 +18,21 @@ from services.rag.core.conversation import (
     Sampling,
     TokenUsage,
 )
-from services.rag.core.options import Mode, OutputFormat
+from services.rag.core.options import OutputFormat
 from services.rag.core.prices import PriceTable
 from services.rag.core.tokens import estimate_tokens
 from services.rag.core.usage import Amounts, UsageKey, UsageKind, hour_of
+from services.rag.meter import current_meter, current_mode
 from services.rag.ports import Embedded, LikelihoodPort, ModelFacts, ModelsPort
+from services.rag.spending import INFERENCE_LAYER, LLM, RETRIEVAL, TOOL, Spending
 
-__all__ = ["Ledger", "Meter", "MeteredModels", "counted_chat", "current_meter", "mode_label"]
+__all__ = ["Ledger", "MeteredModels", "counted_chat"]
 
 _Event = TypeVar("_Event")
 
-_NANOS = 1e9
 # So many characters of a prompt say how many tokens a character has.
 _SAMPLE_LENGTH = 4000
-_MOST_MODELS = 32
-_OTHER = "other"
-RETRIEVE_MODE = "retrieve"
-_MODE_LABELS = frozenset({*(each.value for each in Mode), RETRIEVE_MODE})
-
-
-@dataclass(slots=True)
-class Meter:
-    """What one query has used.
-
-    Attributes:
-        mode: How it is answered.
-        amounts: What was used so far.
-    """
-
-    mode: str
-    amounts: Amounts = field(default_factory=Amounts)
-
-
-current_meter: ContextVar[Meter | None] = ContextVar("current_meter", default=None)
-"""The query that the running task works for; None for work behind the scenes."""
-
-
-def mode_label(mode: str) -> str:
-    """Returns a mode as metrics are labelled by it, of which there are few."""
-    return mode if mode in _MODE_LABELS else _OTHER
+_RETRIEVE_TOOL = "retrieve"
 
 
 class Ledger:
@@ -70,7 +43,7 @@ class Ledger:
         budgets: Know what may be used.
         prices: Say what it costs.
         clock: Tells the hour.
-        metrics: Receives the same as metrics.
+        spending: Measures the same as metrics.
     """
 
     def __init__(
@@ -80,33 +53,21 @@ class Ledger:
         budgets: Budgets,
         prices: PriceTable,
         clock: Clock,
-        metrics: Metrics,
+        spending: Spending,
     ) -> None:
         self.budgets = budgets
         self.prices = prices
+        self.spending = spending
         self._books = books
         self._clock = clock
-        self._metrics = metrics
-        self._model_labels: set[str] = set()
-        for mode in (*sorted(_MODE_LABELS), _OTHER):
-            metrics.count("rag_llm_cost_saved_total", mode, amount=0)
-            for cached in ("true", "false"):
-                metrics.count("rag_llm_calls_total", mode, cached, amount=0)
 
     def add_call(
         self, kind: UsageKind, model: str, usage: TokenUsage, *, estimated: bool = False
     ) -> None:
         """Counts a call to a model, for the caller and the query that the task works for."""
-        cost = self.prices.cost_nanos(
-            model,
-            prompt_token_count=usage.prompt_token_count,
-            completion_token_count=usage.completion_token_count,
-        )
-        meter = current_meter.get()
-        mode = meter.mode if meter is not None else ""
+        cost = self.cost_nanos(model, usage)
         self._add(
             kind,
-            mode,
             model,
             Amounts(
                 call_count=1,
@@ -116,22 +77,52 @@ class Ledger:
                 cost_nanos=cost,
             ),
         )
-        self.measure_cost(mode, model, cost)
         if kind is UsageKind.GENERATION:
-            self._metrics.count("rag_llm_calls_total", mode_label(mode), "false")
+            meter = current_meter.get()
+            if meter is not None:
+                meter.generation_count += 1
+            self.spending.add_text(current_mode(), model, usage)
+        self._spend(cost, LLM if kind is UsageKind.GENERATION else RETRIEVAL, model)
+
+    def add_cached_text(self, model: str, usage: TokenUsage) -> None:
+        """Counts a text that a model was not asked for, since it was asked the same before.
+
+        Answers are counted by `add_query`; this is for what they are prepared with.
+        """
+        cost = self.cost_nanos(model, usage)
+        saved = usage.prompt_token_count + usage.completion_token_count
+        amounts = Amounts(saved_token_count=saved, saved_cost_nanos=cost)
+        self._add(UsageKind.GENERATION, model, amounts)
+        self.spending.add_cached_text(current_mode(), model, layer=INFERENCE_LAYER, cost_nanos=cost)
 
     def add_tool_call(self, tool: str) -> None:
         """Counts a call of a tool."""
-        meter = current_meter.get()
-        amounts = Amounts(call_count=1, cost_nanos=self.prices.tool_cost_nanos(tool))
-        self._add(UsageKind.TOOL, meter.mode if meter is not None else "", tool, amounts)
+        cost = self.prices.tool_cost_nanos(tool)
+        self._add(UsageKind.TOOL, tool, Amounts(call_count=1, cost_nanos=cost))
+        self._spend(cost, RETRIEVAL if tool == _RETRIEVE_TOOL else TOOL)
 
-    def add_query(self, mode: str, model: str, amounts: Amounts) -> None:
-        """Counts a query that has ended, beside what its calls have used."""
-        self._add(UsageKind.QUERY, mode, model, amounts)
-        if amounts.cached_query_count:
-            self._metrics.count("rag_llm_calls_total", mode_label(mode), "true")
-            self.measure_saving(mode, amounts.saved_cost_nanos)
+    def add_query(self, mode: str, model: str, amounts: Amounts, *, layer: str = "") -> None:
+        """Counts a query that has ended, beside what its calls have used.
+
+        Args:
+            mode: How it was answered.
+            model: The model whose answer it was; empty where it was none's.
+            amounts: What it counts for itself.
+            layer: Where the answer was known from; empty where it was not known.
+        """
+        self._add(UsageKind.QUERY, model, amounts, mode=mode)
+        if layer:
+            self.spending.add_cached_text(
+                mode, model, layer=layer, cost_nanos=amounts.saved_cost_nanos
+            )
+
+    def cost_nanos(self, model: str, usage: TokenUsage) -> int:
+        """Returns what a model asks for tokens, in billionths of the currency."""
+        return self.prices.cost_nanos(
+            model,
+            prompt_token_count=usage.prompt_token_count,
+            completion_token_count=usage.completion_token_count,
+        )
 
     def key(self, kind: UsageKind, mode: str, model: str) -> UsageKey:
         """Returns what usage of now and of the running call's caller is counted under."""
@@ -145,35 +136,30 @@ class Ledger:
             kind=kind,
         )
 
-    def measure_cost(self, mode: str, model: str, cost_nanos: int) -> None:
-        """Measures what was spent."""
-        if cost_nanos:
-            labels = (mode_label(mode), self._model_label(model))
-            self._metrics.count("rag_llm_cost_total", *labels, amount=cost_nanos / _NANOS)
+    def measure_tracked(
+        self, mode: str, model: str, usage: TokenUsage, *, cached: bool, cost_nanos: int
+    ) -> None:
+        """Measures a call that a caller has made by itself, with what it cost or has saved."""
+        if cached:
+            self.spending.add_cached_text(mode, model, layer=INFERENCE_LAYER, cost_nanos=cost_nanos)
+        else:
+            self.spending.add_text(mode, model, usage)
+            self._spend(cost_nanos, LLM, model, mode=mode)
 
-    def measure_saving(self, mode: str, cost_nanos: int) -> None:
-        """Measures what was not spent since the answer was known."""
-        self._metrics.count(
-            "rag_llm_cost_saved_total", mode_label(mode), amount=cost_nanos / _NANOS
+    def _spend(self, cost_nanos: int, kind: str, model: str = "", *, mode: str = "") -> None:
+        self.spending.add_cost(
+            cost_nanos,
+            tenant_id=current_identity.get().tenant_id,
+            mode=mode or current_mode(),
+            kind=kind,
+            model=model,
         )
 
-    def measure_tracked(self, mode: str, *, cached: bool) -> None:
-        """Measures a call that a caller has made by itself."""
-        self._metrics.count("rag_llm_calls_total", mode_label(mode), str(cached).lower())
-
-    def _add(self, kind: UsageKind, mode: str, model: str, amounts: Amounts) -> None:
+    def _add(self, kind: UsageKind, model: str, amounts: Amounts, *, mode: str = "") -> None:
         meter = current_meter.get()
         if meter is not None:
             meter.amounts = meter.amounts + amounts
-        self._books.add_usage(self.key(kind, mode, model), amounts)
-
-    def _model_label(self, model: str) -> str:
-        """Returns the model's name for the first few, as names may come from callers."""
-        if model not in self._model_labels:
-            if len(self._model_labels) >= _MOST_MODELS:
-                return _OTHER
-            self._model_labels.add(model)
-        return model
+        self._books.add_usage(self.key(kind, mode or current_mode(), model), amounts)
 
 
 class MeteredModels:

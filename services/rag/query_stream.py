@@ -26,7 +26,6 @@ _SHARE = 8
 # Kept back from the deadline, so that the failure can still be told.
 _RESERVE_SECONDS = 0.1
 _RESERVE_RATIO = 0.05
-_OUTCOMES = ("under_way", "ended", "not_found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +81,6 @@ class QueryStreams:
         self._under_way: set[AnswerStream] = set()
         self._grace_timers: dict[AnswerStream, asyncio.TimerHandle] = {}
         self._drain_timer: asyncio.TimerHandle | None = None
-        for outcome in _OUTCOMES:
-            metrics.count("rag_resumes_total", outcome, amount=0)
 
     @property
     def resumable_count(self) -> int:

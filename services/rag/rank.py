@@ -82,17 +82,22 @@ class Ranker:
                     [_text(each.passage) for each in judged],
                     time_limit_seconds=self._limits.now(self._limits.reranking),
                 )
-                scored_count = sum(each is not None for each in logits)
-                stage.item_count = scored_count
+                scored = [each for each in logits if each is not None]
+                stage.item_count = len(scored)
                 stage.model = self._reranker.name
+                stage.span.set_attributes(
+                    {"app.rerank.model": self._reranker.name, "app.rerank.in": len(judged)}
+                )
+                if scored:
+                    stage.span.set_attribute("app.rerank.top_score", max(scored))
         except RerankerUnavailable as error:
             search.recorder.degrade(DegradationReason.RERANK_UNAVAILABLE, "rerank", error)
             return list(candidates)
-        if scored_count < len(judged):
+        if len(scored) < len(judged):
             search.recorder.degrade(
                 DegradationReason.RERANK_BUDGET_EXCEEDED,
                 "rerank",
-                f"{scored_count} of {len(judged)} passages were judged in time",
+                f"{len(scored)} of {len(judged)} passages were judged in time",
             )
         return rerank(candidates, logits)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from services.common.clock import SystemClock
 from services.common.errors import PeerUnavailable
 from services.rag.cache_port import CachePort, ChunkSpan, Dependencies
 from services.rag.chunk_vectors import ChunkVectors, VectorTarget
@@ -18,14 +19,23 @@ from services.rag.core.parsing import is_heavy
 from services.rag.core.reading import (
     Reading,
     ReadingOrder,
+    cut,
     cut_by_meaning,
-    read,
+    parse,
     read_sentences,
 )
+from services.rag.ingest_trace import IngestTrace
 from services.rag.parse_port import DocumentWorker
 from services.rag.ports import ModelFacts
 
-__all__ = ["DocumentReading", "Target", "document_of", "index_fingerprint", "indexed_of"]
+__all__ = [
+    "DocumentReading",
+    "Target",
+    "document_of",
+    "index_fingerprint",
+    "indexed_of",
+    "read_timed",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -62,10 +72,19 @@ class DocumentReading:
         worker: Does the work.
         vectors: Embeds sentences, where documents are cut by meaning.
         cache: Remembers where contents are cut.
+        trace: Traces and measures it.
     """
 
-    def __init__(self, *, worker: DocumentWorker, vectors: ChunkVectors, cache: CachePort) -> None:
+    def __init__(
+        self,
+        *,
+        worker: DocumentWorker,
+        vectors: ChunkVectors,
+        cache: CachePort,
+        trace: IngestTrace,
+    ) -> None:
         self._worker = worker
+        self._trace = trace
         self._vectors = vectors
         self._cache = cache
 
@@ -94,12 +113,24 @@ class DocumentReading:
             places=await self._places(target, digest, incoming) if remembered else None,
         )
         heavy = is_heavy(incoming.content)
+        strategy = target.strategy.value
         if target.strategy is ChunkingStrategy.SEMANTIC and order.places is None:
-            sentences = await self._worker.run(read_sentences, incoming.content, order, heavy=heavy)
-            vectors = await self._vectors.embed(target.model, sentences.texts())
-            reading = await self._worker.run(cut_by_meaning, sentences, vectors, order, heavy=heavy)
+            with self._trace.stage("parse"):
+                sentences = await self._worker.run(
+                    read_sentences, incoming.content, order, heavy=heavy
+                )
+            with self._trace.stage("chunk") as stage:
+                vectors = await self._vectors.embed(target.model, sentences.texts())
+                reading = await self._worker.run(
+                    cut_by_meaning, sentences, vectors, order, heavy=heavy
+                )
+                stage.note_chunks(len(reading.chunks), strategy)
         else:
-            reading = await self._worker.run(read, incoming.content, order, heavy=heavy)
+            with self._trace.stage("parse") as stage:
+                reading, seconds = await self._worker.run(
+                    read_timed, incoming.content, order, heavy=heavy
+                )
+                stage.note_chunks(len(reading.chunks), strategy, seconds=seconds)
         fit = len(reading.chunks) <= _MOST_REMEMBERED_CHUNKS
         if remembered and fit and order.places is None:
             await self._remember(target, digest, incoming, reading.chunks)
@@ -137,6 +168,19 @@ class DocumentReading:
             )
         except PeerUnavailable:
             _logger.debug("chunks not kept: the cache cannot be asked")
+
+
+def read_timed(content: bytes, order: ReadingOrder) -> tuple[Reading, float]:
+    """Reads and cuts a document, and says how many seconds of that the cutting took.
+
+    Raises:
+        DocumentRejected: One of its subclasses, by what is wrong with the bytes.
+    """
+    clock = SystemClock()
+    parsed = parse(content, order)
+    started = clock.monotonic()
+    reading = cut(parsed, order)
+    return reading, clock.monotonic() - started
 
 
 def index_fingerprint(target: Target, incoming: IncomingDocument) -> str:

@@ -5,19 +5,28 @@ cannot disagree.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 
-from opentelemetry.trace import Span, SpanKind, Tracer, use_span
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer, use_span
+from opentelemetry.util.types import AttributeValue
 
 from services.common.clock import Clock
 from services.common.errors import ServiceError
 from services.common.tracing import mark_failed
-from services.rag.core.profile import Degradation, DegradationReason, Profile, Stage, profile_of
+from services.rag.core.profile import (
+    Degradation,
+    DegradationReason,
+    Profile,
+    Stage,
+    WarningKind,
+    profile_of,
+)
 from services.rag.core.query_record import CacheEntry
+from services.rag.stage_spans import StageSpan, span_of
 
 __all__ = ["CANCELLED", "OpenStage", "Progress", "ProgressState", "Recorder"]
 
@@ -57,6 +66,8 @@ class OpenStage:
     """A stage under way, for its code to note what came of it.
 
     Attributes:
+        span: Its span; one that records nothing where it has none of its own.
+        called: How it is called in the trace; None where it is not.
         cache_outcome: See `Stage`.
         item_count: See `Stage`.
         failed: Whether it failed although no error left it.
@@ -72,6 +83,7 @@ class OpenStage:
     parent: int | None
     start_seconds: float
     span: Span
+    called: StageSpan | None
     cache_outcome: str = ""
     item_count: int | None = None
     failed: bool = False
@@ -109,6 +121,10 @@ class Recorder:
         variants: Variants of experiments that the call is part of, by experiment.
         cache_entry: The semantic cache's entry that its answer came from or is kept as.
         told_profile: The profile as its caller was told of it; empty before.
+        told_bottleneck: The stage that it says took longest.
+        warning_kinds: What each of the warnings is about.
+        prompt_passage_counts: Passages in each prompt that a model was given to answer from.
+        is_out_of_time: Whether what works for the call is being ended since its time is up.
     """
 
     def __init__(self, *, clock: Clock, tracer: Tracer, query_id: str = "") -> None:
@@ -126,6 +142,10 @@ class Recorder:
         self.variants: dict[str, str] = {}
         self.cache_entry: CacheEntry | None = None
         self.told_profile = b""
+        self.told_bottleneck = ""
+        self.warning_kinds: list[WarningKind] = []
+        self.prompt_passage_counts: list[int] = []
+        self.is_out_of_time: Callable[[], bool] = lambda: False
 
     def listen(self, listener: Callable[[Progress], None]) -> None:
         """Has a listener told of each stage when it begins and when it ends."""
@@ -141,7 +161,11 @@ class Recorder:
         stage = self.begin(name)
         token = _inside.set((self, stage))
         try:
-            with use_span(stage.span, record_exception=False, set_status_on_exception=False):
+            with (
+                use_span(stage.span, record_exception=False, set_status_on_exception=False)
+                if stage.called is not None
+                else nullcontext()
+            ):
                 yield stage
         except BaseException as error:
             stage.note_failure(error)
@@ -154,14 +178,20 @@ class Recorder:
         """Begins a stage that `end` must end; what happens meanwhile is not a part of it."""
         outer = _inside.get()
         start = self.elapsed_seconds()
+        called = span_of(name)
         stage = OpenStage(
             name=name,
             number=self._count,
             parent=outer[1].number if outer is not None and outer[0] is self else None,
             start_seconds=start,
-            span=self._tracer.start_span(
-                f"rag.{name}", kind=SpanKind.INTERNAL, start_time=self._time_ns(start)
+            span=(
+                self._tracer.start_span(
+                    called.name, attributes=called.attributes, start_time=self._time_ns(start)
+                )
+                if called is not None
+                else INVALID_SPAN
             ),
+            called=called,
         )
         self._count += 1
         self._tell(Progress(name, ProgressState.STARTED, start))
@@ -191,6 +221,26 @@ class Recorder:
         stage.span.end(self._time_ns(elapsed))
         state = ProgressState.FAILED if stage.failed else ProgressState.FINISHED
         self._tell(Progress(stage.name, state, elapsed, stage.item_count, stage.cache_outcome))
+
+    def start_span(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue],
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Span:
+        """Begins a span that is no stage; `end_span` ends it."""
+        start = self._time_ns(self.elapsed_seconds())
+        return self._tracer.start_span(name, kind=kind, attributes=attributes, start_time=start)
+
+    def end_span(self, span: Span) -> None:
+        """Ends a span that is no stage."""
+        span.end(self._time_ns(self.elapsed_seconds()))
+
+    def warn(self, kind: WarningKind, text: str) -> None:
+        """Warns the caller of something."""
+        self.warnings.append(text)
+        self.warning_kinds.append(kind)
 
     def degrade(self, reason: DegradationReason, stage: str, detail: object) -> None:
         """Notes a degradation, each reason once for each stage."""
@@ -229,16 +279,23 @@ class Recorder:
 
 def _describe(stage: OpenStage) -> None:
     """Writes what is known of a stage on its span."""
-    if stage.failed:
+    if stage.called is None:
+        return
+    if stage.failed and stage.error_reason == CANCELLED:
+        # Whoever tells a stage to stop wants nothing of it any more, which is no failure of it.
+        stage.span.set_attribute("app.cancelled", True)  # noqa: FBT003 - the name says it
+    elif stage.failed:
         mark_failed(stage.span, stage.error_reason or "failed")
+    known: dict[str, AttributeValue] = {}
     if stage.cache_outcome:
-        stage.span.set_attribute("app.rag.cache", stage.cache_outcome)
+        known["app.cache.outcome"] = stage.cache_outcome
     if stage.item_count is not None:
-        stage.span.set_attribute("app.rag.item_count", stage.item_count)
+        known[stage.called.count] = stage.item_count
     if stage.model:
-        stage.span.set_attribute("gen_ai.request.model", stage.model)
+        known["gen_ai.request.model"] = stage.model
     if stage.backend_id:
-        stage.span.set_attribute("app.backend", stage.backend_id)
+        known["app.backend"] = stage.backend_id
     if stage.prompt_token_count or stage.completion_token_count:
-        stage.span.set_attribute("gen_ai.usage.input_tokens", stage.prompt_token_count)
-        stage.span.set_attribute("gen_ai.usage.output_tokens", stage.completion_token_count)
+        known["gen_ai.usage.input_tokens"] = stage.prompt_token_count
+        known["gen_ai.usage.output_tokens"] = stage.completion_token_count
+    stage.span.set_attributes(known)

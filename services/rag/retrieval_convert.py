@@ -110,6 +110,7 @@ def to_retrieve_response(retrieved: Retrieved, recorder: Recorder) -> pb.Retriev
     """Writes what was found."""
     profile = to_profile(recorder.profile())
     recorder.told_profile = profile.SerializeToString()
+    recorder.told_bottleneck = profile.bottleneck
     return pb.RetrieveResponse(
         passages=to_passages(retrieved.passages),
         degradations=[to_degradation(each) for each in recorder.degradations],

@@ -10,22 +10,29 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from opentelemetry.trace import use_span
+
 from services.common.errors import ServiceError
 from services.common.metrics import Metrics
+from services.common.tracing import mark_failed
 from services.rag.core.analysis import analyse_document
 from services.rag.core.confidence import Likeness, coverage_ratio, estimate
+from services.rag.core.documents import CollectionStats
+from services.rag.core.errors import StoreUnavailable
 from services.rag.core.expansion import Variant
-from services.rag.core.fusion import fuse
+from services.rag.core.fusion import DEFAULT_RANK_CONSTANT, FusionMethod, fuse
 from services.rag.core.options import ExpansionPolicy, Mode, RetrievalOptions, SearchArms
 from services.rag.core.passages import FusedChunk, Passage, RankedPassage
 from services.rag.core.profile import DegradationReason
 from services.rag.core.ranking.candidate import Candidate
 from services.rag.core.retrieved import Band, Confidence, Retrieved
 from services.rag.likeness import LikenessSource
+from services.rag.meter import current_meter, current_mode, mode_label
 from services.rag.ports import Expander
 from services.rag.rank import Ranker
 from services.rag.recorder import Recorder
 from services.rag.search import Found, Search, Searcher, TimeLimits
+from services.rag.stage_spans import GEN_AI_OPERATION
 from services.rag.store_port import DocumentStore
 
 __all__ = ["Retriever", "Search"]
@@ -35,6 +42,8 @@ __all__ = ["Retriever", "Search"]
 _SEARCH_COUNT = 2
 # Share of a collection's chunks without vectors from which on finding by meaning misses too much.
 _PENDING_SHARE_RATIO = 0.05
+# As traces call them.
+_FUSIONS = {FusionMethod.CONVEX: "convex", FusionMethod.RECIPROCAL_RANK: "rrf"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,8 +94,6 @@ class Retriever:
         self._limits = limits
         self._metrics = metrics
         self._likeness = LikenessSource(store)
-        for band in Band:
-            metrics.count("rag_searches_total", band.value, amount=0)
 
     async def retrieve(
         self,
@@ -109,7 +116,8 @@ class Retriever:
             CollectionNotFound: The tenant has no such collection.
             ServiceError: Neither arm could search; most likely `StoreUnavailable`.
         """
-        return await self.find(await self.open(tenant_id, collection, question, options, recorder))
+        search = await self.open(tenant_id, collection, question, options, recorder)
+        return await self.find(search)
 
     async def open(
         self,
@@ -125,8 +133,11 @@ class Retriever:
             CollectionNotFound: The tenant has no such collection.
             StoreUnavailable: It cannot be looked up.
         """
-        with recorder.stage("collection"):
-            stats = await self._store.get_collection(tenant_id, collection)
+        try:
+            stats = await self.look_up(tenant_id, collection, recorder)
+        except StoreUnavailable:
+            self._count("error")
+            raise
         return Search(
             tenant_id=tenant_id,
             collection=stats,
@@ -135,12 +146,67 @@ class Retriever:
             recorder=recorder,
         )
 
+    async def look_up(self, tenant_id: str, collection: str, recorder: Recorder) -> CollectionStats:
+        """Returns the facts of a collection, for which nothing counts as a search.
+
+        Raises:
+            CollectionNotFound: The tenant has no such collection.
+            StoreUnavailable: It cannot be looked up.
+        """
+        with recorder.stage("collection"):
+            return await self._store.get_collection(tenant_id, collection)
+
     async def embed(self, search: Search) -> None:
         """Sets the vector of a search's question, or why there is none."""
         await self._searcher.embed(search)
 
     async def find(self, search: Search) -> Retrieved:
         """Finds the passages that match; errors are those of `retrieve`."""
+        recorder = search.recorder
+        span = recorder.start_span(
+            f"retrieval {search.collection.name}",
+            {
+                GEN_AI_OPERATION: "retrieval",
+                "gen_ai.data_source.id": search.collection.name,
+                "gen_ai.retrieval.top_k": search.options.passage_count,
+            },
+        )
+        try:
+            with use_span(span, record_exception=False, set_status_on_exception=False):
+                retrieved = await self._find(search)
+        except Exception as error:
+            mark_failed(span, error.error_reason if isinstance(error, ServiceError) else error)
+            self._count("error")
+            raise
+        else:
+            span.set_attributes(
+                {
+                    "app.retrieval.returned": len(retrieved.passages),
+                    "app.retrieval.confidence": retrieved.confidence.score,
+                    "app.retrieval.band": retrieved.confidence.band.value,
+                }
+            )
+            self._note(retrieved)
+            return retrieved
+        finally:
+            recorder.end_span(span)
+
+    def _count(self, outcome: str) -> None:
+        """Counts a search by what came of it."""
+        self._metrics.count("rag_retrievals_total", mode_label(current_mode()), outcome)
+        result = "error" if outcome == "error" else "success"
+        self._metrics.count("rag_agent_invocations_total", "retriever", result)
+
+    def _note(self, retrieved: Retrieved) -> None:
+        """Counts a search that has come to its end."""
+        self._count("success" if retrieved.passages else "empty")
+        if current_meter.get() is not None:
+            # What is searched for to check or to measure says nothing of what callers get.
+            confidence = retrieved.confidence
+            self._metrics.count("rag_searches_total", confidence.band.value)
+            self._metrics.observe("rag_retrieval_confidence", confidence.score)
+
+    async def _find(self, search: Search) -> Retrieved:
         _note_pending_vectors(search)
         round_ = await self._search(search)
         for _ in range(_SEARCH_COUNT - 1):
@@ -155,7 +221,6 @@ class Retriever:
         round_.candidates = await self._ranker.rerank(search, round_.candidates, confidence.band)
         if any(each.ranking.rerank_score is not None for each in round_.candidates):
             confidence = _estimate(search, round_)
-        self._metrics.count("rag_searches_total", confidence.band.value)
         return Retrieved(
             passages=await self._ranker.choose(search, round_.candidates),
             confidence=confidence,
@@ -234,6 +299,9 @@ def _fuse(search: Search, found: Found, variants: Sequence[Found] = ()) -> list[
             vector_weight=search.options.vector_weight_ratio,
         )
         stage.item_count = len(fused)
+        stage.span.update_name(f"fuse.{_FUSIONS[search.options.fusion]}")
+        if search.options.fusion is FusionMethod.RECIPROCAL_RANK:
+            stage.span.set_attribute("app.rrf.k", DEFAULT_RANK_CONSTANT)
     return fused
 
 

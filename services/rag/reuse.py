@@ -24,7 +24,7 @@ from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
 from services.rag.core.documents import Vector
 from services.rag.core.options import CachePolicy, Mode
 from services.rag.core.passages import RankedPassage
-from services.rag.core.profile import DegradationReason
+from services.rag.core.profile import DegradationReason, WarningKind
 from services.rag.core.query_record import CacheEntry
 from services.rag.core.reuse import (
     Verdict,
@@ -41,21 +41,9 @@ from services.rag.store_port import DocumentStore
 from services.rag.task import AnswerTask
 from services.rag.verify import Verifier
 
-__all__ = ["REUSE_OUTCOMES", "AnswerReuse", "Reuse"]
+__all__ = ["AnswerReuse", "Reuse"]
 
 _MOST_COLLECTIONS = 10_000
-
-REUSE_OUTCOMES = (
-    "exact",
-    "similar",
-    "confirmed",
-    "unconfirmed",
-    "stale",
-    "miss",
-    "bypassed",
-    "unavailable",
-)
-"""What may come of looking for an answer that was given before."""
 
 
 class AnswerReuse:
@@ -88,8 +76,6 @@ class AnswerReuse:
         self._catalogue = catalogue
         # What embeds each collection, for when the store cannot be asked.
         self._identities: OrderedDict[tuple[str, str], str] = OrderedDict()
-        for outcome in REUSE_OUTCOMES:
-            metrics.count("rag_answer_reuse_total", outcome, amount=0)
 
     def begin(self, task: AnswerTask, search: Search) -> "Reuse | None":
         """Begins to look for the answer to a question; None where there can be none.
@@ -186,7 +172,7 @@ class Reuse:
             "query_lookup",
             f"given {match.age_seconds:.0f} s ago; its sources cannot be checked now",
         )
-        task.recorder.warnings.extend(match.answer.warnings)
+        _repeat_warnings(task, match)
         self._count("stale")
         answer = match.answer.restore_unchecked(task.question)
         return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
@@ -345,7 +331,7 @@ class Reuse:
         if answer is None:
             return None
         self._note_entry(match.entry_id, match.similarity)
-        task.recorder.warnings.extend(kept.warnings)
+        _repeat_warnings(task, match)
         if match.verification_wanted and not task.question.history:
             self._its.background.start(
                 "verification",
@@ -372,6 +358,11 @@ class Reuse:
 
     def _count(self, outcome: str) -> None:
         self._its.metrics.count("rag_answer_reuse_total", outcome)
+
+
+def _repeat_warnings(task: AnswerTask, match: SemanticMatch) -> None:
+    for each in match.answer.warnings:
+        task.recorder.warn(WarningKind.REPEATED, each)
 
 
 def _earlier(match: SemanticMatch) -> EarlierQuestion:

@@ -280,7 +280,7 @@ class Searcher:
     async def _search_meaning(
         self, search: Search, vector: Vector
     ) -> Sequence[ScoredChunk] | ServiceError:
-        async def statement() -> tuple[Sequence[ScoredChunk], int]:
+        async def statement() -> tuple[Sequence[ScoredChunk], Sequence[ScoredChunk]]:
             hits = await self._store.search_vector(
                 search.tenant_id,
                 search.collection.name,
@@ -290,14 +290,14 @@ class Searcher:
                 filter=search.options.filter,
                 access=search.options.access,
             )
-            return hits, len(hits)
+            return hits, hits
 
         return await self._run_arm(search, "vector_search", statement())
 
     async def _search_words(
         self, search: Search, terms: Sequence[str]
     ) -> KeywordMatches | ServiceError:
-        async def statement() -> tuple[KeywordMatches, int]:
+        async def statement() -> tuple[KeywordMatches, Sequence[ScoredChunk]]:
             matches = await self._store.search_keyword(
                 search.tenant_id,
                 search.collection.name,
@@ -306,19 +306,26 @@ class Searcher:
                 filter=search.options.filter,
                 access=search.options.access,
             )
-            return matches, len(matches.hits)
+            return matches, matches.hits
 
         return await self._run_arm(search, "keyword_search", statement())
 
     async def _run_arm(
-        self, search: Search, name: str, statement: Coroutine[Any, Any, tuple[T, int]]
+        self,
+        search: Search,
+        name: str,
+        statement: Coroutine[Any, Any, tuple[T, Sequence[ScoredChunk]]],
     ) -> T | ServiceError:
         """Runs one arm within its time; what fails becomes a degradation."""
         failure: ServiceError
         try:
             with search.recorder.stage(name) as stage:
                 async with asyncio.timeout(self._limits.now(self._limits.arm)):
-                    result, stage.item_count = await statement
+                    result, hits = await statement
+                stage.item_count = len(hits)
+                stage.span.set_attribute("app.retrieval.k", search.options.candidate_count)
+                if hits:
+                    stage.span.set_attribute("app.retrieval.top_score", hits[0].score)
                 return result
         except TimeoutError:
             failure = StoreUnavailable("the search took too long")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from services.common.errors import ServiceError
+from services.common.metrics import Metrics
 from services.rag.core.options import WebPolicy
 from services.rag.core.passages import PassageOrigin
 from services.rag.core.profile import DegradationReason
@@ -25,6 +26,7 @@ class WebFallback:
 
     Args:
         web: Searches; None where no provider is configured.
+        metrics: Receives why the web was searched.
         limit_seconds: Longest time of a search; never more than a quarter of what is left of the
             deadline.
         remaining_seconds: What is left of the running call's deadline; None where there is none.
@@ -34,10 +36,12 @@ class WebFallback:
         self,
         web: WebSearch | None,
         *,
+        metrics: Metrics,
         limit_seconds: float,
         remaining_seconds: Callable[[], float | None],
     ) -> None:
         self._web = web
+        self._metrics = metrics
         self._limit = limit_seconds
         self._remaining_seconds = remaining_seconds
 
@@ -57,8 +61,11 @@ class WebFallback:
                 )
             return retrieved
         count = task.question.retrieval.passage_count
+        reason = _reason(policy, retrieved)
+        self._metrics.count("rag_web_fallbacks_total", reason)
         try:
             with recorder.stage(_STAGE) as stage:
+                stage.span.set_attribute("app.web.reason", reason)
                 found = await self._web.search(
                     task.asked, recorder, limit=count, time_limit_seconds=self._limit_seconds()
                 )
@@ -82,3 +89,9 @@ class WebFallback:
         if remaining is None:
             return self._limit
         return min(self._limit, remaining * _DEADLINE_SHARE_RATIO)
+
+
+def _reason(policy: WebPolicy, retrieved: Retrieved) -> str:
+    if policy is WebPolicy.ALWAYS:
+        return "requested"
+    return "low_confidence" if retrieved.passages else "nothing_found"

@@ -17,6 +17,7 @@ from services.common.settings import (
 )
 from services.rag.core.experiment import Experiment, parse_experiments
 from services.rag.core.prices import NO_PRICES, PriceTable, currency_code, parse_prices
+from services.rag.metrics import MOST_TENANTS
 from services.rag.web_settings import (
     domain,
     http_header,
@@ -285,6 +286,16 @@ class RagSettings(CommonSettings):
     )
     query_log_recent_count: int = setting(
         integer(1, 1_000_000), "Latest queries that are kept in memory.", default="1000"
+    )
+    tenant_label_count: int = setting(
+        integer(1, MOST_TENANTS),
+        "Tenants that metrics tell apart: the first ones; all others count as `_other`.",
+        default="50",
+    )
+    index_count_interval_seconds: float = setting(
+        duration_seconds("1s", "1h"),
+        "How often the documents and chunks in the database are counted, for metrics.",
+        default="30s",
     )
     slow_query_seconds: float = setting(
         duration_seconds("1ms", "1h"),

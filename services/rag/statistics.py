@@ -1,7 +1,7 @@
 """What the rag service counts: in memory for its statistics, and as metrics."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ddsketch import DDSketch
@@ -10,16 +10,41 @@ from services.common.metrics import Metrics
 from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.conversation import TokenUsage
 from services.rag.core.intake import DocumentDone, IngestOutcome
-from services.rag.core.options import Mode
-from services.rag.core.profile import DegradationReason
-from services.rag.core.tools import TOOL_NAMES, UNKNOWN_TOOL, ToolExecution, ToolOutcome
-from services.rag.core.verification import SupportStatus
+from services.rag.core.options import Mode, Question
+from services.rag.core.profile import DegradationReason, Stage
+from services.rag.core.query_type import query_type
+from services.rag.core.tools import TOOL_NAMES, UNKNOWN_TOOL, ToolExecution
 from services.rag.recorder import CANCELLED, Recorder
 
-__all__ = ["ModeCounts", "RagStatistics", "StageCounts", "ToolCounts", "quantile_seconds"]
+__all__ = [
+    "ModeCounts",
+    "RagStatistics",
+    "StageCounts",
+    "ToolCounts",
+    "cache_label",
+    "quantile_seconds",
+]
 
 # Percentiles are at most this far from the true ones.
 _RELATIVE_ACCURACY = 0.01
+
+_LOOKUPS = frozenset({"query_lookup", "semantic_lookup", "inference_lookup"})
+_BYPASSED = "bypassed"
+# What runs once for each wording of a question.
+_RETRIEVERS = {"vector_search": "vector", "keyword_search": "words"}
+# Whose items are chunks that are left over.
+_CHUNKS = {
+    "vector_search": "vector",
+    "keyword_search": "words",
+    "fuse": "fuse",
+    "rerank": "rerank",
+}
+_AGENTS = {
+    "expand": "expander",
+    "rerank": "reranker",
+    "generate": "generator",
+    "verify": "verifier",
+}
 
 
 def _sketch() -> DDSketch:
@@ -91,24 +116,16 @@ class RagStatistics:
         self.documents: Counter[IngestOutcome] = Counter()
         self.chunk_count = 0
         for mode in Mode:
-            for outcome in ("success", "error", "cancelled"):
-                metrics.count("rag_requests_total", mode.value, outcome, amount=0)
-            metrics.count("rag_degraded_responses_total", mode.value, amount=0)
-        for reason in DegradationReason:
-            metrics.count("rag_degradations_total", reason.value, amount=0)
-        for tool in (*TOOL_NAMES, UNKNOWN_TOOL):
-            for tool_outcome in ToolOutcome:
-                metrics.count("rag_tool_executions_total", tool, tool_outcome.value, amount=0)
-        for status in SupportStatus:
-            metrics.count("rag_verified_sentences_total", status.value, amount=0)
-        for ingest_outcome in IngestOutcome:
-            metrics.count("rag_ingest_documents_total", ingest_outcome.value, amount=0)
+            metrics.set_gauge("rag_active_queries", 0, mode.value)
 
-    def begin(self, mode: Mode) -> None:
+    def begin(self, question: Question) -> None:
         """Counts a question that has arrived."""
+        mode = question.mode
         self.in_flight_count += 1
         self.modes[mode].query_count += 1
         self._metrics.add_gauge("rag_active_queries", 1, mode.value)
+        asked = query_type(question.text, has_history=bool(question.history))
+        self._metrics.count("rag_query_types_total", asked.value)
 
     def end(self, mode: Mode, recorder: Recorder, answer: Answer | None, outcome: str) -> None:
         """Counts what became of a question.
@@ -135,7 +152,10 @@ class RagStatistics:
         counts.cached_count += cached
         counts.similar_count += similar
         self._metrics.observe(
-            "rag_request_duration_seconds", seconds, mode.value, "hit" if cached else "miss"
+            "rag_request_duration_seconds",
+            seconds,
+            mode.value,
+            cache_label(answer.origin, recorder.stages),
         )
         if recorder.first_text_seconds is not None:
             self._metrics.observe(
@@ -146,13 +166,11 @@ class RagStatistics:
             counts.degraded_count += 1
             self._metrics.count("rag_degraded_responses_total", mode.value)
         if answer.origin is AnswerOrigin.GENERATED:
-            self._add_usage(mode, counts, answer.usage)
+            self._add_usage(counts, answer.usage)
 
-    def _add_usage(self, mode: Mode, counts: ModeCounts, usage: TokenUsage) -> None:
+    def _add_usage(self, counts: ModeCounts, usage: TokenUsage) -> None:
         counts.prompt_token_count += usage.prompt_token_count
         counts.completion_token_count += usage.completion_token_count
-        for direction, amount in _by_direction(usage).items():
-            self._metrics.count("rag_llm_tokens_total", mode.value, direction, amount=amount)
 
     def _add_quality(self, mode: Mode, counts: ModeCounts, answer: Answer) -> None:
         if answer.quality is not None:
@@ -163,8 +181,9 @@ class RagStatistics:
             self._metrics.count("rag_verified_sentences_total", sentence.status.value)
 
     def add_stages(self, recorder: Recorder) -> None:
-        """Counts the stages and degradations of a call."""
+        """Counts the stages, degradations and warnings of a call, once when it has ended."""
         for stage in recorder.stages:
+            self._add_work(stage)
             counts = self.stages[stage.name]
             counts.run_count += 1
             counts.failure_count += stage.failed and stage.error_reason != CANCELLED
@@ -173,6 +192,28 @@ class RagStatistics:
         for degradation in recorder.degradations:
             self.degradations[degradation.reason] += 1
             self._metrics.count("rag_degradations_total", degradation.reason.value)
+        for kind in recorder.warning_kinds:
+            self._metrics.count("rag_warnings_total", kind.value)
+        for count in recorder.prompt_passage_counts:
+            self._metrics.observe("rag_retrieved_chunks", count, "prompt")
+
+    def _add_work(self, stage: Stage) -> None:
+        """Counts what a part of the service has done."""
+        if stage.error_reason == CANCELLED:
+            # Nobody knows what would have come of it.
+            return
+        agent = _AGENTS.get(stage.name)
+        if agent is not None:
+            outcome = "error" if stage.failed else "success"
+            self._metrics.count("rag_agent_invocations_total", agent, outcome)
+        retriever = _RETRIEVERS.get(stage.name)
+        if retriever is not None:
+            found = "success" if stage.item_count else "empty"
+            outcome = "error" if stage.failed else found
+            self._metrics.count("rag_retriever_calls_total", retriever, outcome)
+        chunks = _CHUNKS.get(stage.name)
+        if chunks is not None and stage.item_count is not None and not stage.failed:
+            self._metrics.observe("rag_retrieved_chunks", stage.item_count, chunks)
 
     def add_tool(self, execution: ToolExecution) -> None:
         """Counts a call of a tool; a name that is no tool's may be anything."""
@@ -188,10 +229,25 @@ class RagStatistics:
         """Counts a document."""
         self.documents[done.outcome] += 1
         self._metrics.count("rag_ingest_documents_total", done.outcome.value)
+        outcome = "error" if done.outcome is IngestOutcome.FAILED else "success"
+        self._metrics.count("rag_agent_invocations_total", "ingestor", outcome)
         if done.outcome in (IngestOutcome.CREATED, IngestOutcome.UPDATED):
             self.chunk_count += done.chunk_count
             self._metrics.count("rag_ingest_chunks_total", amount=done.chunk_count)
 
 
-def _by_direction(usage: TokenUsage) -> Mapping[str, int]:
-    return {"input": usage.prompt_token_count, "output": usage.completion_token_count}
+def cache_label(origin: AnswerOrigin, stages: Sequence[Stage]) -> str:
+    """Returns what the caches had to do with an answer, as metrics and spans call it.
+
+    Args:
+        origin: How the answer came about.
+        stages: The stages it consists of.
+    """
+    if origin is AnswerOrigin.CACHED:
+        return "hit"
+    if origin is AnswerOrigin.CACHED_SIMILAR:
+        return "semantic_hit"
+    looked = any(
+        each.name in _LOOKUPS and each.cache_outcome not in ("", _BYPASSED) for each in stages
+    )
+    return "miss" if looked else "bypass"

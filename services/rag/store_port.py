@@ -10,6 +10,7 @@ from services.rag.core.documents import (
     DocumentLabels,
     DocumentPage,
     DocumentSummary,
+    IndexCounts,
     IndexedChunk,
     MissingVector,
     StoredDocument,
@@ -238,6 +239,10 @@ class DocumentStore(PassageStore, Protocol):
 
     async def delete_expired(self, *, limit: int) -> int:
         """Deletes expired documents of all tenants, at most `limit`, and returns how many."""
+        ...
+
+    async def count_all(self) -> IndexCounts:
+        """Returns how much is stored, of all tenants; cheap at any size."""
         ...
 
     async def find_embeddings(

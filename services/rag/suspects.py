@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from services.rag.core.injection import demote_suspects
 from services.rag.core.passages import RankedPassage
+from services.rag.core.profile import WarningKind
 from services.rag.recorder import Recorder
 
 __all__ = ["mark_suspects"]
@@ -27,5 +28,5 @@ async def mark_suspects(
             f"{len(suspects)} passages look like instructions to a model and count less: {names}."
         )
         if warning not in recorder.warnings:
-            recorder.warnings.append(warning)
+            recorder.warn(WarningKind.INJECTION, warning)
     return judged

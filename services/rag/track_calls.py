@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from services.rag.budgets import Budgets
+from services.rag.core.conversation import TokenUsage
 from services.rag.core.usage import Amounts, Usage, UsageKind
 from services.rag.ledger import Ledger
 from services.rag.usage_port import UsageStore
@@ -53,13 +54,10 @@ class CallTracker:
         Raises:
             StoreUnavailable: It cannot be counted.
         """
+        usage = TokenUsage(call.prompt_token_count, call.completion_token_count)
         cost = call.cost_nanos
         if cost is None:
-            cost = self._ledger.prices.cost_nanos(
-                call.model,
-                prompt_token_count=call.prompt_token_count,
-                completion_token_count=call.completion_token_count,
-            )
+            cost = self._ledger.cost_nanos(call.model, usage)
         if call.cached:
             amounts = Amounts(
                 cached_query_count=1,
@@ -77,9 +75,7 @@ class CallTracker:
         counted = await self._store.track(Usage(key, amounts), idempotency_key=call.idempotency_key)
         if counted:
             self._budgets.spend(key.tenant_id, amounts)
-            self._ledger.measure_tracked(call.mode, cached=call.cached)
-            if call.cached:
-                self._ledger.measure_saving(call.mode, cost)
-            else:
-                self._ledger.measure_cost(call.mode, call.model, cost)
+            self._ledger.measure_tracked(
+                call.mode, call.model, usage, cached=call.cached, cost_nanos=cost
+            )
         return counted, cost

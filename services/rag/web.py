@@ -26,15 +26,15 @@ from services.rag.core.web_page import (
 from services.rag.embed import EmbeddingSource
 from services.rag.models import ModelCatalogue
 from services.rag.parse_port import DocumentWorker
-from services.rag.recorder import Recorder
+from services.rag.recorder import OpenStage, Recorder
 from services.rag.web_port import PageFetcher, PageOutcome, PageRefused, SearchHit, SearchProvider
 
 __all__ = ["PagedWeb", "WebLimits"]
 
 _logger = logging.getLogger(__name__)
 
-_OUTCOMES = ("success", "empty", "error")
 _HIT_BYTES = 2_000
+_TOLERANCE_SECONDS = 0.01
 # Shares of the time: for the provider, and for all before the ranking.
 _PROVIDER_SHARE_RATIO = 0.5
 _READING_SHARE_RATIO = 0.8
@@ -104,10 +104,6 @@ class PagedWeb:
         self._pages: TimedCache[str, WebPage] = TimedCache(
             retention_seconds=limits.retention_seconds, limit_bytes=half
         )
-        for outcome in _OUTCOMES:
-            metrics.count("rag_web_searches_total", outcome, amount=0)
-        for each in PageOutcome:
-            metrics.count("rag_web_pages_total", each.value, amount=0)
 
     async def search(
         self, question: str, recorder: Recorder, *, limit: int, time_limit_seconds: float
@@ -124,21 +120,33 @@ class PagedWeb:
             WebSearchUnavailable: The provider cannot be asked, or none of the pages can be read.
         """
         ends_at = self._clock.monotonic() + time_limit_seconds
-        outcome = "error"
         try:
             passages = await self._search(
                 question, recorder, limit=limit, ends_at=ends_at, seconds=time_limit_seconds
             )
-            outcome = "success" if passages else "empty"
-        finally:
-            self._metrics.count("rag_web_searches_total", outcome)
+        except asyncio.CancelledError:
+            if self._clock.monotonic() >= ends_at - _TOLERANCE_SECONDS:
+                # By a caller who gives it no more time than it was told to take.
+                self._count("error")
+            raise
+        except Exception:
+            self._count("error")
+            raise
+        self._count("success" if passages else "empty")
         return passages
+
+    def _count(self, outcome: str) -> None:
+        """Counts a search by what came of it."""
+        self._metrics.count("rag_web_searches_total", outcome)
+        self._metrics.count("rag_retriever_calls_total", "web", outcome)
+        result = "error" if outcome == "error" else "success"
+        self._metrics.count("rag_agent_invocations_total", "web_searcher", result)
 
     async def _search(
         self, question: str, recorder: Recorder, *, limit: int, ends_at: float, seconds: float
     ) -> tuple[RankedPassage, ...]:
         with recorder.stage("web_find") as stage:
-            hits = await self._find(question, seconds * _PROVIDER_SHARE_RATIO)
+            hits = await self._find(question, seconds * _PROVIDER_SHARE_RATIO, stage)
             stage.item_count = len(hits)
         if not hits:
             return ()
@@ -163,10 +171,13 @@ class PagedWeb:
             stage.item_count = len(ranked)
         return ranked
 
-    async def _find(self, question: str, limit_seconds: float) -> tuple[SearchHit, ...]:
+    async def _find(
+        self, question: str, limit_seconds: float, stage: OpenStage
+    ) -> tuple[SearchHit, ...]:
         query = " ".join(question.split())[:_LONGEST_QUERY]
         key = (current_identity.get().tenant_id, query.casefold())
         known = self._hits.get(key, now=self._clock.monotonic())
+        stage.cache_outcome = "miss" if known is None else "hit_local"
         if known is not None:
             return known
         hits = await self._provider.find(

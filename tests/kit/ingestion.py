@@ -12,6 +12,7 @@ from opentelemetry.trace import NoOpTracer
 
 from services.common.clock import SystemClock
 from services.common.errors import PeerUnavailable
+from services.common.metrics import Metrics
 from services.rag.chunk_vectors import ChunkVectors, EmbeddingLimits
 from services.rag.core.documents import DocumentSummary
 from services.rag.core.errors import CollectionNotFound
@@ -19,6 +20,8 @@ from services.rag.core.intake import IncomingDocument, IngestOptions
 from services.rag.core.receipts import PutReceipt
 from services.rag.embed import EmbeddingsFound
 from services.rag.ingest import Ingestion, IngestLimits
+from services.rag.ingest_trace import IngestTrace
+from services.rag.metrics import CATALOGUE
 from services.rag.ports import ModelFacts
 
 __all__ = [
@@ -213,7 +216,11 @@ def make_ingestion(store, embeddings, *, clock=None, batch_size=16, concurrency=
         cache=_NoCache(),
         models=_OneModel(),
         worker=_InThreads(),
-        tracer=NoOpTracer(),
+        trace=IngestTrace(
+            tracer=NoOpTracer(),
+            clock=SystemClock(),
+            metrics=Metrics(CATALOGUE, version="test"),
+        ),
         limits=IngestLimits(**{**chosen, **limits}),
     )
 

@@ -35,6 +35,7 @@ from services.rag.core.documents import (
     DocumentLabels,
     DocumentPage,
     DocumentSummary,
+    IndexCounts,
     IndexedChunk,
     MissingVector,
     StoredDocument,
@@ -57,6 +58,13 @@ __all__ = ["PostgresDocumentStore"]
 _COLLECTION = "SELECT * FROM rag.collection WHERE tenant_id = $1 AND name = $2"
 
 _COLLECTIONS = "SELECT * FROM rag.collection WHERE tenant_id = $1 ORDER BY name"
+
+# From the counters that every change keeps: exact, and one row for each collection.
+_COUNTS = """
+SELECT coalesce(sum(document_count), 0)::bigint AS document_count,
+    coalesce(sum(chunk_count), 0)::bigint AS chunk_count
+FROM rag.collection
+"""
 
 _EXPIRED = """
 SELECT tenant_id, name, array_agg(document_id) AS document_ids
@@ -324,6 +332,13 @@ class PostgresDocumentStore(PostgresPassageStore):
                     connection, row["tenant_id"], row["name"], row["document_ids"]
                 )
         return deleted
+
+    async def count_all(self) -> IndexCounts:
+        """Returns how much is stored, of all tenants."""
+        async with self._pool.system() as connection:
+            row = await connection.fetchrow(_COUNTS)
+        assert row is not None  # noqa: S101 - sums without groups are one row
+        return IndexCounts(document_count=row["document_count"], chunk_count=row["chunk_count"])
 
     async def find_embeddings(
         self,

@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import asyncpg
 import numpy as np
 from asyncpg.pool import PoolConnectionProxy
+from opentelemetry.trace import Tracer
 from pgvector import HalfVector
 
+from services.common.metrics import Metrics
+from services.common.pools import PoolGauge
 from services.rag.adapters.postgres_migrations import apply_migrations, load_migrations
 from services.rag.adapters.postgres_role import ensure_role, quote_identifier, quote_literal
+from services.rag.adapters.postgres_tracing import traced_connection
 from services.rag.core.documents import Vector
 from services.rag.core.errors import StoreUnavailable
 
@@ -64,6 +68,8 @@ class PostgresPool:
         connect_seconds: Longest time to open a connection.
         role: Role that transactions of a tenant run under, bound by row-level security; made where
             it does not exist. Empty: they run as the login role and without this second wall.
+        tracer: Makes spans of statements; None for none.
+        metrics: Shows how full the pool is and how long is waited for it; None for nowhere.
     """
 
     def __init__(
@@ -74,12 +80,19 @@ class PostgresPool:
         statement_seconds: float = 30.0,
         connect_seconds: float = 2.0,
         role: str = DEFAULT_ROLE,
+        tracer: Tracer | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._dsn = dsn
         self._role = role
         self._size = size
         self._statement_seconds = statement_seconds
         self._connect_seconds = connect_seconds
+        self._tracer = tracer
+        self._gauge = PoolGauge(metrics, "postgres", size) if metrics is not None else None
+        if self._gauge is not None:
+            self._gauge.watch(self._state)
+        self._in_use_count = 0
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool | None = None
 
@@ -112,14 +125,19 @@ class PostgresPool:
         """
         with translated_errors():
             pool = await self._opened()
-            async with pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
-                try:
-                    yield connection
-                except _CONNECTION_LOST:
-                    # The idle ones are likely to be lost too.
-                    connection.terminate()
-                    await pool.expire_connections()
-                    raise
+            with self._gauge.waiting() if self._gauge is not None else nullcontext():
+                connection = await pool.acquire(timeout=_ACQUIRE_SECONDS)
+            self._in_use_count += 1
+            try:
+                yield connection
+            except _CONNECTION_LOST:
+                # The idle ones are likely to be lost too.
+                connection.terminate()
+                await pool.expire_connections()
+                raise
+            finally:
+                self._in_use_count -= 1
+                await pool.release(connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -189,6 +207,16 @@ class PostgresPool:
                 # A statement under way is cancelled first.
                 await connection.close(timeout=self._connect_seconds)
 
+    def _state(self) -> tuple[int, int]:
+        """Returns how many connections are in use and how many are idle; for any thread."""
+        pool, in_use_count = self._pool, self._in_use_count
+        try:
+            size = pool.get_size() if pool is not None else 0
+        except AttributeError:
+            # One has gone while it was looked at.
+            size = in_use_count
+        return in_use_count, max(0, size - in_use_count)
+
     def _confinement(self, tenant_id: str) -> str:
         """Returns the statements that confine a transaction to a tenant."""
         tenant = f"SET LOCAL app.tenant = {quote_literal(tenant_id)}"
@@ -223,6 +251,11 @@ class PostgresPool:
             min_size=0,
             max_size=self._size,
             connect=_dial,
+            connection_class=(
+                traced_connection(self._tracer, self._dsn)
+                if self._tracer is not None
+                else asyncpg.Connection
+            ),
             timeout=self._connect_seconds,
             command_timeout=self._statement_seconds + _CLIENT_GRACE_SECONDS,
             server_settings={

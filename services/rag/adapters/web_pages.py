@@ -12,8 +12,10 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from opentelemetry.trace import NoOpTracer, Tracer
 from yarl import URL
 
+from services.rag.adapters.http_spans import request_span, shown
 from services.rag.core.web_page import MEDIA_TYPES
 from services.rag.core.web_rules import WebRules, is_public
 from services.rag.web_port import FetchedPage, PageOutcome, PageRefused
@@ -52,11 +54,18 @@ class HttpPages:
         rules: What may be fetched.
         limit_bytes: Largest page.
         resolve: Resolves names.
+        tracer: Makes a span for each request.
     """
 
     def __init__(
-        self, rules: WebRules, *, limit_bytes: int, resolve: Resolve = resolve_by_system
+        self,
+        rules: WebRules,
+        *,
+        limit_bytes: int,
+        resolve: Resolve = resolve_by_system,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer or NoOpTracer()
         self._rules = rules
         self._limit_bytes = limit_bytes
         self._public = _session(_Resolver(resolve, only_public=True), _open_public_socket)
@@ -98,10 +107,12 @@ class HttpPages:
         is_private = self._rules.is_private_host(host, url.port)
         session = self._private if is_private else self._public
         try:
-            async with session.get(url, allow_redirects=False) as reply:
-                if reply.status in _REDIRECTS:
-                    return _redirected(url, reply)
-                return await self._read(url, reply)
+            with request_span(self._tracer, url, shown(url)) as request:
+                async with session.get(url, allow_redirects=False) as reply:
+                    request.note_status(reply.status)
+                    if reply.status in _REDIRECTS:
+                        return _redirected(url, reply)
+                    return await self._read(url, reply)
         except _NotPublic as error:
             raise PageRefused(PageOutcome.REFUSED, str(error)) from None
         except TimeoutError:

@@ -5,8 +5,10 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from opentelemetry.trace import NoOpTracer, Tracer
 from yarl import URL
 
+from services.rag.adapters.http_spans import request_span, shown
 from services.rag.adapters.web_pages import USER_AGENT
 from services.rag.core.web_errors import WebSearchUnavailable
 from services.rag.web_port import SearchHit
@@ -63,8 +65,12 @@ SEARXNG_FIELDS = JsonFields(results="/results", url="/url", title="/title", snip
 class _Engine:
     """Asks an engine for JSON. Its address is trusted: it comes from the configuration."""
 
-    def __init__(self, fields: JsonFields, headers: dict[str, str]) -> None:
+    def __init__(
+        self, fields: JsonFields, headers: dict[str, str], *, told: str, tracer: Tracer | None
+    ) -> None:
         self._fields = fields
+        self._told_address = told
+        self._tracer = tracer or NoOpTracer()
         self._session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", **headers},
@@ -77,14 +83,7 @@ class _Engine:
 
     async def _find(self, url: str, time_limit_seconds: float) -> tuple[SearchHit, ...]:
         try:
-            async with self._session.get(
-                URL(url, encoded=True),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=time_limit_seconds),
-            ) as reply:
-                if reply.status != 200:
-                    raise WebSearchUnavailable(self._told(reply.status))
-                body = await _body(reply)
+            body = await self._get(URL(url, encoded=True), time_limit_seconds)
         except TimeoutError:
             raise WebSearchUnavailable(
                 f"the provider did not answer within {time_limit_seconds:.1f} s"
@@ -100,6 +99,15 @@ class _Engine:
             raise WebSearchUnavailable("the provider's answer is no JSON") from None
         return self._fields.read(answer)
 
+    async def _get(self, url: URL, time_limit_seconds: float) -> bytes:
+        limit = aiohttp.ClientTimeout(total=time_limit_seconds)
+        with request_span(self._tracer, url, self._told_address) as request:
+            async with self._session.get(url, allow_redirects=False, timeout=limit) as reply:
+                request.note_status(reply.status)
+                if reply.status != 200:
+                    raise WebSearchUnavailable(self._told(reply.status))
+                return await _body(reply)
+
     def _told(self, status: int) -> str:
         return f"the provider answered {status}"
 
@@ -109,11 +117,13 @@ class SearxngSearch(_Engine):
 
     Args:
         url: Its address, as browsers open it.
+        tracer: Makes a span for each request.
     """
 
-    def __init__(self, url: str) -> None:
-        super().__init__(SEARXNG_FIELDS, {})
+    def __init__(self, url: str, *, tracer: Tracer | None = None) -> None:
         self._url = url.rstrip("/")
+        told = shown(URL(f"{self._url}/search"))
+        super().__init__(SEARXNG_FIELDS, {}, told=told, tracer=tracer)
 
     async def find(
         self,
@@ -137,11 +147,22 @@ class JsonSearch(_Engine):
         template: Address with `{query}`, and `{count}` where the engine takes a number.
         fields: Where in its answers the pages stand.
         header: A header as `Name: value`, for example with a key; empty for none.
+        tracer: Makes a span for each request.
     """
 
-    def __init__(self, template: str, fields: JsonFields, *, header: str = "") -> None:
+    def __init__(
+        self,
+        template: str,
+        fields: JsonFields,
+        *,
+        header: str = "",
+        tracer: Tracer | None = None,
+    ) -> None:
         name, _, value = header.partition(":")
-        super().__init__(fields, {name.strip(): value.strip()} if header else {})
+        headers = {name.strip(): value.strip()} if header else {}
+        # The path may hold the question, or a key.
+        told = str(URL(template).origin())
+        super().__init__(fields, headers, told=told, tracer=tracer)
         self._template = template
 
     async def find(

@@ -120,6 +120,14 @@ class IndexedChunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexCounts:
+    """How much is stored, of all tenants."""
+
+    document_count: int
+    chunk_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionStats:
     """A collection and its counters, all as of one committed version.
 

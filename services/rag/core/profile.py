@@ -15,6 +15,7 @@ __all__ = [
     "Profile",
     "ProfiledStage",
     "Stage",
+    "WarningKind",
     "profile_of",
 ]
 
@@ -67,6 +68,22 @@ class DegradationReason(Enum):
     VERIFICATION_REDUCED = "verification_reduced"
     TOOL_FAILED = "tool_failed"
     BUDGET_EXCEEDED = "budget_exceeded"
+
+
+class WarningKind(Enum):
+    """What a warning is about; the values label metrics."""
+
+    BUDGET = "budget"
+    CONTEXT = "context"
+    CITATION = "citation"
+    LINK = "link"
+    ECHO = "echo"
+    EMPTY_ANSWER = "empty_answer"
+    ANSWER_CUT = "answer_cut"
+    OUTPUT_FORMAT = "output_format"
+    INJECTION = "injection"
+    NOT_KEPT = "not_kept"
+    REPEATED = "repeated"
 
 
 @dataclass(frozen=True, slots=True)

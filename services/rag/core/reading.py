@@ -19,7 +19,15 @@ from services.rag.core.language import detect_language
 from services.rag.core.parsing import ParsedDocument, parse_document
 from services.rag.core.semantic_chunking import SentencePlace, semantic_places, sentences_of
 
-__all__ = ["Reading", "ReadingOrder", "Sentences", "cut_by_meaning", "read", "read_sentences"]
+__all__ = [
+    "Reading",
+    "ReadingOrder",
+    "Sentences",
+    "cut",
+    "cut_by_meaning",
+    "parse",
+    "read_sentences",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +88,8 @@ class Sentences:
         return [self.document.text[slice(*each.span)] for each in self.places]
 
 
-def read(content: bytes, order: ReadingOrder) -> Reading:
-    """Reads a document and cuts it along its structure, or where it was cut before.
-
-    Raises:
-        DocumentRejected: One of its subclasses, by what is wrong with the bytes.
-    """
-    parsed = _parse(content, order)
+def cut(parsed: ParsedDocument, order: ReadingOrder) -> Reading:
+    """Cuts a document along its structure, or where it was cut before."""
     if order.places is None:
         chunks = chunk_document(parsed, order.sizes)
     else:
@@ -100,7 +103,7 @@ def read_sentences(content: bytes, order: ReadingOrder) -> Sentences:
     Raises:
         DocumentRejected: One of its subclasses, by what is wrong with the bytes.
     """
-    parsed = _parse(content, order)
+    parsed = parse(content, order)
     return Sentences(parsed, sentences_of(parsed))
 
 
@@ -117,7 +120,12 @@ def cut_by_meaning(sentences: Sentences, vectors: Sequence[Vector], order: Readi
     return _index(document, restore_chunks(document, places, order.sizes), order)
 
 
-def _parse(content: bytes, order: ReadingOrder) -> ParsedDocument:
+def parse(content: bytes, order: ReadingOrder) -> ParsedDocument:
+    """Finds out what a document says.
+
+    Raises:
+        DocumentRejected: One of its subclasses, by what is wrong with the bytes.
+    """
     return parse_document(
         content, file_name=order.file_name, media_type=order.media_type, title=order.title
     )

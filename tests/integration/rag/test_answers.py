@@ -515,8 +515,8 @@ async def test_the_spans_of_an_answer_are_one_trace(filled):
         "pannier.rag.v1.RagService/Query",
         "pannier.cache.v1.CacheService/LookupInference",
         "pannier.balancer.v1.BalancerService/Chat",
-        "rag.vector_search",
-        "rag.keyword_search",
+        "retrieve.vector",
+        "retrieve.bm25",
     } <= names
     for span in spans:
         for value in span.attributes.values():

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
+from opentelemetry.trace import NoOpTracer
 
 from pannier.rag.v1 import corpus_service_pb2 as pb
 from pannier.rag.v1 import filter_pb2
@@ -226,7 +227,11 @@ async def test_an_expired_document_is_gone_and_then_swept(rag, database_dsn):
     pool = PostgresPool(database_dsn, size=2)
     store, clock = PostgresDocumentStore(pool), SystemClock()
     delivery = InvalidationDelivery(
-        store, rag.cache, clock=clock, metrics=Metrics(CATALOGUE, version="test")
+        store,
+        rag.cache,
+        clock=clock,
+        metrics=Metrics(CATALOGUE, version="test"),
+        tracer=NoOpTracer(),
     )
     sweep = Sweep(
         store, PostgresJobs(pool), delivery=delivery, clock=clock, retention_seconds=3600.0

@@ -92,7 +92,7 @@ async def test_the_vector_of_a_question_is_computed_once_for_all_who_ask_it(fill
         asyncio.ensure_future(filled.rag.Retrieve(request, metadata=ACME, timeout=20))
         for _ in range(5)
     ]
-    while len(filled.spans.named("rag.collection")) < len(calls):
+    while len(filled.spans.named("SELECT collection")) < len(calls):
         await asyncio.sleep(0)
     while filled.balancer.tenants["acme"] == before:
         await asyncio.sleep(0)

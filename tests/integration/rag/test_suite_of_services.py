@@ -26,6 +26,7 @@ from services.rag import app as rag_app
 from services.rag.metrics import CATALOGUE as RAG_CATALOGUE
 from services.rag.settings import RagSettings
 from tests.integration.rag.conftest import Rag, as_tenant
+from tests.integration.rag.telemetry import eventually, tree
 from tests.kit.redis import free_port, private_redis, redis_server, shared_redis  # noqa: F401
 from tests.kit.rpc import channel_to, make_runtime
 from tests.kit.standin import running_standins
@@ -46,6 +47,7 @@ class Services(Rag):
     """All services, with a second rag beside the first."""
 
     standin: object
+    all_spans: list
 
     async def ask(self, text=QUESTION, **options):
         request = pb.QueryRequest(collection="docs", query=text, **options)
@@ -63,9 +65,11 @@ class Services(Rag):
 async def start_services(database_dsn, redis_server):  # noqa: F811
     """Starts all services; the cache in this process unless an address is given."""
     async with AsyncExitStack() as stack:
+        all_spans = []
 
         async def service(module, settings, catalogue):
             runtime, spans = make_runtime(module.__name__.split(".")[1], catalogue)
+            all_spans.append(spans)
             stack.callback(runtime.tracer_provider.shutdown)
             return await stack.enter_async_context(module.start(settings, runtime)), spans
 
@@ -111,7 +115,7 @@ async def start_services(database_dsn, redis_server):  # noqa: F811
                 settings.balancer_address,
                 cache_address,
             )
-            services.standin = standin
+            services.standin, services.all_spans = standin, all_spans
             await services.ingest(DOCUMENTS)
             await services.told()
             return services
@@ -137,6 +141,32 @@ async def test_the_same_question_is_answered_from_the_cache(services):
     assert outcomes(again) == {"collection": "", "query_lookup": "hit_exact", "evidence_check": ""}
     assert again.passages == first.passages
     assert await services.generation_count() == 1
+
+
+async def test_an_exact_answer_takes_at_most_eight_spans_over_all_services(services):
+    first = await services.ask()
+    again = await services.ask()
+    assert again.origin == pb.ANSWER_ORIGIN_CACHED
+
+    def spans_of(response):
+        return [
+            span
+            for spans in services.all_spans
+            for span in spans.exporter.get_finished_spans()
+            if format(span.context.trace_id, "032x") == response.trace_id
+        ]
+
+    await eventually(lambda: any(each.name.endswith("/Query") for each in spans_of(again)))
+    found = spans_of(again)
+    services_seen = {each.resource.attributes["service.name"] for each in found}
+    assert services_seen == {"rag", "cache"}
+    assert len(found) <= 8, tree(found)
+    (root,) = tree(spans_of(first))
+    assert root[0] == "Query", "one tree over all services"
+    reached = {each.resource.attributes["service.name"] for each in spans_of(first)}
+    assert reached == {"rag", "cache", "balancer"}
+    known = {each.context.span_id for each in spans_of(first)}
+    assert all(each.parent is None or each.parent.span_id in known for each in spans_of(first))
 
 
 async def test_a_paraphrase_is_answered_once_its_evidence_is_found_again(services):

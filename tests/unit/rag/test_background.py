@@ -4,6 +4,10 @@ import asyncio
 from contextvars import ContextVar
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from services.common.errors import PeerUnavailable
 from services.common.identity import Identity, current_identity
@@ -20,8 +24,20 @@ def metrics():
 
 
 @pytest.fixture
-async def background(metrics):
-    work = BackgroundWork(metrics)
+def spans():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(spans):
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return provider.get_tracer("test")
+
+
+@pytest.fixture
+async def background(metrics, tracer):
+    work = BackgroundWork(metrics, tracer=tracer)
     yield work
     await work.close()
 
@@ -91,3 +107,36 @@ async def test_closing_ends_what_is_under_way(background):
     await begun.wait()
     await background.close()
     assert cancelled.is_set()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, StatusCode.UNSET),
+        (PeerUnavailable("cache", "gone"), StatusCode.ERROR),
+        (ValueError("secret"), StatusCode.ERROR),
+        (asyncio.CancelledError(), StatusCode.UNSET),
+    ],
+)
+async def test_work_is_a_trace_of_its_own_linked_to_its_cause(
+    background, tracer, spans, error, status
+):
+    ended = asyncio.Event()
+
+    async def work():
+        tracer.start_span("inside").end()
+        ended.set()
+        if error is not None:
+            raise error
+
+    with tracer.start_as_current_span("call") as cause:
+        assert background.start("report", work)
+    await ended.wait()
+    while len(found := {each.name: each for each in spans.get_finished_spans()}) < 3:
+        await asyncio.sleep(0)
+    root = found["background.report"]
+    assert root.parent is None
+    assert [link.context.span_id for link in root.links] == [cause.get_span_context().span_id]
+    assert found["inside"].parent.span_id == root.context.span_id
+    assert root.status.status_code is status
+    assert "secret" not in str(root.to_json())

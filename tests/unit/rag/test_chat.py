@@ -132,7 +132,7 @@ def chat(store, streams, *, remaining=None, leave_after=None, answers=None, conv
 
     async def main():
         metrics = Metrics(CATALOGUE, version="test")
-        background = BackgroundWork(metrics)
+        background = BackgroundWork(metrics, tracer=NoOpTracer())
         chats = Chats(
             store=store,
             streams=streams,

@@ -77,7 +77,7 @@ class FakeRetriever:
     most: int = 0
     missing: bool = False
 
-    async def open(self, tenant_id, collection, question, options, recorder):
+    async def look_up(self, tenant_id, collection, recorder):
         if self.missing:
             raise CollectionNotFound(collection)
 

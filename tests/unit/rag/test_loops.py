@@ -5,12 +5,15 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
+from opentelemetry.trace import NoOpTracer
 
 from services.common.metrics import Metrics
+from services.rag.core.documents import IndexCounts
 from services.rag.fill_vectors import VectorFill
 from services.rag.invalidate import InvalidationDelivery
 from services.rag.metrics import CATALOGUE
 from services.rag.sweep import Sweep
+from services.rag.watch_index import IndexWatch
 
 
 class Impatient:
@@ -70,10 +73,26 @@ def delivery(rounds):
         None,
         clock=Impatient(),
         metrics=Metrics(CATALOGUE, version="0"),
+        tracer=NoOpTracer(),
     )
 
 
-@pytest.mark.parametrize("make", [fill, sweep, delivery])
+def index(rounds):
+    async def count_all():
+        await rounds.answer()
+        return IndexCounts(document_count=0, chunk_count=0)
+
+    return SimpleNamespace(
+        run=IndexWatch(
+            SimpleNamespace(count_all=count_all),
+            clock=Impatient(),
+            metrics=Metrics(CATALOGUE, version="0"),
+            interval_seconds=30,
+        ).watch
+    )
+
+
+@pytest.mark.parametrize("make", [fill, sweep, delivery, index])
 async def test_a_loop_goes_on_after_a_fault_of_its_own(make):
     rounds = Rounds()
     running = asyncio.create_task(make(rounds).run())

@@ -15,9 +15,12 @@ from services.rag.core.conversation import (
     ToolCall,
 )
 from services.rag.core.prices import NO_PRICES
-from services.rag.ledger import Ledger, Meter, current_meter
+from services.rag.ledger import Ledger
+from services.rag.meter import Meter, current_meter
 from services.rag.metered_tools import MeteredToolModels
 from services.rag.metrics import CATALOGUE
+from services.rag.spending import Spending
+from services.rag.tenants import Tenants
 from services.rag.usage_port import Retention
 
 STARTED = ChatStarted(model="talker:latest", model_digest="d", backend_id="b")
@@ -62,7 +65,13 @@ def metered(*events, budgets=Budgets):
             retention=Retention(queries=1, usage=1),
         ),
     )
-    ledger = Ledger(books, budgets=limits, prices=NO_PRICES, clock=clock, metrics=metrics)
+    ledger = Ledger(
+        books,
+        budgets=limits,
+        prices=NO_PRICES,
+        clock=clock,
+        spending=Spending(metrics, tenants=Tenants(metrics, limit=5, clock=clock), currency=""),
+    )
     return MeteredToolModels(Script(*events), ledger=ledger)
 
 

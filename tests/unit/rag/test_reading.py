@@ -5,7 +5,7 @@ import pytest
 
 from services.rag.core.chunking import fit_sizes
 from services.rag.core.document_errors import DocumentEmpty
-from services.rag.core.reading import ReadingOrder, cut_by_meaning, read, read_sentences
+from services.rag.core.reading import ReadingOrder, cut, cut_by_meaning, parse, read_sentences
 
 ORDER = ReadingOrder(
     file_name="guide.md", media_type="", title="", language="", sizes=fit_sizes(40, 60)
@@ -16,6 +16,10 @@ GUIDE = (
         f"## Part {n}\n\nThe foxes are jumping over the dogs of part {n}." for n in range(9)
     )
 ).encode()
+
+
+def read(content, order):
+    return cut(parse(content, order), order)
 
 
 def test_a_document_is_read_cut_and_analysed():

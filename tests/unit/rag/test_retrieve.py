@@ -27,6 +27,7 @@ from services.rag.core.passages import KeywordMatches, ScoredChunk, TermStatisti
 from services.rag.core.profile import DegradationReason
 from services.rag.core.retrieved import Band
 from services.rag.embed import EmbeddingsFound
+from services.rag.meter import Meter, current_meter
 from services.rag.metrics import CATALOGUE
 from services.rag.ports import ModelFacts, RerankerUnavailable
 from services.rag.rank import Ranker
@@ -224,8 +225,8 @@ class Kit:
             setattr(search, name, value)
         return await self.retriever.find(search)
 
-    def searches(self, band):
-        return self.metrics.registry.get_sample_value("rag_searches_total", {"band": band})
+    def value(self, name, **labels):
+        return self.metrics.registry.get_sample_value(name, labels)
 
     @property
     def stages(self):
@@ -250,13 +251,34 @@ async def finding(kit, question="llamas on mountain passes", options=OPTIONS):
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_search_for_a_caller_is_measured_and_one_behind_the_scenes_only_counted():
+    kit = Kit()
+    await kit.find("Which animals carry loads over mountain passes?")
+    retrievals = "rag_retrievals_total"
+    assert kit.value(retrievals, mode="other", outcome="success") == 1
+    assert kit.value("rag_searches_total", band="high") == 0
+    assert kit.value("rag_retrieval_confidence_count") == 0
+    current_meter.set(Meter("deep"))
+    await kit.find("Which animals carry loads over mountain passes?")
+    assert kit.value(retrievals, mode="deep", outcome="success") == 1
+    assert kit.value("rag_searches_total", band="high") == 1
+    assert kit.value("rag_retrieval_confidence_count") == 1
+
+
+async def test_a_search_that_is_cancelled_has_neither_found_nor_failed():
+    kit = Kit()
+    async with finding(kit):
+        await asyncio.sleep(0)
+    for outcome in ("success", "empty", "error"):
+        assert kit.value("rag_retrievals_total", mode="other", outcome=outcome) == 0
+
+
 async def test_both_arms_find_and_the_stages_are_recorded():
     kit = Kit()
     found = await kit.find("Which animals carry loads over mountain passes?")
     assert numbers(found)[0] == 1
     assert found.passages[0].ranking.vector_rank == found.passages[0].ranking.keyword_rank == 1
     assert found.confidence.band is Band.HIGH
-    assert kit.searches("high") == 1
     assert found.expansions == ()
     assert kit.degradations == []
     assert sorted(kit.stages) == sorted(
