@@ -33,7 +33,7 @@ from services.cache.servicer import CacheServicer
 from services.cache.settings import DEVELOPMENT_PEPPER, CacheSettings
 from services.cache.shared_level import SharedLevel
 from services.cache.statistics_calls import StatisticsCalls
-from services.common.interceptors import remaining_seconds
+from services.common.deadline import remaining_seconds
 from services.common.server import RunningServer, Runtime, serve
 from services.common.tasks import in_background
 

@@ -1,21 +1,33 @@
 """Channels to the other services of the suite.
 
-One channel per peer and process. One client interceptor carries trace context, identity and what is
-left of the deadline, since stacked client interceptors can return calls without done callbacks.
+One channel per peer and process. One client interceptor carries trace context, baggage, identity
+and what is left of the deadline, and measures, since stacked client interceptors can return calls
+without done callbacks.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Self, cast
 
 import grpc
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
+from services.common.baggage import BAGGAGE_HEADER, current_baggage
+from services.common.clock import Clock, SystemClock
+from services.common.deadline import remaining_seconds
 from services.common.identity import current_identity, identity_metadata
-from services.common.interceptors import remaining_seconds
-from services.common.tracing import PROPAGATOR, mark_failed
+from services.common.metrics import Metrics
+from services.common.tracing import (
+    RPC_STATUS_CODE,
+    TRACEPARENT_HEADER,
+    TRACESTATE_HEADER,
+    UNTRACED_SERVICES,
+    mark_failed,
+    rpc_attributes,
+    traceparent,
+)
 
 __all__ = ["cancelled_at_end", "open_channel"]
 
@@ -31,7 +43,12 @@ _SERVICE_CONFIG = {
 
 
 def open_channel(
-    address: str, *, tracer: trace.Tracer, maximum_message_bytes: int
+    address: str,
+    *,
+    tracer: trace.Tracer,
+    maximum_message_bytes: int,
+    metrics: Metrics | None = None,
+    clock: Clock | None = None,
 ) -> grpc.aio.Channel:
     """Opens a channel to another service; connects when first used.
 
@@ -39,6 +56,8 @@ def open_channel(
         address: `host:port`, or any gRPC target.
         tracer: Makes the client spans.
         maximum_message_bytes: Largest response accepted.
+        metrics: Receives `RPC_CLIENT_METRICS`; None to measure nothing.
+        clock: Measures durations; the system's by default.
     """
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
@@ -57,7 +76,7 @@ def open_channel(
         ("grpc.http2.ping_timeout_ms", 2_000),
         ("grpc.http2.max_pings_without_data", 0),
     ]
-    interceptor = _Outgoing(tracer)
+    interceptor = _Outgoing(address, tracer=tracer, metrics=metrics, clock=clock or SystemClock())
     return grpc.aio.insecure_channel(
         address,
         options=options,
@@ -69,25 +88,65 @@ def open_channel(
     )
 
 
-async def cancelled_at_end(
-    call: "grpc.aio.UnaryStreamCall[Any, Any]",
-) -> AsyncGenerator[Any, None]:
-    """Yields the messages of a stream and cancels it when the reader stops early.
+class _Messages:
+    """Reads a stream and cancels it at the end, however that comes about.
 
-    A stream that is merely dropped goes on, and its span never ends.
+    No async generator: one that was never asked for its first message has nothing to clean up
+    when it is closed, and the stream would go on.
     """
-    try:
-        async for message in call:
-            yield message
-    finally:
-        call.cancel()
+
+    def __init__(self, call: "grpc.aio.UnaryStreamCall[Any, Any]") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._call = call
+        self._messages = aiter(call)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._messages)
+        except BaseException:
+            self._call.cancel()
+            raise
+
+    async def aclose(self) -> None:
+        """Cancels the stream if it has not ended."""
+        self._call.cancel()
+
+    def __del__(self) -> None:
+        # Wherever the garbage collector happens to run; calls are for the loop's thread only.
+        if not self._call.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._call.cancel)
+
+
+def cancelled_at_end(call: "grpc.aio.UnaryStreamCall[Any, Any]") -> _Messages:
+    """Makes an iterator over the messages of a stream that cancels it when its reader stops early.
+
+    A stream that is merely dropped goes on, and its span never ends. To be closed with `aclosing`;
+    one that was never read from is cancelled, too.
+    """
+    return _Messages(call)
 
 
 class _Outgoing:
-    """Prepares a call and ends its span."""
+    """Prepares a call and ends its span.
 
-    def __init__(self, tracer: trace.Tracer) -> None:
+    Args:
+        address: Whom it goes to.
+        tracer: Makes the spans.
+        metrics: Receives `RPC_CLIENT_METRICS`; None to measure nothing.
+        clock: Measures durations.
+    """
+
+    def __init__(
+        self, address: str, *, tracer: trace.Tracer, metrics: Metrics | None, clock: Clock
+    ) -> None:
+        self._address = address
         self._tracer = tracer
+        self._metrics = metrics
+        self._clock = clock
+        self._methods: dict[str | bytes, tuple[str, dict[str, str | int]]] = {}
 
     async def send(
         self,
@@ -96,35 +155,95 @@ class _Outgoing:
         request: Any,
     ) -> Any:
         method = cast("str | bytes", details.method)
-        name = (method.decode() if isinstance(method, bytes) else method).removeprefix("/")
-        span = self._tracer.start_span(
-            name,
-            kind=SpanKind.CLIENT,
-            attributes={"rpc.system.name": "grpc", "rpc.method": name},
-        )
-        carrier: dict[str, str] = {}
-        PROPAGATOR.inject(carrier, trace.set_span_in_context(span))
-        metadata = grpc.aio.Metadata(
-            *(details.metadata or ()),
-            *carrier.items(),
-            *identity_metadata(current_identity.get()),
-        )
+        known = self._methods.get(method)
+        if known is None:
+            known = self._methods[method] = self._describe(method)
+        name, attributes = known
+        if name.startswith(UNTRACED_SERVICES):
+            return await continuation(details, request)
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        outcome = _Outcome(self, name, span)
         sent = grpc.aio.ClientCallDetails(
             method=details.method,
             timeout=_timeout(details.timeout),
-            metadata=metadata,
+            metadata=grpc.aio.Metadata(*(details.metadata or ()), *_carried(span)),
             credentials=details.credentials,
             wait_for_ready=details.wait_for_ready,
         )
         try:
             call = await continuation(sent, request)
+        except asyncio.CancelledError:
+            outcome.note(grpc.StatusCode.CANCELLED)
+            raise
         except BaseException as error:
-            mark_failed(span, error)
-            span.end()
+            outcome.note(grpc.StatusCode.UNKNOWN, error)
             raise
         # Returned at once: awaiting the outcome here would keep a cancellation from the server.
-        call.add_done_callback(lambda done: _end_later(span, done))
+        call.add_done_callback(outcome.read)
         return call
+
+    def _describe(self, method: str | bytes) -> tuple[str, dict[str, str | int]]:
+        name = (method.decode() if isinstance(method, bytes) else method).removeprefix("/")
+        return name, rpc_attributes(name, self._address)
+
+
+class _Outcome:
+    """What becomes of one call."""
+
+    def __init__(self, outgoing: _Outgoing, name: str, span: trace.Span) -> None:
+        self._its = outgoing
+        self._name = name
+        self._span = span
+        self._started = outgoing._clock.monotonic()
+
+    def read(self, call: Any) -> None:
+        """Notes how a call has ended; called when it has."""
+        reading = call.code()
+        try:
+            # Is there by now, so that no task is needed to wait for it.
+            reading.send(None)
+        except StopIteration as answer:
+            self.note(answer.value)
+            return
+        reading.close()
+        task = asyncio.get_running_loop().create_task(self._wait(call))
+        _ending.add(task)
+        task.add_done_callback(_ending.discard)
+
+    async def _wait(self, call: Any) -> None:
+        self.note(await call.code())
+
+    def note(self, code: grpc.StatusCode, error: BaseException | None = None) -> None:
+        """Notes how it has ended."""
+        span, its = self._span, self._its
+        span.set_attribute(RPC_STATUS_CODE, code.name)
+        if code is not grpc.StatusCode.OK:
+            mark_failed(span, error or code.name)
+        span.end()
+        if its._metrics is not None:
+            seconds = its._clock.monotonic() - self._started
+            # The exemplar is this call's span, whatever is the current one just now.
+            with trace.use_span(span):
+                its._metrics.observe(
+                    "rpc_client_call_duration_seconds", seconds, self._name, code.name
+                )
+
+
+_ending: set["asyncio.Task[None]"] = set()
+
+
+def _carried(span: trace.Span) -> list[tuple[str, str]]:
+    """Returns the metadata that tell the callee what its call is part of, and who calls."""
+    context = span.get_span_context()
+    carried = identity_metadata(current_identity.get())
+    if context.is_valid:
+        carried.append((TRACEPARENT_HEADER, traceparent(context)))
+        if context.trace_state:
+            carried.append((TRACESTATE_HEADER, context.trace_state.to_header()))
+    baggage = current_baggage.get().header()
+    if baggage:
+        carried.append((BAGGAGE_HEADER, baggage))
+    return carried
 
 
 def _timeout(given: float | None) -> float | None:
@@ -133,23 +252,6 @@ def _timeout(given: float | None) -> float | None:
         return given
     left = max(0.0, remaining - _DEADLINE_MARGIN_SECONDS)
     return left if given is None else min(given, left)
-
-
-_ending: set["asyncio.Task[None]"] = set()
-
-
-def _end_later(span: trace.Span, call: Any) -> None:
-    task = asyncio.get_running_loop().create_task(_end(span, call))
-    _ending.add(task)
-    task.add_done_callback(_ending.discard)
-
-
-async def _end(span: trace.Span, call: Any) -> None:
-    code = await call.code()
-    span.set_attribute("rpc.response.status_code", code.name)
-    if code is not grpc.StatusCode.OK:
-        mark_failed(span, code.name)
-    span.end()
 
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):

@@ -1,6 +1,8 @@
 """The metrics of one process: counted here, shown at `/metrics`."""
 
+import logging
 import platform
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
@@ -37,6 +39,8 @@ __all__ = [
     "one_of",
     "up_to",
 ]
+
+_logger = logging.getLogger(__name__)
 
 # The series of all methods with all codes would be thousands that stay at zero.
 _METHOD = up_to(64, "methods of this service")
@@ -168,6 +172,9 @@ class Metrics:
         self._children: dict[tuple[str, ...], _Child] = {}
         self._seen: dict[str, set[str]] = {}
         self._refreshers: list[Callable[[], None]] = []
+        self._refreshing = threading.Lock()
+        # Guards which series there are: scrapes bring some up and remove some, in their threads.
+        self._changing = threading.RLock()
         for metric in self._metrics.values():
             self._create(metric)
             for label in metric.labels:
@@ -221,15 +228,16 @@ class Metrics:
             name: A gauge of the catalogue.
             values: The value of each series, by its label values in the order of declaration.
         """
-        shown = [key for key in list(self._children) if key[0] == name]
-        self._remove([key for key in shown if key[1:] not in values])
-        sums: dict[_Child, float] = {}
-        for labels, value in values.items():
-            child = self._child(name, labels)
-            sums[child] = sums.get(child, 0.0) + value
-        for child, total in sums.items():
-            assert isinstance(child, Gauge)  # noqa: S101
-            child.set(total)
+        with self._changing:
+            shown = [key for key in self._children if key[0] == name]
+            self._remove([key for key in shown if key[1:] not in values])
+            sums: dict[_Child, float] = {}
+            for labels, value in values.items():
+                child = self._child(name, labels)
+                sums[child] = sums.get(child, 0.0) + value
+            for child, total in sums.items():
+                assert isinstance(child, Gauge)  # noqa: S101
+                child.set(total)
 
     def _remove(self, keys: Sequence[tuple[str, ...]]) -> None:
         """Removes series, and makes room for other values where no series has theirs any more."""
@@ -238,8 +246,7 @@ class Metrics:
         for key in keys:
             self._families[key[0]].remove(*key[1:])
             del self._children[key]
-        # Gauges that are read for a scrape may come up meanwhile, in its thread.
-        shown = {pair for key in list(self._children) for pair in self._pairs(key)}
+        shown = {pair for key in self._children for pair in self._pairs(key)}
         for label, value in {pair for key in keys for pair in self._pairs(key)} - shown:
             self._seen.get(label, set()).discard(value)
 
@@ -266,7 +273,8 @@ class Metrics:
             label: Name of a label; of metrics without it nothing is removed.
             value: Its value.
         """
-        self._remove([key for key in list(self._children) if (label, value) in self._pairs(key)])
+        with self._changing:
+            self._remove([key for key in self._children if (label, value) in self._pairs(key)])
 
     def _create(self, metric: Metric, **given: str) -> None:
         # What a gauge would show before it is set is not true.
@@ -283,9 +291,13 @@ class Metrics:
         self._refreshers.append(refresh)
 
     def refresh(self) -> None:
-        """Brings up to date what is only known on request."""
-        for refresh in self._refreshers:
-            refresh()
+        """Brings up to date what is only known on request; one failure does not hide the rest."""
+        with self._refreshing:
+            for refresh in self._refreshers:
+                try:
+                    refresh()
+                except Exception:
+                    _logger.exception("metrics are out of date")
 
     def _child(self, name: str, labels: tuple[str, ...]) -> _Child:
         # Looking a child up through labels() costs three times as much (measured: 2.0 us, 0.6 us).
@@ -294,16 +306,17 @@ class Metrics:
 
     def _make_child(self, name: str, labels: tuple[str, ...]) -> _Child:
         declared = self._metrics[name].labels.items()
-        bounded = tuple(
-            self._bounded(label, bound, value)
-            for (label, bound), value in zip(declared, labels, strict=True)
-        )
-        child = self._children.get((name, *bounded))
-        if child is None:
-            family = self._families[name]
-            child = family.labels(*bounded) if bounded else family
-            # By its bounded values only: callers could name values without end.
-            self._children[(name, *bounded)] = child
+        with self._changing:
+            bounded = tuple(
+                self._bounded(label, bound, value)
+                for (label, bound), value in zip(declared, labels, strict=True)
+            )
+            child = self._children.get((name, *bounded))
+            if child is None:
+                family = self._families[name]
+                child = family.labels(*bounded) if bounded else family
+                # By its bounded values only: callers could name values without end.
+                self._children[(name, *bounded)] = child
         return child
 
     def _bounded(self, name: str, label: Label, value: str) -> str:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.sdk.trace import TracerProvider
 
 import pannier
+from pannier.common.v1.error_reason_pb2 import ErrorReason
 from services.common import settings as settings_module
 from services.common.clock import Clock, SystemClock
 from services.common.errors import ServiceError
 from services.common.interceptors import CallInterceptor
-from services.common.logs import configure_logging
+from services.common.lag import LoopLag
+from services.common.logs import logging_to_standard_error
 from services.common.metrics import Metric, Metrics
 from services.common.operations import OperationsServer
 from services.common.tracing import make_tracer_provider
@@ -39,6 +42,12 @@ _logger = logging.getLogger(__name__)
 _grpc_logger = logging.getLogger("grpc._cython.cygrpc")
 
 EXIT_BAD_SETTINGS = 64
+
+# There from the start: a rate sees no event that brings its own series into being.
+_REASON_PREFIX = "ERROR_REASON_"
+_ERROR_REASONS = tuple(
+    name.removeprefix(_REASON_PREFIX) for name, number in ErrorReason.items() if number
+)
 
 # gRPC refuses larger messages itself, without saying why; ours is refused first, with a reason.
 _HARD_LIMIT_FACTOR = 4
@@ -81,6 +90,37 @@ class CommonSettings:
         settings_module.text,
         "`host:port` of an OTLP/gRPC receiver of traces; empty to export none.",
         default="",
+    )
+    trace_sample_ratio: float = settings_module.setting(
+        settings_module.number(0, 1),
+        "Share of the traces beginning here that are recorded; others are where their callers do.",
+        default="1",
+    )
+    trace_queue_span_count: int = settings_module.setting(
+        settings_module.integer(1, 1_000_000),
+        "Most spans that wait to be sent; more are dropped and counted.",
+        default="8192",
+    )
+    exemplar_minimum_seconds: float = settings_module.setting(
+        settings_module.duration_seconds("0s", "1h"),
+        "Shortest duration that points at its trace. Where a collector keeps a part of the traces "
+        "only, as long as what it keeps all of.",
+        default="0s",
+    )
+    log_queue_record_count: int = settings_module.setting(
+        settings_module.integer(1, 1_000_000),
+        "Most log records that wait to be written; more are dropped and counted.",
+        default="10000",
+    )
+    environment: str = settings_module.setting(
+        settings_module.text,
+        "Where the process runs, for example production; stands in its traces.",
+        default="development",
+    )
+    revision: str = settings_module.setting(
+        settings_module.text,
+        "Revision of the source that the process was built from; stands in its metrics.",
+        default="unknown",
     )
     default_deadline_seconds: float = settings_module.setting(
         settings_module.duration_seconds("1s", "1h"),
@@ -203,12 +243,15 @@ async def serve(
         grpc_port = server.add_insecure_port(settings.grpc_address)
     except RuntimeError as error:
         raise OSError(f"cannot bind {settings.grpc_address}: {error}") from error
+    interceptor.listens_at(f"{settings.grpc_address.rpartition(':')[0]}:{grpc_port}")
     host, _, port = settings.http_address.rpartition(":")
-    operations = OperationsServer(
-        host.strip("[]"), int(port), registry=runtime.metrics.registry, ready=ready
-    )
+    operations = OperationsServer(host.strip("[]"), int(port), metrics=runtime.metrics, ready=ready)
+    for reason in _ERROR_REASONS:
+        runtime.metrics.create_series("error_type", reason)
     operations.start()
+    lag = LoopLag(runtime.metrics, runtime.clock)
     await server.start()
+    lag.start()
     for name in ("", *names):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     _logger.info("serving", extra={"grpc_port": grpc_port, "http_port": operations.port})
@@ -223,6 +266,7 @@ async def serve(
         _grpc_logger.disabled = True
         await server.stop(None)
         _grpc_logger.disabled = False
+        lag.stop()
         operations.stop()
 
 
@@ -283,8 +327,10 @@ def run_main(
         return EXIT_BAD_SETTINGS
     if options.check_config:
         return 0
-    configure_logging(service_name, level=settings.log_level)
-    return uvloop.run(_run(service_name, settings, catalogue, start))
+    with logging_to_standard_error(
+        service_name, level=settings.log_level, limit=settings.log_queue_record_count
+    ):
+        return uvloop.run(_run(service_name, settings, catalogue, start))
 
 
 async def _run(
@@ -293,10 +339,24 @@ async def _run(
     catalogue: Sequence[Metric],
     start: Callable[[Settings, Runtime], AbstractAsyncContextManager[RunningServer]],
 ) -> int:
-    provider = make_tracer_provider(
-        service_name, version=pannier.__version__, otlp_endpoint=settings.otlp_endpoint
+    metrics = Metrics(
+        catalogue,
+        version=pannier.__version__,
+        revision=settings.revision or "unknown",
+        exemplar_minimum_seconds=settings.exemplar_minimum_seconds,
     )
-    runtime = Runtime(SystemClock(), Metrics(catalogue, version=pannier.__version__), provider)
+    provider = make_tracer_provider(
+        service_name,
+        version=pannier.__version__,
+        otlp_endpoint=settings.otlp_endpoint,
+        metrics=metrics,
+        # What is sent nowhere need not be recorded.
+        sample_ratio=settings.trace_sample_ratio if settings.otlp_endpoint else 0.0,
+        queue_span_count=settings.trace_queue_span_count,
+        instance_id=str(uuid.uuid4()),
+        environment=settings.environment,
+    )
+    runtime = Runtime(SystemClock(), metrics, provider)
     stop = _stop_on_signals()
     try:
         async with start(settings, runtime):
@@ -317,6 +377,8 @@ def _stop_on_signals() -> asyncio.Event:
     def on_signal() -> None:
         if stop.is_set():
             _logger.warning("second signal, leaving at once")
+            # What has been logged is still to be written.
+            logging.shutdown()
             os._exit(1)
         stop.set()
 

@@ -13,9 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1 import balancer_service_pb2_grpc as pb_grpc
 from services.common.channels import cancelled_at_end, open_channel
+from services.common.deadline import remaining_seconds
 from services.common.errors import FieldViolation, InvalidRequest, StatusCode
 from services.common.identity import current_identity
-from services.common.interceptors import remaining_seconds
 from services.common.server import CommonSettings, serve
 from services.common.status import error_from_call
 from tests.kit.rpc import channel_to, error_of, make_runtime

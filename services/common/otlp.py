@@ -1,0 +1,142 @@
+"""The sender of spans: the OpenTelemetry protocol over gRPC."""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from services.common.otlp_encoding import encode_request, encode_span
+
+__all__ = ["OtlpSender"]
+
+_logger = logging.getLogger(__name__)
+
+_EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_TIMEOUT_SECONDS = 3.0
+_RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
+# Where the receiver asks for it, or nobody is there (OTLP specification, failures). With
+# RESOURCE_EXHAUSTED a receiver refuses what is too large for it, each time anew.
+_RETRYABLE = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+# Receivers take 4 MiB by default.
+_MOST_REQUEST_BYTES = 2 * 1024**2
+
+_Encoded = tuple[InstrumentationScope | None, bytes]
+
+
+class OtlpSender:
+    """Sends spans to a receiver; for one thread, apart from `hurry` and `close`.
+
+    Args:
+        endpoint: `host:port` of the receiver.
+        timeout_seconds: Longest time of one try.
+    """
+
+    def __init__(self, endpoint: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._hurried = threading.Event()
+        self._call: Any = None
+        self._failing = False
+        self._channel = grpc.insecure_channel(
+            endpoint,
+            options=[
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.initial_reconnect_backoff_ms", 500),
+                ("grpc.max_reconnect_backoff_ms", 5_000),
+            ],
+        )
+        self._export: Any = self._channel.unary_unary(
+            _EXPORT,
+            request_serializer=None,
+            response_deserializer=trace_service_pb2.ExportTraceServiceResponse.FromString,
+        )
+
+    def send(self, spans: Sequence[ReadableSpan]) -> int:
+        """Sends spans, at least one, and returns how many were taken; blocks."""
+        resource = spans[0].resource
+        return sum(
+            self._send(encode_request(resource, part), len(part))
+            for part in _parts(_encoded(spans))
+        )
+
+    def hurry(self) -> None:
+        """Says that from now on there is no time to try again what fails."""
+        self._hurried.set()
+
+    def close(self) -> None:
+        """Ends a sending under way and all to come."""
+        self._hurried.set()
+        call = self._call
+        if call is not None:
+            call.cancel()
+        self._channel.close()
+
+    def _send(self, request: bytes, span_count: int) -> int:
+        for delay in (*_RETRY_DELAYS_SECONDS, None):
+            code, rejected_count = self._try(request)
+            if code is grpc.StatusCode.OK:
+                self._note(failing=False, code=code)
+                # The number is the receiver's word, which can be any.
+                return span_count - min(max(rejected_count, 0), span_count)
+            self._note(failing=True, code=code)
+            if code not in _RETRYABLE or delay is None or self._hurried.wait(delay):
+                break
+        return 0
+
+    def _try(self, request: bytes) -> tuple[grpc.StatusCode, int]:
+        try:
+            self._call = self._export.future(request, timeout=self._timeout_seconds)
+            response = self._call.result()
+        except grpc.RpcError as error:
+            return error.code(), 0
+        except (grpc.FutureCancelledError, ValueError):
+            # Cancelled by `close`, or the channel is closed.
+            return grpc.StatusCode.CANCELLED, 0
+        return grpc.StatusCode.OK, response.partial_success.rejected_spans
+
+    def _note(self, *, failing: bool, code: grpc.StatusCode) -> None:
+        """Logs the first failure of a series and its end, not each one."""
+        if failing != self._failing:
+            self._failing = failing
+            if failing:
+                _logger.warning("receiver takes no spans", extra={"code": code.name})
+            else:
+                _logger.info("receiver takes spans again")
+
+
+def _encoded(spans: Sequence[ReadableSpan]) -> Iterator[_Encoded]:
+    """Encodes spans; one that cannot be encoded is left out, so that it costs no other."""
+    for span in spans:
+        try:
+            encoded = encode_span(span)
+        except Exception:
+            _logger.exception("span cannot be encoded", extra={"span_name": span.name})
+        else:
+            yield span.instrumentation_scope, encoded
+
+
+def _parts(spans: Iterator[_Encoded]) -> Iterator[list[_Encoded]]:
+    """Divides spans into requests that a receiver has room for."""
+    part: list[_Encoded] = []
+    size = 0
+    for each in spans:
+        if part and size + len(each[1]) > _MOST_REQUEST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(each)
+        size += len(each[1])
+    if part:
+        yield part

@@ -1,0 +1,311 @@
+"""One call on the server's side: its span, measures, deadline and errors."""
+
+# The generic types of grpc exist in its type stubs only.
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+
+from services.common.baggage import BAGGAGE_HEADER, baggage_entries, current_baggage
+from services.common.clock import Clock
+from services.common.deadline import set_deadline
+from services.common.errors import DeadlineExceeded, ServiceError, ShuttingDown, StatusCode
+from services.common.identity import current_identity, identity_from_metadata
+from services.common.metrics import Metrics
+from services.common.status import STATUS_DETAILS_KEY, grpc_code, to_status
+from services.common.tracing import (
+    ERROR_REASON,
+    RPC_STATUS_CODE,
+    TENANT,
+    TRACEPARENT_HEADER,
+    TRACESTATE_HEADER,
+    current_trace_id,
+    mark_failed,
+    remote_parent,
+)
+
+__all__ = ["Context", "Gate", "Rejected", "ServerCall", "Surroundings"]
+
+_logger = logging.getLogger(__name__)
+
+# Server spans are failed only where the server is at fault (semantic conventions for RPC).
+_SERVER_FAULTS = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+
+# Neither is an error of anybody.
+_NO_FAILURES = frozenset({"OK", "CANCELLED"})
+
+# A caller whose deadline passes hangs up; that can arrive before the deadline has passed here.
+_DEADLINE_TOLERANCE_SECONDS = 0.02
+_DEADLINE_TOLERANCE_RATIO = 0.1
+
+_CANCELLATION_FOLLOWS_SECONDS = 1.0
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Stands in for a request that could not be read, until the handler may refuse it."""
+
+    error: ServiceError
+
+
+class Gate:
+    """Counts the calls under way, and lets none in once it is closed."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._count = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def enter(self) -> None:
+        """Counts a call, also one that will be refused: its answer is still to be sent."""
+        self._count += 1
+        self._empty.clear()
+
+    def leave(self) -> None:
+        """Counts a call no more."""
+        self._count -= 1
+        if not self._count:
+            self._empty.set()
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Closes, and waits until no call is under way.
+
+        Args:
+            grace_seconds: Longest time to wait.
+        """
+        self.is_closed = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), grace_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all calls of a server share.
+
+    Attributes:
+        domain: `ErrorInfo` domain, for example `rag.pannier`.
+        clock: Measures durations.
+        tracer: Makes the server spans.
+        metrics: Receives `COMMON_METRICS`.
+        default_deadline_seconds: Applied to calls whose callers set none.
+        gate: Counts the calls under way.
+    """
+
+    domain: str
+    clock: Clock
+    tracer: trace.Tracer
+    metrics: Metrics
+    default_deadline_seconds: float
+    gate: Gate
+
+
+class ServerCall:
+    """One call from its arrival until its end.
+
+    Args:
+        its: What it shares with others.
+        name: Full name of the method, without a slash before it.
+        attributes: What is known of its span beforehand.
+        context: Its connection to the caller.
+    """
+
+    def __init__(
+        self,
+        its: Surroundings,
+        name: str,
+        attributes: Mapping[str, str | int],
+        context: Context,
+    ) -> None:
+        self._its = its
+        self._name = name
+        self._attributes = attributes
+        self._context = context
+        self._reason = ""
+        self._tolerance_seconds = 0.0
+        self._expired = False
+        self._caller_left = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> ServerCall:
+        """Begins everything; waits for nothing, so that no cancellation can come in between."""
+        its = self._its
+        self._started = its.clock.monotonic()
+        metadata = cast("Any", self._context.invocation_metadata())
+        self._metadata: tuple[tuple[str, str | bytes], ...] = tuple(metadata or ())
+        self._span = self._start_span()
+        # Never detached: each call runs in a task of its own, whose context ends with it.
+        otel_context.attach(trace.set_span_in_context(self._span))
+        its.metrics.add_gauge("rpc_server_active_calls", 1, self._name)
+        its.gate.enter()
+        self._set_deadline()
+        return self
+
+    def _start_span(self) -> trace.Span:
+        parents: list[str] = []
+        states: list[str] = []
+        baggage: list[str] = []
+        for key, value in self._metadata:
+            if key == TRACEPARENT_HEADER:
+                parents.append(str(value))
+            elif key == TRACESTATE_HEADER:
+                states.append(str(value))
+            elif key == BAGGAGE_HEADER:
+                baggage.append(str(value))
+        attributes = self._attributes
+        if baggage:
+            carried = baggage_entries(baggage)
+            current_baggage.set(carried)
+            attributes = {**attributes, **carried.attributes()}
+        parent = remote_parent(parents, states) if parents else None
+        return self._its.tracer.start_span(
+            self._name,
+            context=otel_context.Context()
+            if parent is None
+            else trace.set_span_in_context(parent, otel_context.Context()),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+        )
+
+    def admit(self, request: Any) -> Any:
+        """Returns the request; raises what is wrong with it or with the caller.
+
+        Raises:
+            ServiceError: The server shuts down, the caller says of itself what cannot be, or the
+                request could not be read.
+        """
+        if self._its.gate.is_closed:
+            raise ShuttingDown
+        identity = identity_from_metadata(self._metadata)
+        current_identity.set(identity)
+        self._span.set_attribute(TENANT, identity.tenant_id)
+        if isinstance(request, Rejected):
+            raise request.error
+        if hasattr(request, "__aiter__"):
+            return _admitted(request)
+        return request
+
+    async def write(self, message: bytes) -> None:
+        """Sends a message of a stream."""
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError as error:
+            # The caller left while the message was on its way; gRPC has no name of its own for it.
+            # It cancels the call next, which is waited for: it would interrupt the cleaning up.
+            self._caller_left = True
+            await asyncio.sleep(_CANCELLATION_FOLLOWS_SECONDS)
+            raise asyncio.CancelledError from error
+
+    def _set_deadline(self) -> None:
+        remaining = cast("float | None", self._context.time_remaining())
+        if remaining is None:
+            remaining = self._its.default_deadline_seconds
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(remaining, self._expire, asyncio.current_task())
+        else:
+            self._tolerance_seconds = min(
+                _DEADLINE_TOLERANCE_SECONDS, remaining * _DEADLINE_TOLERANCE_RATIO
+            )
+        set_deadline(remaining)
+
+    def _expire(self, task: asyncio.Task[Any] | None) -> None:
+        self._expired = True
+        if task is not None:
+            task.cancel()
+
+    async def __aexit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        """Ends everything, whatever has happened."""
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._end(error)
+        finally:
+            self._report(self._code(error))
+            self._its.gate.leave()
+
+    async def _end(self, error: BaseException | None) -> None:
+        if error is None or isinstance(error, grpc.aio.AbortError | GeneratorExit):
+            return
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if self._expired and task is not None:
+                task.uncancel()
+                error = DeadlineExceeded(self._its.default_deadline_seconds)
+            elif self._caller_left or (task is not None and task.cancelling()):
+                return
+            # Otherwise the handler's own doing: without a status the caller would wait for ever.
+        if not isinstance(error, ServiceError):
+            _logger.error("call failed", exc_info=error, extra={"rpc_method": self._name})
+        if self._status_sent() is not None:
+            # The handler has ended the call itself, and the caller knows that status.
+            return
+        self._reason = error.error_reason if isinstance(error, ServiceError) else "INTERNAL"
+        status = to_status(error, domain=self._its.domain, request_id=current_trace_id())
+        code = grpc_code(StatusCode(status.code))
+        details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+        await self._context.abort(code, status.message, details)
+
+    def _status_sent(self) -> grpc.StatusCode | None:
+        # The number 0 until abort ended the call.
+        code = cast("grpc.StatusCode | int", self._context.code())
+        return code if isinstance(code, grpc.StatusCode) else None
+
+    def _code(self, error: BaseException | None) -> str:
+        sent = self._status_sent()
+        if sent is not None:
+            return sent.name
+        if error is None:
+            return "OK"
+        remaining = cast("float | None", self._context.time_remaining())
+        expired = remaining is not None and remaining <= self._tolerance_seconds
+        return "DEADLINE_EXCEEDED" if expired else "CANCELLED"
+
+    def _report(self, code: str) -> None:
+        duration = self._its.clock.monotonic() - self._started
+        metrics = self._its.metrics
+        metrics.add_gauge("rpc_server_active_calls", -1, self._name)
+        metrics.observe("rpc_server_call_duration_seconds", duration, self._name, code)
+        self._span.set_attribute(RPC_STATUS_CODE, code)
+        if code not in _NO_FAILURES:
+            # Where gRPC or the handler itself has ended the call, there is no reason but the code.
+            metrics.count("service_errors_total", self._reason or code)
+            self._span.set_attribute(ERROR_REASON, self._reason or code)
+        if code in _SERVER_FAULTS:
+            mark_failed(self._span, code)
+        self._span.end()
+        if code == "OK":
+            level = logging.DEBUG
+        else:
+            level = logging.WARNING if code in _SERVER_FAULTS else logging.INFO
+        if _logger.isEnabledFor(level):
+            _logger.log(
+                level,
+                "call ended",
+                extra={
+                    "rpc_method": self._name,
+                    "code": code,
+                    "duration_seconds": round(duration, 6),
+                    "tenant": current_identity.get().tenant_id,
+                    "reason": self._reason,
+                },
+            )
+
+
+async def _admitted(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, Rejected):
+            raise request.error
+        yield request
