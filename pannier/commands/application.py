@@ -8,6 +8,7 @@ import pannier
 from pannier.commands import (
     ask,
     backends,
+    budget,
     cache,
     chat,
     collections,
@@ -16,10 +17,12 @@ from pannier.commands import (
     evaluate,
     experiment,
     explain,
+    feedback,
     ingest,
     jobs,
     load,
     models,
+    profiles,
     retrieve,
     stack,
     stats,
@@ -62,6 +65,9 @@ application.add_typer(models.application, name="models")
 application.add_typer(cache.application, name="cache")
 application.add_typer(collections.application, name="collections")
 application.add_typer(jobs.application, name="jobs")
+application.add_typer(profiles.application, name="profiles")
+application.add_typer(feedback.application, name="feedback")
+application.add_typer(budget.application, name="budget")
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 - called with the option's value

@@ -31,6 +31,7 @@ _SERVICERS = (
     (rag_service_pb2_grpc, "RagService"),
     (corpus_service_pb2_grpc, "CorpusService"),
     (usage_service_pb2_grpc, "UsageService"),
+    (usage_service_pb2_grpc, "UsageAdminService"),
     (cache_service_pb2_grpc, "CacheService"),
     (cache_admin_service_pb2_grpc, "CacheAdminService"),
     (balancer_service_pb2_grpc, "BalancerService"),
