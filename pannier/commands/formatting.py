@@ -5,13 +5,21 @@ import unicodedata
 __all__ = ["clean", "format_bytes", "format_ratio", "format_seconds", "shorten"]
 
 _KEPT_CONTROLS = frozenset("\n\t")
+# Marks that turn the direction of what follows, so that it reads as something else.
+_TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_STEERING = frozenset({"Cc", "Zl", "Zp"})
 _MINUTE_SECONDS = 60
 
 
 def clean(text: str) -> str:
     """Removes what would steer a terminal: documents and models are not trusted with that."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
-        each for each in text if each in _KEPT_CONTROLS or unicodedata.category(each) != "Cc"
+        each
+        for each in text
+        if each in _KEPT_CONTROLS
+        or (unicodedata.category(each) not in _STEERING and each not in _TURNING)
     )
 
 

@@ -11,11 +11,14 @@ from pannier.commands.connection import CollectionOption, TimeoutOption, run
 from pannier.commands.durations import seconds_within
 from pannier.commands.load_calls import AskOptions
 from pannier.commands.load_checks import Services
+from pannier.commands.load_files import check_figures_path
 from pannier.commands.load_options import (
+    HIGHEST_RATE,
     LONGEST_RUN_SECONDS,
     find_scenario,
     read_questions,
     read_stage,
+    read_tenants,
     read_thresholds,
     read_weights,
     simple_scenario,
@@ -62,7 +65,7 @@ def load(
         float | None,
         typer.Option(
             min=0.001,
-            max=100_000,
+            max=HIGHEST_RATE,
             help="Questions per second. Default: 2.",
             rich_help_panel=_TRAFFIC,
         ),
@@ -294,6 +297,11 @@ def load(
     if clear_faults:
         run(lambda output: clear_all_faults(output, services, tuple(standin or ())))
     thresholds = read_thresholds(fail_if or ())
+    if json_file not in ("", "-"):
+        try:
+            check_figures_path(Path(json_file))
+        except OSError as error:
+            raise typer.BadParameter(str(error), param_hint="--json") from error
     if scenario:
         for given, option in ((rate, "--rate"), (stage, "--stage"), (ramp_up, "--ramp-up")):
             if given:
@@ -311,7 +319,9 @@ def load(
         )
         folder = Path()
     asked = {
-        name: read_questions(folder / name if name else questions)
+        name: read_questions(folder / name, hint="--scenario")
+        if name
+        else read_questions(questions)
         for name in {each.questions for each in planned.phases}
     }
     options = RunOptions(
@@ -379,7 +389,7 @@ def _mix(
         )
     return Mix(
         modes=read_weights(modes, hint="--mode", known=MODES),
-        tenants=read_weights(tenants, hint="--tenant"),
+        tenants=read_tenants(tenants),
         repeat_ratio=repeat_ratio,
         paraphrase_ratio=paraphrase_ratio,
         window=window,

@@ -13,7 +13,7 @@ from pannier.client import RemoteError
 from pannier.commands.connection import Unreachable, connect
 from pannier.commands.fields import show_enum
 from pannier.commands.formatting import format_bytes
-from pannier.commands.load_faults import is_standin
+from pannier.commands.load_faults import NotAStandin, is_stopped, rule_count
 from pannier.load.scenario import Scenario
 from pannier.rag.v1 import (
     corpus_service_pb2,
@@ -26,6 +26,7 @@ __all__ = ["Services", "find_backends", "find_problems", "find_standins"]
 
 _CALL_SECONDS = 10.0
 _PAGE_SIZE = 1000
+_CLEAR = "`pannier load --clear-faults` puts right what an earlier run has left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +71,29 @@ async def find_standins(services: Services, given: tuple[str, ...]) -> tuple[lis
     """
     backends = sorted(given) or await find_backends(services)
     async with asyncio.TaskGroup() as tasks:
-        asked = {each: tasks.create_task(asyncio.to_thread(is_standin, each)) for each in backends}
-    standins = [each for each, task in asked.items() if task.result()]
+        asked = {each: tasks.create_task(asyncio.to_thread(_rules, each)) for each in backends}
+    counts = {each: task.result() for each, task in asked.items()}
     problems = [
         f"backend {each} is no stand-in, so it cannot be told to fail"
-        for each in backends
-        if each not in standins
+        for each, count in counts.items()
+        if count is None
+    ]
+    problems += [
+        f"backend {each} fails on order already; {_CLEAR}"
+        for each, count in counts.items()
+        if count
     ]
     if not backends:
         problems.append("the balancer has no backends")
-    return standins, problems
+    return [each for each, count in counts.items() if count is not None], problems
+
+
+def _rules(address: str) -> int | None:
+    """Returns how many faults a stand-in has; None for what is no stand-in."""
+    try:
+        return rule_count(address)
+    except NotAStandin:
+        return None
 
 
 async def find_problems(
@@ -123,6 +137,8 @@ def _process_problems(scenario: Scenario, processes: Mapping[str, ProcessRecord]
             )
         elif not is_alive(record.identity):
             problems.append(f"{name} is to be stopped, but has ended; see {record.log}")
+        elif is_stopped(record):
+            problems.append(f"{name} stands still already; {_CLEAR}")
     return problems
 
 
@@ -138,12 +154,14 @@ async def _collection_problems(
         if weight
     }
     problems = []
-    for tenant in sorted(tenants):
+    # Somebody at least is asked: whether rag is there must be known before.
+    for tenant in sorted(tenants) or [next(iter(scenario.phases[0].mix.tenants))]:
         async with connect("rag", address=services.rag, tenant=tenant) as connection:
             stub: Any = corpus_service_pb2_grpc.CorpusServiceStub(connection.channel)
             request = corpus_service_pb2.ListCollectionsRequest(page_size=_PAGE_SIZE)
             response = await stub.ListCollections(request, timeout=_CALL_SECONDS)
-        if not any(each.name == collection and each.chunk_count for each in response.collections):
+        found = any(each.name == collection and each.chunk_count for each in response.collections)
+        if tenant in tenants and not found:
             problems.append(
                 f"tenant {tenant} has no documents in collection {collection}; "
                 f"`pannier ingest FOLDER --collection {collection} --tenant {tenant}` puts some in"

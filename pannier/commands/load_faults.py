@@ -20,9 +20,9 @@ from typing import Any, Self
 
 from deploy.local.processes import is_alive
 from deploy.local.state import ProcessRecord
-from pannier.load.faults import Fault, standin_rules
+from pannier.load.faults import STUTTER, Fault, standin_rules
 
-__all__ = ["FaultSession", "NotAStandin", "is_standin", "resume", "undo_all"]
+__all__ = ["FaultSession", "NotAStandin", "is_stopped", "resume", "rule_count", "undo_all"]
 
 _REQUEST_SECONDS = 3.0
 # Rules outlive their phase by this, should the phase end late.
@@ -46,6 +46,21 @@ class NotAStandin(Exception):
 
 
 @dataclass(slots=True)
+class _Stutter:
+    """A process that stops for moments.
+
+    Attributes:
+        fault: How often and for how long.
+        changes_at: When it stops or goes on next, monotonic seconds.
+        stopped: Whether it stands still now.
+    """
+
+    fault: Fault
+    changes_at: float
+    stopped: bool = False
+
+
+@dataclass(slots=True)
 class FaultSession:
     """Faults that are in force; a context manager that undoes them at its end.
 
@@ -60,6 +75,7 @@ class FaultSession:
     problems: list[str] = field(default_factory=list)
     _told: set[str] = field(default_factory=set)
     _paused: set[str] = field(default_factory=set)
+    _stutters: list[_Stutter] = field(default_factory=list)
     _refusing: list[Fault] = field(default_factory=list)
     _refusals_end: float = 0.0
     # Orders are given from a thread, which may still be at it when everything is taken back.
@@ -82,7 +98,7 @@ class FaultSession:
     @property
     def is_active(self) -> bool:
         """Whether anything is in force."""
-        return bool(self._told or self._paused or self._refusing)
+        return bool(self._told or self._paused or self._stutters or self._refusing)
 
     def apply(self, faults: Sequence[Fault], *, for_seconds: float) -> None:
         """Puts faults in force.
@@ -99,7 +115,10 @@ class FaultSession:
             for fault in faults:
                 if self._closed:
                     return
-                if fault.process:
+                if fault.kind == STUTTER:
+                    self._look_up(fault.process)
+                    self._stutters.append(_Stutter(fault, time.monotonic()))
+                elif fault.process:
                     self._pause(fault.process)
                 elif fault.kind == "refuse":
                     self._refusing.append(fault)
@@ -108,10 +127,20 @@ class FaultSession:
             self._refuse()
 
     def renew(self) -> None:
-        """Closes listeners again that have reopened; to be called several times a second."""
+        """Does again what ends by itself, and what comes and goes; to be called often.
+
+        Raises:
+            NotAStandin: A backend does not take the order any more.
+            ProcessLookupError: A process has ended.
+        """
         with self._lock:
-            if not self._closed and time.monotonic() >= self._refusals_end:
+            if self._closed:
+                return
+            if time.monotonic() >= self._refusals_end:
                 self._refuse()
+            for each in self._stutters:
+                if time.monotonic() >= each.changes_at:
+                    self._turn(each)
 
     def undo(self) -> None:
         """Takes everything back; what cannot be is a problem, and the rest is done all the same."""
@@ -131,7 +160,20 @@ class FaultSession:
             self._order(fault, _REFUSAL_SECONDS, patience_seconds=1.0)
         self._refusals_end = time.monotonic() + _REFUSAL_SECONDS
 
+    def _turn(self, stutter: _Stutter) -> None:
+        """Stops a process that runs, and continues one that stands still."""
+        options, name = stutter.fault.options, stutter.fault.process
+        if stutter.stopped:
+            _signal(self.processes[name], signal.SIGCONT)
+            self._paused.discard(name)
+            stutter.changes_at = time.monotonic() + options["every"] - options["seconds"]
+        else:
+            self._pause(name)
+            stutter.changes_at = time.monotonic() + options["seconds"]
+        stutter.stopped = not stutter.stopped
+
     def _undo(self) -> None:
+        self._stutters = []
         refused_until = self._refusals_end + 1.0 if self._refusing else 0.0
         self._refusing = []
         for name in tuple(self._paused):
@@ -147,10 +189,14 @@ class FaultSession:
             except NotAStandin as error:
                 self.problems.append(str(error))
 
-    def _pause(self, name: str) -> None:
+    def _look_up(self, name: str) -> ProcessRecord:
         record = self.processes.get(name)
         if record is None or not is_alive(record.identity):
             raise ProcessLookupError(f"there is no process {name} in the local stack")
+        return record
+
+    def _pause(self, name: str) -> None:
+        record = self._look_up(name)
         # Noted first: what is noted is undone, even if this is the last that we do.
         self._paused.add(name)
         _signal(record, signal.SIGSTOP)
@@ -163,30 +209,49 @@ class FaultSession:
                 _call_until(address, "POST", rule, until=until)
 
 
-def is_standin(address: str) -> bool:
-    """Whether a backend takes orders."""
+def rule_count(address: str) -> int:
+    """Returns how many faults a stand-in has been ordered.
+
+    Raises:
+        NotAStandin: It is none, or does not answer.
+    """
+    text = _call(address, "GET")
     try:
-        _call(address, "GET")
-    except NotAStandin:
+        return len(json.loads(text)["rules"])
+    except (ValueError, TypeError, LookupError) as error:
+        raise NotAStandin(address, "it answers something else") from error
+
+
+def is_stopped(record: ProcessRecord) -> bool:
+    """Whether a process stands still."""
+    try:
+        text = Path(f"/proc/{record.identity.pid}/stat").read_text()
+    except OSError:
         return False
-    return True
+    # The name, in parentheses, may hold anything.
+    return text.rpartition(")")[2].split()[0] == "T"
 
 
 def resume(records: Sequence[ProcessRecord]) -> int:
     """Continues processes, those that were not stopped too; returns how many run."""
     count = 0
     for record in records:
-        if is_alive(record.identity):
+        # One that has ended stands still no more.
+        with suppress(ProcessLookupError):
             _signal(record, signal.SIGCONT)
             count += 1
     return count
 
 
-def undo_all(standins: Sequence[str]) -> int:
-    """Removes all fault rules of stand-ins, whoever ordered them; returns how many are free."""
+def undo_all(standins: Sequence[str]) -> list[str]:
+    """Removes all fault rules of stand-ins, whoever ordered them; returns what did not work."""
+    problems = []
     for address in standins:
-        _clear(address, until=time.monotonic() + _REFUSAL_SECONDS)
-    return len(standins)
+        try:
+            _clear(address, until=time.monotonic() + _REFUSAL_SECONDS)
+        except NotAStandin as error:
+            problems.append(str(error))
+    return problems
 
 
 def _clear(address: str, *, until: float) -> None:
@@ -207,8 +272,11 @@ def _call_until(address: str, method: str, body: Mapping[str, Any] | None, *, un
             return
 
 
-def _call(address: str, method: str, body: Mapping[str, Any] | None = None) -> None:
+def _call(address: str, method: str, body: Mapping[str, Any] | None = None) -> str:
+    """Calls a stand-in and returns its answer."""
     host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        raise NotAStandin(address, "write its address as HOST:PORT")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_REQUEST_SECONDS)
     try:
         connection.request(
@@ -225,6 +293,7 @@ def _call(address: str, method: str, body: Mapping[str, Any] | None = None) -> N
         connection.close()
     if response.status != http.client.OK:
         raise NotAStandin(address, f"it answers {response.status} {text.strip()[:200]}")
+    return text
 
 
 def _signal(record: ProcessRecord, number: signal.Signals) -> None:

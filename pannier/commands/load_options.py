@@ -12,24 +12,40 @@ from pannier.load.arrivals import Stage
 from pannier.load.question_files import BadQuestions, parse_questions
 from pannier.load.scenario import BadScenario, Needs, Phase, Scenario, parse_scenario
 from pannier.load.thresholds import BadThreshold, Threshold, parse_threshold
-from pannier.load.traffic import Mix
+from pannier.load.traffic import TENANT_NAME, TENANT_RULE, Mix
 
 __all__ = [
+    "HIGHEST_RATE",
     "LONGEST_RUN_SECONDS",
     "find_scenario",
     "list_scenarios",
     "read_questions",
     "read_stage",
+    "read_tenants",
     "read_thresholds",
     "read_weights",
     "simple_scenario",
 ]
 
 LONGEST_RUN_SECONDS = 30 * 86_400.0
+HIGHEST_RATE = 100_000.0
 _FOLDER = Path(deploy.__file__).parent / "scenarios"
 _DEMO_QUESTIONS = "questions.txt"
 
 T = TypeVar("T")
+
+
+def read_tenants(text: str) -> dict[str, float]:
+    """Reads tenants with weights.
+
+    Raises:
+        typer.BadParameter: It cannot be read, or a name is no tenant's.
+    """
+    weights = read_weights(text, hint="--tenant")
+    for name in weights:
+        if not TENANT_NAME.fullmatch(name):
+            raise typer.BadParameter(f"{name!r} is no tenant; {TENANT_RULE}", param_hint="--tenant")
+    return weights
 
 
 def read_weights(text: str, *, hint: str, known: Sequence[str] = ()) -> dict[str, float]:
@@ -70,7 +86,7 @@ def read_stage(text: str) -> Stage:
     rates, _, length = text.partition(":")
     start, dash, end = rates.partition("-")
     try:
-        return Stage(
+        stage = Stage(
             seconds=seconds_within(0.001, LONGEST_RUN_SECONDS)(length),
             start_rate=float(start),
             end_rate=float(end if dash else start),
@@ -80,6 +96,11 @@ def read_stage(text: str) -> Stage:
             f"{text!r}: write RATE:DURATION or FROM-TO:DURATION, for example 1-10:30s",
             param_hint="--stage",
         ) from error
+    if max(stage.start_rate, stage.end_rate) > HIGHEST_RATE:
+        raise typer.BadParameter(
+            f"{text!r}: a rate is at most {HIGHEST_RATE:g}", param_hint="--stage"
+        )
+    return stage
 
 
 def read_thresholds(texts: Sequence[str]) -> tuple[Threshold, ...]:
@@ -98,8 +119,12 @@ def _read(parse: Callable[[str], T], text: str, failure: type[ValueError], hint:
         raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
-def read_questions(path: Path | None) -> list[tuple[str, ...]]:
+def read_questions(path: Path | None, *, hint: str = "--questions") -> list[tuple[str, ...]]:
     """Reads a file of questions; those about the demo's documents where there is none.
+
+    Args:
+        path: The file.
+        hint: The option that names it, for the message.
 
     Raises:
         typer.BadParameter: It cannot be read.
@@ -108,7 +133,7 @@ def read_questions(path: Path | None) -> list[tuple[str, ...]]:
     try:
         return parse_questions(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, BadQuestions) as error:
-        raise typer.BadParameter(f"{path}: {error}", param_hint="--questions") from error
+        raise typer.BadParameter(f"{path}: {error}", param_hint=hint) from error
 
 
 def list_scenarios() -> list[tuple[Scenario, Path]]:

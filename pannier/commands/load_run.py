@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rich.console import RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from deploy.local.state import ProcessRecord
 from pannier.commands.formatting import format_seconds
 from pannier.commands.load_calls import Asker
+from pannier.commands.load_deeds import Deeds
 from pannier.commands.load_faults import FaultSession
 from pannier.commands.load_view import live_view, progress_line
 from pannier.commands.output import Output
@@ -91,9 +92,12 @@ class Run:
         standins: Backends that take orders.
         processes: Processes of the local stack by name.
         asker: Asks.
+        deeds: Does what else is to be done.
         tally: What has become of the questions.
         problems: What could not be undone.
-        elapsed_seconds: How long questions were asked.
+        elapsed_seconds: How long questions were asked; more than planned where the generator
+            could not keep up.
+        broken_off: Whether it was ended before its time.
     """
 
     scenario: Scenario
@@ -102,11 +106,19 @@ class Run:
     standins: Sequence[str]
     processes: Mapping[str, ProcessRecord]
     asker: Asker
+    deeds: Deeds
     tally: Tally = field(default_factory=Tally)
     problems: list[str] = field(default_factory=list)
     elapsed_seconds: float = 0.0
+    broken_off: bool = False
     _began: float = 0.0
+    _asked_until: float = 0.0
     _phase: int = 0
+
+    @property
+    def answered_within_seconds(self) -> float:
+        """How long it took until the last answer: what the rate of answers goes by."""
+        return max(self.elapsed_seconds, self.tally.last_ended - self._began)
 
     async def run(self, output: Output, *, told: Callable[[str], None]) -> None:
         """Runs everything; whatever happens, nothing stays wrong.
@@ -142,7 +154,14 @@ class Run:
             # The others were cancelled because of the first.
             raise group.exceptions[0] from None
         finally:
-            self.problems += session.problems
+            await self.deeds.undo()
+            self.problems += [
+                *(
+                    f"{each}; `pannier load --clear-faults` tries again"
+                    for each in session.problems
+                ),
+                *self.deeds.problems,
+            ]
 
     async def _run_all(
         self,
@@ -155,11 +174,12 @@ class Run:
         async with asyncio.TaskGroup() as tasks:
             showing = tasks.create_task(self._show(output))
             conducting = tasks.create_task(self._conduct(session, told))
-            asking = tasks.create_task(generator.run(plan, began=self._began))
+            asking = tasks.create_task(generator.run(self._noting(plan), began=self._began))
             try:
                 # Phases are gone through to their end, with or without questions.
                 await asyncio.wait({asking, conducting})
             except asyncio.CancelledError:
+                self.broken_off = True
                 self._note_elapsed()
                 # Before the grace of what is under way: it may then still end well.
                 session.close()
@@ -171,10 +191,19 @@ class Run:
                 conducting.cancel()
                 showing.cancel()
 
+    def _noting(self, plan: Iterator[tuple[float, Ask]]) -> Iterator[tuple[float, Ask]]:
+        """Hands on a plan, and notes until when there was something left to ask."""
+        for each in plan:
+            yield each
+            # Now the next one is wanted: this one was asked.
+            self._asked_until = time.monotonic() - self._began
+
     def _note_elapsed(self) -> None:
         if not self.elapsed_seconds:
             since = time.monotonic() - self._began
-            self.elapsed_seconds = min(since, self.scenario.seconds)
+            # The wait for the last answers does not count.
+            planned = min(since, self.scenario.seconds)
+            self.elapsed_seconds = max(planned, self._asked_until)
 
     async def _send(self, ask: Ask) -> Outcome:
         phase = self.scenario.phases[ask.phase]
@@ -189,19 +218,24 @@ class Run:
             self._phase = number
             seconds = phase.stage.seconds
             ends += seconds
-            if phase.faults or len(self.scenario.phases) > 1:
-                faults = "; ".join(each.describe() for each in phase.faults) or "nothing goes wrong"
-                told(f"{phase.name} for {format_seconds(seconds)}: {faults}")
+            if phase.happenings() or len(self.scenario.phases) > 1:
+                happenings = "; ".join(phase.happenings()) or "nothing goes wrong"
+                told(f"{phase.name} for {format_seconds(seconds)}: {happenings}")
             await asyncio.to_thread(session.apply, phase.faults, for_seconds=seconds)
-            while (left := ends - time.monotonic()) > 0:
-                await asyncio.sleep(min(left, _RENEWAL_SECONDS) if phase.faults else left)
-                await asyncio.to_thread(session.renew)
+            doing = asyncio.create_task(self.deeds.run(phase))
+            try:
+                while (left := ends - time.monotonic()) > 0:
+                    await asyncio.sleep(min(left, _RENEWAL_SECONDS) if phase.faults else left)
+                    await asyncio.to_thread(session.renew)
+            finally:
+                doing.cancel()
+                await asyncio.wait({doing})
             if session.is_active:
                 await asyncio.to_thread(session.undo)
                 told(f"{phase.name} is over; what went wrong is put right")
 
     async def _show(self, output: Output) -> None:
-        if not output.console.is_terminal:
+        if not output.console.is_terminal or output.console.is_dumb_terminal:
             while True:
                 await asyncio.sleep(_LINE_SECONDS)
                 now = time.monotonic()
@@ -213,17 +247,19 @@ class Run:
                 live.update(self._view(output), refresh=True)
                 await asyncio.sleep(_VIEW_SECONDS)
 
-    def _view(self, output: Output) -> RenderableType:
+    def _view(self, output: Output) -> Text:
         now = time.monotonic()
         elapsed = now - self._began
         planned = Timetable([each.stage for each in self.scenario.phases]).rate_at(elapsed)
         return live_view(
-            output,
             self.tally,
             title=self._title(now),
             planned_rate=planned,
             elapsed=elapsed,
             now=now,
+            width=output.console.width,
+            # The last line stays free, or the terminal scrolls.
+            height=output.console.height - 1,
         )
 
     def _title(self, now: float) -> str:

@@ -8,7 +8,7 @@ from deploy.local.state import StateFile, home_folder
 from pannier.commands.connection import EXIT_FAILED
 from pannier.commands.formatting import format_seconds
 from pannier.commands.load_checks import Services, find_standins
-from pannier.commands.load_faults import NotAStandin, resume, undo_all
+from pannier.commands.load_faults import resume, undo_all
 from pannier.commands.load_options import list_scenarios
 from pannier.commands.output import Output
 from pannier.load.scenario import Scenario
@@ -22,13 +22,11 @@ async def clear_all_faults(output: Output, services: Services, given: tuple[str,
     continued = 0 if state is None else resume(state.processes)
     output.line(f"{continued} processes of the local stack run.")
     standins, _ = await find_standins(services, given)
-    try:
-        count = await asyncio.to_thread(undo_all, standins)
-    except NotAStandin as error:
-        output.problem(str(error))
-        return EXIT_FAILED
-    output.line(f"{count} stand-ins have no faults.")
-    return 0
+    problems = await asyncio.to_thread(undo_all, standins)
+    for problem in problems:
+        output.problem(problem)
+    output.line(f"{len(standins) - len(problems)} stand-ins have no faults.")
+    return EXIT_FAILED if problems else 0
 
 
 def show_list() -> None:
@@ -61,10 +59,18 @@ def show_scenario(scenario: Scenario, path: Path) -> None:
         output.line(f"needs {name}={value}")
     if scenario.needs.health_interval_seconds:
         output.notice("Whether the balancer has that setting cannot be asked; see to it.")
+    for standin in scenario.needs.standins:
+        profile = path.parent / standin.profile
+        output.line(f"needs python -m services.standin --port {standin.port} --profile {profile}")
+    if scenario.needs.least_seconds:
+        least = format_seconds(scenario.needs.least_seconds)
+        output.line(f"shows nothing in less than {least}, whatever the time scale")
+    if scenario.afterwards:
+        output.line(f"afterwards: {scenario.afterwards}")
     for phase in scenario.phases:
         stage = phase.stage
         steady = stage.start_rate == stage.end_rate
         rate = f"{stage.start_rate:g}" if steady else f"{stage.start_rate:g} to {stage.end_rate:g}"
         output.line(f"  {phase.name}: {format_seconds(stage.seconds)} at {rate}/s")
-        for fault in phase.faults:
-            output.line(f"    {fault.describe()}")
+        for each in phase.happenings():
+            output.line(f"    {each}")

@@ -110,7 +110,8 @@ class Screen:
 
     async def run(self, interval_seconds: float) -> None:
         """Shows frames until the user has had enough; on anything but a terminal, for ever."""
-        if self.as_json or not self.output.console.is_terminal:
+        console = self.output.console
+        if self.as_json or not console.is_terminal or console.is_dumb_terminal:
             while True:
                 await asyncio.sleep(interval_seconds)
                 self.write()
@@ -124,11 +125,11 @@ class Screen:
 
         with (
             pressed_keys(press) as keys,
-            Live(console=self.output.console, screen=True, auto_refresh=False) as live,
+            Live(console=console, screen=True, auto_refresh=False) as live,
         ):
             frozen: list[str] = []
             while not self.ended:
-                lines = self._lines(height=self.output.console.height, keys=keys)
+                lines = self._lines(height=console.height, keys=keys)
                 if self.paused and frozen:
                     # Everything stands still but the line that says so.
                     lines = [lines[0], *frozen[1:]]

@@ -1,7 +1,7 @@
 """A frame of `pannier top`: lines that fit a terminal."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pannier.balancer.v1 import balancer_service_pb2 as balancer_pb
 from pannier.cache.v1 import statistics_pb2 as cache_pb
-from pannier.commands.columns import Column, fit_columns
+from pannier.commands.columns import Column, crop, fit_columns, fit_parts
 from pannier.commands.fields import show_duration, show_enum
 from pannier.commands.formatting import clean, format_bytes, format_ratio, format_seconds, shorten
 from pannier.commands.money import format_cost
@@ -19,7 +19,11 @@ from pannier.rag.v1 import rag_service_pb2 as rag_pb
 __all__ = ["SORTS", "FrameOptions", "frame_lines", "styled"]
 
 _LEAST_BACKENDS = 2
+# The queue, the heading of the backends, one of them and how many more there are.
+_LEAST_FLEET_LINES = 4
 _MODEL_CHARACTERS = 40
+
+Parts = Sequence[tuple[str, int]]
 
 SORTS: dict[str, Callable[[balancer_pb.BackendStats], Any]] = {
     "name": lambda each: each.backend_id,
@@ -57,13 +61,22 @@ def frame_lines(state: TopState, options: FrameOptions) -> list[str]:
     """Composes a frame."""
     seen = state.services
     lines = [_header(options), *(_status(name, seen[name], options) for name in SERVICES)]
+    answers: list[str] = []
+    layers: list[str] = []
     if seen["rag"].stats is not None:
-        lines += _rag_lines(seen["rag"], state, options)
+        answers += _rag_lines(seen["rag"], state, options)
     if seen["cache"].stats is not None:
-        lines += _cache_lines(seen["cache"].stats, options)
-    if seen["balancer"].stats is not None:
-        lines += _fleet_lines(seen["balancer"], options, room=options.height - len(lines))
-    lines = [clean(each)[: options.width] for each in lines]
+        layers += _cache_lines(seen["cache"].stats, options)
+    fleet = seen["balancer"]
+    needed = _LEAST_FLEET_LINES if fleet.stats is not None else 0
+    # Where there is little room, the caches go first: their share of answers is above.
+    for block in (layers, answers):
+        if options.height and len(lines) + len(answers) + len(layers) + needed > options.height:
+            block.clear()
+    lines += [*answers, *layers]
+    if fleet.stats is not None:
+        lines += _fleet_lines(fleet, options, room=options.height - len(lines))
+    lines = [crop(clean(each).replace("\n", " "), options.width) for each in lines]
     return lines[: options.height] if options.height else lines
 
 
@@ -97,10 +110,11 @@ def _status(name: str, seen: Seen, options: FrameOptions) -> str:
     started = seen.stats.start_time.ToNanoseconds() / 1e9
     up = format_seconds(max(0.0, options.clock - started))
     describe = {"rag": _describe_rag, "cache": _describe_cache, "balancer": _describe_fleet}[name]
-    return f"{name:9}up {up}, {describe(seen)}"
+    parts = [(f"up {up}", 4), *describe(seen)]
+    return f"{name:9}{fit_parts(parts, width=options.width - 9)}"
 
 
-def _describe_rag(seen: Seen) -> str:
+def _describe_rag(seen: Seen) -> Parts:
     growth, stats = seen.growth, seen.stats
     asked = growth.increase("query")
 
@@ -108,26 +122,32 @@ def _describe_rag(seen: Seen) -> str:
         return format_ratio(growth.increase(name) / asked) if asked else "-"
 
     return (
-        f"{_rate(growth.per_second('query'))} answers/s, {stats.in_flight_count} under way; "
-        f"errors {share('failure')}, cached {share('cached')}, degraded {share('degraded')}"
+        (f", {_rate(growth.per_second('query'))} answers/s", 0),
+        (f", {stats.in_flight_count} under way", 3),
+        (f"; errors {share('failure')}", 0),
+        (f", cached {share('cached')}", 2),
+        (f", degraded {share('degraded')}", 1),
     )
 
 
-def _describe_cache(seen: Seen) -> str:
+def _describe_cache(seen: Seen) -> Parts:
     store, flight = seen.stats.store, seen.stats.flight
     waiting = f", {flight.waiting_count} callers wait" if flight.waiting_count else ""
     return (
-        f"store {show_enum(cache_pb.StoreState, store.state)}, {store.failure_count} failures, "
-        f"{store.outage_count} outages{waiting}"
+        (f", store {show_enum(cache_pb.StoreState, store.state)}", 0),
+        (f", {store.failure_count} failures", 1),
+        (f", {store.outage_count} outages", 3),
+        (waiting, 2),
     )
 
 
-def _describe_fleet(seen: Seen) -> str:
+def _describe_fleet(seen: Seen) -> Parts:
     fleet = seen.stats.fleet
     return (
-        f"{_rate(seen.growth.per_second('request'))} requests/s, {fleet.in_flight_count} under "
-        f"way; {fleet.healthy_backend_count} of {fleet.backend_count} healthy, "
-        f"{_rate(seen.growth.per_second('failure'))} failures/s"
+        (f", {_rate(seen.growth.per_second('request'))} requests/s", 1),
+        (f", {fleet.in_flight_count} under way", 3),
+        (f"; {fleet.healthy_backend_count} of {fleet.backend_count} healthy", 0),
+        (f", {_rate(seen.growth.per_second('failure'))} failures/s", 2),
     )
 
 

@@ -1,7 +1,7 @@
 """What can be made to go wrong, by the names that scenarios use.
 
-Most of it is ordered from stand-in Ollama servers, as rules of their `/standin/faults`; `pause`
-stops a process of the local stack for a while.
+Most of it is ordered from stand-in Ollama servers, as rules of their `/standin/faults`; `pause` and
+`stutter` stop a process of the local stack for a while.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,12 +9,27 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["KINDS", "PAUSE", "Fault", "FaultKind", "standin_rules"]
+__all__ = ["KINDS", "PAUSE", "RANGES", "STUTTER", "Fault", "FaultKind", "standin_rules"]
 
 PAUSE = "pause"
 """Kind of the fault that stops a process."""
 
+STUTTER = "stutter"
+"""Kind of the fault that stops a process for moments, again and again."""
+
 _MEMORY_TEXT = "model requires more system memory (21.5 GiB) than is available (3.1 GiB)"
+
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        # An HTTP status with a text.
+        "status": (400, 599),
+        "seconds": (0.001, 86_400),
+        "every": (0.001, 86_400),
+        "factor": (0.001, 1e6),
+        "dimensions": (1, 65_536),
+    }
+)
+"""What numbers of options may be, where they have bounds of their own."""
 
 Rules = list[dict[str, Any]]
 
@@ -38,14 +53,14 @@ class Fault:
 
     @property
     def process(self) -> str:
-        """The process that is paused; empty where the fault is another."""
-        return str(self.options["process"]) if self.kind == PAUSE else ""
+        """The process that is stopped; empty where the fault is another."""
+        return str(self.options["process"]) if self.kind in (PAUSE, STUTTER) else ""
 
     def describe(self) -> str:
         """Says in a few words what goes wrong."""
         shown = {**self.options, **self.limits}
         values = ", ".join(f"{name}={value}" for name, value in shown.items() if value != "")
-        where = "" if self.kind == PAUSE else f" at {self.backends or 'all'} backends"
+        where = "" if self.process else f" at {self.backends or 'all'} backends"
         return f"{self.kind}{where}" + (f" ({values})" if values else "")
 
 
@@ -141,6 +156,10 @@ KINDS: Mapping[str, FaultKind] = MappingProxyType(
         PAUSE: FaultKind(
             about="a process of the local stack stops until the phase is over",
             defaults={"process": None},
+        ),
+        STUTTER: FaultKind(
+            about="a process of the local stack stops for `seconds`, once in `every` seconds",
+            defaults={"process": None, "seconds": 0.5, "every": 5.0},
         ),
     }
 )

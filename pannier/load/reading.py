@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ __all__ = ["Table"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)", re.ASCII)
 _UNIT_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_SECONDS = 30 * 86_400.0
 
 
 class Table:
@@ -23,6 +25,7 @@ class Table:
     def __init__(self, values: Any, place: str, problems: list[str]) -> None:
         self._values: Mapping[str, Any] = values if isinstance(values, Mapping) else {}
         self._left = dict(self._values)
+        self._places: dict[str, str] = {}
         self.place = place
         self.problems = problems
         if not isinstance(values, Mapping):
@@ -36,17 +39,29 @@ class Table:
         """Yields its keys."""
         return iter(self._values)
 
-    def with_defaults(self, values: Mapping[str, Any]) -> "Table":
-        """Returns the table with what another one says beside it; its own word counts."""
-        return Table({**values, **self._values}, self.place, self.problems)
+    def with_defaults(self, values: Mapping[str, Any], place: str) -> "Table":
+        """Returns the table with what another one says beside it; its own word counts.
+
+        Args:
+            values: What the other one says.
+            place: Where that stands, for messages.
+        """
+        both = Table({**values, **self._values}, self.place, self.problems)
+        both._places = {key: place for key in values if key not in self._values}
+        return both
 
     def complain(self, key: str, text: str) -> None:
-        """Notes a problem."""
-        self.problems.append(f"{self.place}.{key}: {text}" if self.place else f"{key}: {text}")
+        """Notes a problem, once where several tables share what is wrong."""
+        place = self._places.get(key, self.place)
+        problem = f"{place}.{key}: {text}" if place else f"{key}: {text}"
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Takes a text; one without a default must be there."""
+        """Takes a text; one without a default must be there, and say something."""
         value = self._take(key, default)
+        if value == "" and default is None:
+            self.complain(key, "must not be empty")
         if value is None or isinstance(value, str):
             return value or ""
         self.complain(key, "must be a text")
@@ -73,28 +88,40 @@ class Table:
         default: float | None = None,
         *,
         least: float = 0.0,
-        most: float = float("inf"),
+        most: float = sys.float_info.max,
     ) -> float:
         """Takes a number within a range."""
         value = self._take(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             self.complain(key, "must be a number")
         elif value is not None and not least <= value <= most:
-            self.complain(key, f"must be from {least:g} to {most:g}")
+            upper = ", and finite" if most == sys.float_info.max else f" to {most:g}"
+            self.complain(key, f"must be from {least:g}{upper}")
         elif value is not None:
             return float(value)
         return least if default is None else default
 
+    def integer(self, key: str, default: int, *, least: int = 0, most: int = 2**53) -> int:
+        """Takes a whole number within a range."""
+        value = self._take(key, default)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.complain(key, "must be a whole number")
+        elif not least <= value <= most:
+            self.complain(key, f"must be from {least} to {most}")
+        else:
+            return value
+        return default
+
     def seconds(self, key: str, default: float | None = None) -> float:
-        """Takes a duration: seconds, or a text such as `90s`, `5m` or `1h`."""
+        """Takes a duration: seconds, or a text such as `90s`, `5m` or `1h`; at most 30 days."""
         value = self._take(key, default)
         written = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if written is not None:
             value = float(written[1]) * _UNIT_SECONDS[written[2]]
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             self.complain(key, "must be a duration such as 90s, 5m or 1h")
-        elif value is not None and not 0 < value < math.inf:
-            self.complain(key, "must be longer than 0, and end")
+        elif value is not None and not 0 < value <= _LONGEST_SECONDS:
+            self.complain(key, "must be longer than 0, and at most 30 days")
         elif value is not None:
             return float(value)
         return 1.0 if default is None else default

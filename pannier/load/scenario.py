@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pannier.load.arrivals import Stage
-from pannier.load.faults import KINDS, Fault
+from pannier.load.faults import KINDS, RANGES, STUTTER, Fault
 from pannier.load.reading import Table
-from pannier.load.traffic import Mix
+from pannier.load.traffic import TENANT_NAME, TENANT_RULE, Mix
 
-__all__ = ["MODES", "BadScenario", "Needs", "Phase", "Scenario", "parse_scenario"]
+__all__ = ["MODES", "BadScenario", "Needs", "Phase", "Scenario", "Standin", "parse_scenario"]
 
 MODES = ("direct", "rag", "deep", "agent")
 _CACHE_POLICIES = ("use", "bypass", "refresh")
@@ -34,6 +34,19 @@ class BadScenario(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standin:
+    """A stand-in that somebody must start.
+
+    Attributes:
+        port: Where it listens on loopback.
+        profile: Name of its profile beside the scenario.
+    """
+
+    port: int
+    profile: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What must be so for a scenario to show what it is to show.
 
@@ -43,11 +56,16 @@ class Needs:
             any.
         health_interval_seconds: Least seconds between two health checks; 0 for any. Cannot be
             checked, only said.
+        least_seconds: How long the scenario must be at least, whatever its time scale: some things
+            take their time. 0 for any.
+        standins: Stand-ins that somebody must start.
     """
 
     prices: bool = False
     cache_limit_bytes: int = 0
     health_interval_seconds: float = 0.0
+    least_seconds: float = 0.0
+    standins: tuple[Standin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +82,9 @@ class Phase:
         questions: Name of a file of questions beside the scenario; empty for those of the run.
         fresh: Whether its new questions are such that no other run has asked.
         faults: What goes wrong meanwhile.
+        changes_every_seconds: How often a document of a collection of its own changes; 0 for never.
+        verdicts_every_seconds: How often an answer to a similar question, in a namespace of its
+            own, is said to be wrong; 0 for never.
     """
 
     name: str
@@ -75,6 +96,17 @@ class Phase:
     questions: str = ""
     fresh: bool = False
     faults: tuple[Fault, ...] = ()
+    changes_every_seconds: float = 0.0
+    verdicts_every_seconds: float = 0.0
+
+    def happenings(self) -> list[str]:
+        """Says what goes wrong, and what is done beside the questions."""
+        told = [each.describe() for each in self.faults]
+        if self.changes_every_seconds:
+            told.append(f"a document changes every {self.changes_every_seconds:g} s")
+        if self.verdicts_every_seconds:
+            told.append(f"an answer is said to be wrong every {self.verdicts_every_seconds:g} s")
+        return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +120,7 @@ class Scenario:
         fires_after_seconds: How long after the beginning, at real speed; 0 where none fires.
         settings: Environment variables that the services need, for people to set.
         needs: What can be checked of it.
+        afterwards: What ends the alert where the end of the run does not: a command, or words.
         phases: Its parts.
     """
 
@@ -97,6 +130,7 @@ class Scenario:
     fires_after_seconds: float = 0.0
     settings: Mapping[str, str]
     needs: Needs
+    afterwards: str = ""
     phases: tuple[Phase, ...]
 
     @property
@@ -140,7 +174,7 @@ def parse_scenario(text: str) -> Scenario:
         raise BadScenario([f"is no TOML: {error}"]) from error
     problems: list[str] = []
     table = Table(document, "", problems)
-    traffic = table.value("traffic") or {}
+    traffic = _traffic(table)
     scenario = Scenario(
         name=table.text("name"),
         about=table.text("about"),
@@ -148,40 +182,62 @@ def parse_scenario(text: str) -> Scenario:
         fires_after_seconds=table.seconds("fires_after", 0.0) if "fires_after" in table else 0.0,
         settings=_settings(table.table("settings")),
         needs=_needs(table.table("needs")),
+        afterwards=table.text("afterwards", ""),
         phases=tuple(_phase(each, traffic) for each in table.tables("phases")),
     )
     table.end()
-    if not scenario.phases and "phases" not in table:
+    if not scenario.phases and not any(each.startswith("phases") for each in problems):
         problems.append("phases: there must be at least one")
-    if scenario.shows and not scenario.fires_after_seconds:
+    if scenario.shows and "fires_after" not in table:
         problems.append("fires_after: say when the alert fires")
+    if not problems and scenario.fires_after_seconds > scenario.seconds:
+        problems.append("fires_after: is after the end of the scenario")
     if problems:
         raise BadScenario(problems)
     return scenario
 
 
+def _traffic(table: Table) -> Mapping[str, Any]:
+    """Takes what counts for all phases; it is read with each of them."""
+    traffic = table.value("traffic")
+    if isinstance(traffic, Mapping):
+        return traffic
+    if traffic is not None:
+        table.complain("traffic", "must be a table")
+    return {}
+
+
 def _settings(table: Table) -> dict[str, str]:
-    return {name: table.text(name) for name in table}
+    return {name: table.text(name, "") for name in table}
 
 
 def _needs(table: Table) -> Needs:
     needs = Needs(
         prices=table.flag("prices"),
-        cache_limit_bytes=int(table.number("cache_limit_bytes", 0)),
-        health_interval_seconds=table.seconds("health_interval", 1.0)
-        if "health_interval" in table
-        else 0.0,
+        cache_limit_bytes=table.integer("cache_limit_bytes", 0),
+        health_interval_seconds=_seconds_or_never(table, "health_interval"),
+        least_seconds=_seconds_or_never(table, "least_duration"),
+        standins=tuple(_standin(each) for each in table.tables("standins")),
     )
     table.end()
     return needs
 
 
-def _phase(table: Table, traffic: Any) -> Phase:
+def _standin(table: Table) -> Standin:
+    standin = Standin(
+        port=table.integer("port", 11601, least=1, most=65_535), profile=table.text("profile")
+    )
+    table.end()
+    return standin
+
+
+def _seconds_or_never(table: Table, key: str) -> float:
+    return table.seconds(key, 1.0) if key in table else 0.0
+
+
+def _phase(table: Table, traffic: Mapping[str, Any]) -> Phase:
     """Reads a phase; what it does not say, `traffic` says for all."""
-    if isinstance(traffic, Mapping):
-        table = table.with_defaults(traffic)
-    else:
-        table.problems.append("traffic: must be a table")
+    table = table.with_defaults(traffic, "traffic")
     rate = table.number("rate", least=0.0, most=_LONGEST_RATE)
     end_rate = table.number("end_rate", rate, most=_LONGEST_RATE) if "end_rate" in table else rate
     mix = _mix(table)
@@ -195,6 +251,8 @@ def _phase(table: Table, traffic: Any) -> Phase:
         questions=table.text("questions", ""),
         fresh=table.flag("fresh"),
         faults=tuple(each for table in table.tables("faults") if (each := _fault(table))),
+        changes_every_seconds=_seconds_or_never(table, "document_changes_every"),
+        verdicts_every_seconds=_seconds_or_never(table, "wrong_verdicts_every"),
     )
     table.end()
     return phase
@@ -205,12 +263,16 @@ def _mix(table: Table) -> Mix:
     for name in modes:
         if name not in MODES:
             table.complain("modes", f"there is no {name}; there are {', '.join(MODES)}")
+    tenants = table.weights("tenants", {"default": 1.0})
+    for name in tenants:
+        if not TENANT_NAME.fullmatch(name):
+            table.complain("tenants", f"{name!r} is no tenant; {TENANT_RULE}")
     mix = Mix(
         modes=modes,
-        tenants=table.weights("tenants", {"default": 1.0}),
+        tenants=tenants,
         repeat_ratio=table.number("repeat_ratio", 0.0, most=1.0),
         paraphrase_ratio=table.number("paraphrase_ratio", 0.0, most=1.0),
-        window=int(table.number("window", 100, least=1, most=100_000)),
+        window=table.integer("window", 100, least=1, most=100_000),
         zipf_exponent=table.number("zipf_exponent", 1.0, most=10.0),
     )
     if mix.repeat_ratio + mix.paraphrase_ratio > 1:
@@ -222,23 +284,31 @@ def _fault(table: Table) -> Fault | None:
     kind_name = table.text("kind")
     kind = KINDS.get(kind_name)
     if kind is None:
+        # What is missing, or no text, was complained about.
         if kind_name:
             table.complain("kind", f"there is no {kind_name}; there are {', '.join(KINDS)}")
         return None
-    options: dict[str, Any] = {}
-    for name, default in kind.defaults.items():
-        if default is None or isinstance(default, str):
-            options[name] = table.text(name, default)
-        else:
-            options[name] = type(default)(table.number(name, default))
+    options = {name: _option(table, name, default) for name, default in kind.defaults.items()}
+    if kind_name == STUTTER and not 0 < options["seconds"] < options["every"]:
+        table.complain("seconds", "must be more than 0, and less than every")
     limits: dict[str, Any] = {}
     backends: int | None = None
     if kind.rules is not None:
         limits = {name: table.text(name) for name in ("path", "model") if name in table}
         if "probability" in table:
             limits["probability"] = table.number("probability", 1.0, most=1.0)
-        limits |= {name: int(table.number(name, 1)) for name in ("seed", "count") if name in table}
+        limits |= {name: table.integer(name, 1) for name in ("seed", "count") if name in table}
         if "backends" in table:
-            backends = int(table.number("backends", 1, least=1, most=64))
+            backends = table.integer("backends", 1, least=1, most=64)
     table.end()
     return Fault(kind=kind_name, options=options, limits=limits, backends=backends)
+
+
+def _option(table: Table, name: str, default: Any) -> Any:
+    """Takes an option of a fault, of the type that its default has."""
+    if default is None or isinstance(default, str):
+        return table.text(name, default)
+    least, most = RANGES.get(name, (0, 2**31))
+    if isinstance(default, int):
+        return table.integer(name, default, least=int(least), most=int(most))
+    return table.number(name, default, least=least, most=most)

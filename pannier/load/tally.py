@@ -4,6 +4,7 @@ All times run from the instant a question was due, not from when it was sent, so
 makes the generator late is not measured as if nobody had waited.
 """
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,6 +121,7 @@ class Tally:
         kinds: Questions sent by kind: new, repeat, paraphrase.
         in_flight: Questions sent that have not ended.
         most_in_flight: The most there were at once.
+        last_ended: When the last of them ended, monotonic seconds; minus infinity before the first.
     """
 
     def __init__(self) -> None:
@@ -130,6 +132,7 @@ class Tally:
         self.kinds: Counter[str] = Counter()
         self.in_flight = 0
         self.most_in_flight = 0
+        self.last_ended = -math.inf
         self._recent: deque[tuple[int, Figures]] = deque(maxlen=RECENT_SECONDS + 1)
 
     def note_sent(self, *, mode: str, tenant: str, kind: str, due: float, now: float) -> None:
@@ -153,6 +156,7 @@ class Tally:
     ) -> None:
         """Counts the end of a question that was sent."""
         self.in_flight -= 1
+        self.last_ended = now
         if outcome.error and outcome.error != CANCELLED:
             self.errors[_within(self.errors, outcome.error)] += 1
         for figures in self._concerned(mode, tenant, now):

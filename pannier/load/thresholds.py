@@ -51,17 +51,17 @@ class Threshold:
     operator: str
     limit: float
 
-    def problem(self, tally: Tally, *, elapsed_seconds: float) -> str | None:
+    def problem(self, tally: Tally, *, answering_seconds: float) -> str | None:
         """Returns why a run has failed by this condition; None where it has not.
 
         A figure that there is none of has failed, too: a run without a single answer is not fast.
 
         Args:
             tally: What became of the questions.
-            elapsed_seconds: How long the run was.
+            answering_seconds: How long it took until the last answer.
         """
         figures = self._figures(tally)
-        value = None if figures is None else _measure(figures, self.measure, elapsed_seconds)
+        value = None if figures is None else _measure(figures, self.measure, answering_seconds)
         if value is None:
             return f"{self.text}: there is no figure"
         if _OPERATORS[self.operator](value, self.limit):
@@ -110,12 +110,14 @@ def parse_threshold(text: str) -> Threshold:
     )
 
 
-def _measure(figures: Figures, measure: str, elapsed_seconds: float) -> float | None:
+def _measure(figures: Figures, measure: str, answering_seconds: float) -> float | None:
     if measure in _RATIOS:
         ratio: float | None = getattr(figures, _RATIOS[measure])
         return ratio
     if measure in _RATES:
-        return getattr(figures, _RATES[measure]) / elapsed_seconds if elapsed_seconds > 0 else None
+        return (
+            getattr(figures, _RATES[measure]) / answering_seconds if answering_seconds > 0 else None
+        )
     quantile = _QUANTILE.fullmatch(measure)
     if quantile is None:
         raise ValueError(f"there is no {measure}")

@@ -1,13 +1,21 @@
 """What is asked, how and by whom: drawn from weights, the same for the same seed."""
 
 import random
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Generic, TypeVar
 
-__all__ = ["Ask", "Mix", "QuestionPool", "Traffic"]
+__all__ = ["TENANT_NAME", "TENANT_RULE", "Ask", "Mix", "QuestionPool", "Traffic"]
+
+TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""What services accept as a tenant; other characters cannot even be sent."""
+
+TENANT_RULE = (
+    "it has 1 to 64 characters of a-z, 0-9, '.', '_', '-', and begins with one of a-z, 0-9"
+)
 
 T = TypeVar("T")
 

@@ -196,6 +196,15 @@ class Attempt:
 
     def __enter__(self) -> Self:
         self._began_at = self._its.clock.monotonic()
+        try:
+            self._begin()
+        except BaseException:
+            # Else nobody would: what has not begun does not end.
+            self._its.scheduler.release(self._grant)
+            raise
+        return self
+
+    def _begin(self) -> None:
         self.backend.request_count += 1
         series = self._series
         self._span = AttemptSpan(
@@ -209,7 +218,6 @@ class Attempt:
         )
         self._its.metrics.count("balancer_routing_decisions_total", self.reason.value)
         self._show_load()
-        return self
 
     def __exit__(
         self,
@@ -382,6 +390,9 @@ class Attempt:
         self._span.end(outcome, error)
 
     def _show_load(self) -> None:
-        self._its.metrics.set_gauge(
-            "balancer_backend_inflight", self.backend.in_flight_count, self.backend.id
-        )
+        backend = self.backend
+        # Where another of the same id has come since, its own attempts are shown.
+        if self._its.fleet.backends.get(backend.id, backend) is backend:
+            self._its.metrics.set_gauge(
+                "balancer_backend_inflight", backend.in_flight_count, backend.id
+            )

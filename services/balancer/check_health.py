@@ -342,6 +342,8 @@ class HealthMonitor:
             self._metrics.replace_gauge("balancer_backend_model_vram_bytes", taken)
 
     def _show(self, backend: Backend) -> None:
+        # Slots that were given and taken back without an attempt show here only.
+        self._metrics.set_gauge("balancer_backend_inflight", backend.in_flight_count, backend.id)
         healthy = takes_requests(backend.standing)
         self._metrics.set_gauge("balancer_backend_healthy", healthy, backend.id)
         if backend.checked_at is not None:

@@ -193,7 +193,11 @@ class StallCurer:
             return event
 
     async def _look(self, cure: Cure, backend: Backend, model: ModelState) -> CureEvent:
-        listed = await self._servers[backend.id].loaded(_LISTING_LIMIT_SECONDS)
+        server = self._servers[backend.id]
+        if cure.step is CureStep.HUNG:
+            # A server that stood still has lost what it was asked meanwhile; now it may do it.
+            await server.unload(model.installed.name)
+        listed = await server.loaded(_LISTING_LIMIT_SECONDS)
         if all(each.name != model.installed.name for each in listed):
             self._fleet.prefixes.forget(backend.id, model.placement_key)
             return CureEvent.GONE

@@ -242,6 +242,8 @@ class Batches:
         piece.call.note_attempt(attempt.number, fell_back=attempt.fell_back)
         own = piece.batch
         if own is not None and own.task is not None:
+            # Its own way ends here: how long that took is noted.
+            own.calls.clear()
             own.task.cancel()
         piece.batch = batch
         batch.members.append(piece)

@@ -54,6 +54,11 @@ class EventBuffer:
         self._room.set()
         self._ended = False
 
+    @property
+    def has_room(self) -> bool:
+        """Whether whoever adds an event need not wait."""
+        return self._room.is_set()
+
     async def put(self, event: Event) -> None:
         """Adds an event; waits while too much is held, unless it weighs nothing.
 

@@ -1,5 +1,6 @@
 """Loops that must not end: without them nobody would check backends or look at the queue."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -27,12 +28,22 @@ async def keep_running(run: Callable[[], Awaitable[None]], *, clock: Clock) -> N
     pause_seconds = _FIRST_PAUSE_SECONDS
     while True:
         began_at = clock.monotonic()
+        extra = {"loop": getattr(run, "__qualname__", "loop")}
         try:
             await run()
-        except Exception:
-            name = getattr(run, "__qualname__", "loop")
-            _logger.exception("background loop failed, begins anew", extra={"loop": name})
+        except (Exception, asyncio.CancelledError):
+            # It may fail as it is told to end; and what it waits for may be cancelled without that.
+            if _is_to_end():
+                raise
+            _logger.exception("background loop failed, begins anew", extra=extra)
+        else:
+            _logger.error("background loop ended, begins anew", extra=extra)
         if clock.monotonic() - began_at > _LONG_SECONDS:
             pause_seconds = _FIRST_PAUSE_SECONDS
         await clock.sleep(pause_seconds)
         pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+
+def _is_to_end() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

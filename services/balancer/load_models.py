@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from opentelemetry.trace import SpanContext, SpanKind, Tracer
+from opentelemetry.trace import SpanContext, Tracer
 
 from services.balancer.aliases import note_alias
 from services.balancer.backend import Backend, ModelState
@@ -33,8 +33,9 @@ from services.balancer.load_results import (
     NotLoaded,
     end_load_span,
     result_of,
+    start_load_span,
 )
-from services.balancer.own_spans import context_of, start_own_span
+from services.balancer.own_spans import context_of
 from services.balancer.ports import KEEP_FOR_EVER, Servers
 from services.balancer.unload_models import LoadLimits, ModelUnloader
 from services.common.clock import Clock
@@ -146,16 +147,8 @@ class ModelLoader:
             state.used_at = state.load_began_at
         leaving = self.unloader.leaving(backend.id)
         absent = [each for each in models.values() if each.residency is Residency.INSTALLED]
-        span = start_own_span(
-            self._tracer, "load", backend, state, kind=SpanKind.CLIENT, causes=callers
-        )
-        span.set_attributes(
-            {
-                "app.model_load.cause": cause.value,
-                "app.model_load.evicted_count": len(victims),
-                "app.model_load.context_tokens": order.context_token_count,
-                "app.model_load.predicted_s": order.predicted_seconds,
-            }
+        span = start_load_span(
+            self._tracer, backend, state, order, cause, evicted_count=len(victims), callers=callers
         )
         context = context_of(span)
         load = self._load(backend, state, victims, leaving, absent, order)

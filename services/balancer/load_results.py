@@ -1,16 +1,29 @@
-"""What comes of loading a model."""
+"""What comes of loading a model, and the span that tells of it."""
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from opentelemetry import trace
+from opentelemetry.trace import Span, SpanContext, SpanKind, Tracer
 
+from services.balancer.backend import Backend, ModelState
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import LoadedModel
+from services.balancer.core.outcomes import LoadCause
+from services.balancer.core.plan import LoadOrder
+from services.balancer.own_spans import start_own_span
 from services.common.tracing import mark_failed
 
-__all__ = ["LoadResult", "Loaded", "NotLoaded", "end_load_span", "result_of"]
+__all__ = [
+    "LoadResult",
+    "Loaded",
+    "NotLoaded",
+    "end_load_span",
+    "result_of",
+    "start_load_span",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -54,6 +67,39 @@ def result_of(load: asyncio.Task[LoadResult]) -> LoadResult:
     _logger.error("load ended", exc_info=error)
     # Nobody's fault but ours.
     return AttemptFailed(FailureKind.REJECTED, "the load could not be ordered")
+
+
+def start_load_span(
+    tracer: Tracer,
+    backend: Backend,
+    state: ModelState,
+    order: LoadOrder,
+    cause: LoadCause,
+    *,
+    evicted_count: int,
+    callers: Iterable[SpanContext],
+) -> Span:
+    """Begins the span of a load.
+
+    Args:
+        tracer: Makes it.
+        backend: Where.
+        state: What is loaded.
+        order: How.
+        cause: Why.
+        evicted_count: How many models go for it.
+        callers: The calls that wait for it.
+    """
+    span = start_own_span(tracer, "load", backend, state, kind=SpanKind.CLIENT, causes=callers)
+    span.set_attributes(
+        {
+            "app.model_load.cause": cause.value,
+            "app.model_load.evicted_count": evicted_count,
+            "app.model_load.context_tokens": order.context_token_count,
+            "app.model_load.predicted_s": order.predicted_seconds,
+        }
+    )
+    return span
 
 
 def end_load_span(result: LoadResult) -> None:

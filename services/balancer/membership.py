@@ -150,10 +150,11 @@ class Membership:
         try:
             await self.departing(backend.id)
         finally:
-            await self._close(backend.id)
+            # First, as whoever waits for the rest may leave.
             farewell = asyncio.get_running_loop().create_task(self._forget_series(backend))
             self._farewells.add(farewell)
             farewell.add_done_callback(self._farewells.discard)
+            await self._close(backend.id)
         _logger.info("backend let go", extra={"backend": backend.id})
 
     async def _forget_series(self, backend: Backend) -> None:

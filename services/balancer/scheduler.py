@@ -40,7 +40,14 @@ from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Snapshot
 from services.balancer.decisions import Decision, DecisionLog
 from services.balancer.fleet import Fleet
-from services.balancer.tickets import Grant, Ticket, typical_wait
+from services.balancer.tickets import (
+    Grant,
+    Ticket,
+    callers_of,
+    longest_waits,
+    typical_wait,
+    waiting_counts,
+)
 from services.balancer.waiting_line import WaitingLine
 from services.common.clock import Clock
 from services.common.errors import ServiceError
@@ -109,19 +116,11 @@ class Scheduler:
 
     def waiting_counts(self) -> dict[Priority, int]:
         """Returns how many requests wait, by priority."""
-        counts = dict.fromkeys(Priority, 0)
-        for ticket in self._waiting.values():
-            counts[ticket.demand.priority] += 1
-        return counts
+        return waiting_counts(self._waiting.values())
 
     def longest_waits(self) -> dict[Priority, float]:
         """Returns how long the oldest request of each priority has waited, in seconds."""
-        now = self._clock.monotonic()
-        waits: dict[Priority, float] = {}
-        for ticket in self._waiting.values():
-            priority = ticket.demand.priority
-            waits[priority] = max(waits.get(priority, 0.0), now - ticket.queued_at)
-        return waits
+        return longest_waits(self._waiting.values(), self._clock.monotonic())
 
     async def take(self, demand: Demand, last_failure: str = "") -> Grant:
         """Waits for a slot.
@@ -305,17 +304,7 @@ class Scheduler:
         for order in made.loads:
             backend = self._fleet.backends[order.backend_id]
             if backend.loading_key is None:
-                self.begin_load(order, self._waiting_for(order, made))
-
-    def _waiting_for(self, order: LoadOrder, made: Plan) -> list[SpanContext]:
-        """Finds the calls for which a model is to be loaded; some may just have been refused."""
-        return [
-            ticket.span_context
-            for each in made.placements
-            if each.outcome is Outcome.LOADING
-            and each.backend_id == order.backend_id
-            and (ticket := self._waiting.get(each.demand.id)) is not None
-        ]
+                self.begin_load(order, callers_of(order, made, self._waiting))
 
     def _apply(
         self,

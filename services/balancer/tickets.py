@@ -1,16 +1,23 @@
 """Requests in the queue, and the slots that they are given."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanContext
 
 from services.balancer.backend import Backend, ModelState, Occupancy
-from services.balancer.core.demand import Demand
-from services.balancer.core.plan import Placement, Reason
+from services.balancer.core.demand import Demand, Priority
+from services.balancer.core.plan import LoadOrder, Outcome, Placement, Plan, Reason
 
-__all__ = ["Grant", "Ticket", "typical_wait"]
+__all__ = [
+    "Grant",
+    "Ticket",
+    "callers_of",
+    "longest_waits",
+    "typical_wait",
+    "waiting_counts",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +81,37 @@ def typical_wait(tickets: Iterable[Ticket]) -> float:
         if each.placement is not None and each.placement.terms is not None
     ]
     return max([1.0, *predicted])
+
+
+def waiting_counts(tickets: Iterable[Ticket]) -> dict[Priority, int]:
+    """Returns how many requests wait, by priority."""
+    counts = dict.fromkeys(Priority, 0)
+    for ticket in tickets:
+        counts[ticket.demand.priority] += 1
+    return counts
+
+
+def longest_waits(tickets: Iterable[Ticket], now: float) -> dict[Priority, float]:
+    """Returns how long the oldest request of each priority has waited, in seconds."""
+    waits: dict[Priority, float] = {}
+    for ticket in tickets:
+        priority = ticket.demand.priority
+        waits[priority] = max(waits.get(priority, 0.0), now - ticket.queued_at)
+    return waits
+
+
+def callers_of(order: LoadOrder, made: Plan, waiting: Mapping[int, Ticket]) -> list[SpanContext]:
+    """Finds the calls for which a model is to be loaded; some may just have been refused.
+
+    Args:
+        order: The load.
+        made: The plan that it is part of.
+        waiting: Requests in the queue, by number.
+    """
+    return [
+        ticket.span_context
+        for each in made.placements
+        if each.outcome is Outcome.LOADING
+        and each.backend_id == order.backend_id
+        and (ticket := waiting.get(each.demand.id)) is not None
+    ]

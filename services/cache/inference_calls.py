@@ -17,7 +17,7 @@ from services.cache.core.model import Kept, Scope
 from services.cache.fill_inference import Fill, InferenceFills
 from services.cache.flights import Flights
 from services.cache.inference_validate import validate, validate_event
-from services.cache.lease_origins import link_to_cause, new_nonce
+from services.cache.lease_origins import new_nonce
 from services.cache.lease_store import LeaseStore
 from services.cache.leases import Leases
 from services.cache.levels import Levels
@@ -158,7 +158,6 @@ class InferenceCalls:
         validate_event(first)
         key, scope = self._entry(first.open.key)
         keeping = convert.keeping(first.open.control)
-        link_to_cause(first.open.lease_token)
         try:
             async with self._fills.open(key, scope, first.open.lease_token, keeping) as fill:
                 kept = await self._take(first.open, fill, requests)
@@ -198,7 +197,6 @@ class InferenceCalls:
         inference = inference_convert.new_inference(request.key, request.inference)
         keeping = convert.keeping(request.control)
         if request.lease_token:
-            link_to_cause(request.lease_token)
             kept = await self._stores.store_leased(
                 key, scope, request.lease_token, inference, keeping
             )
@@ -225,7 +223,6 @@ class InferenceCalls:
         """Gives a lease back."""
         validate(request)
         key, _ = self._entry(request.key)
-        link_to_cause(request.lease_token)
         failure = (
             inference_convert.failure(request.failure) if request.HasField("failure") else None
         )

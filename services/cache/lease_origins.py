@@ -40,7 +40,8 @@ def link_to_cause(token: str) -> None:
     Within one trace nothing need be said.
 
     Args:
-        token: The lease's token; one that does not tell makes no link.
+        token: The lease's token, which has proved to be held: one that a caller has made up may
+            name any span. One that does not tell makes no link.
     """
     span = trace.get_current_span()
     if span.is_recording():

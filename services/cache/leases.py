@@ -16,7 +16,7 @@ from services.cache.core.flight_tally import FlightEvent
 from services.cache.core.keys import EntryKey
 from services.cache.core.leases import FIRST_LEASE_SECONDS, Lease, make_token
 from services.cache.core.store_clock import StoreClock
-from services.cache.lease_origins import new_nonce
+from services.cache.lease_origins import link_to_cause, new_nonce
 from services.cache.lease_store import Answer, Fill, Held, LeaseStore, Unread
 from services.cache.notices import Notices
 from services.cache.ports import StoreFailure, Write
@@ -239,6 +239,8 @@ class Leases:
         self._forget(key, token)
         if remembered is None:
             raise LeaseLost
+        if given is not None or not degraded:
+            link_to_cause(token)
         self._recorder.flight(FlightEvent.RELEASED)
         return Released(remembered, degraded)
 
@@ -282,6 +284,8 @@ class Leases:
                 outcome = FillOutcome.KEPT if filled is Fill.KEPT else FillOutcome.REFUSED
         self._forget(key, token)
         self._failures.forget(key.value)
+        if outcome is not FillOutcome.DROPPED:
+            link_to_cause(token)
         if outcome in (FillOutcome.KEPT, FillOutcome.LOCAL):
             self._recorder.flight(FlightEvent.FILLED)
         return outcome

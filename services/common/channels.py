@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 
 import grpc
 from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind
 
 from services.common.baggage import BAGGAGE_HEADER, current_baggage
@@ -223,10 +224,13 @@ class _Outcome:
         if its._metrics is not None:
             seconds = its._clock.monotonic() - self._started
             # The exemplar is this call's span, whatever is the current one just now.
-            with trace.use_span(span):
+            token = attach(trace.set_span_in_context(span))
+            try:
                 its._metrics.observe(
                     "rpc_client_call_duration_seconds", seconds, self._name, code.name
                 )
+            finally:
+                detach(token)
 
 
 _ending: set["asyncio.Task[None]"] = set()

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ _RETRYABLE = frozenset(
 )
 # Receivers take 4 MiB by default.
 _MOST_REQUEST_BYTES = 2 * 1024**2
+# Whoever waits for the interpreter gets it after so many spans: less than a millisecond.
+_SPANS_BETWEEN_PAUSES = 64
+_PAUSE_SECONDS = 0.0001
 
 _Encoded = tuple[InstrumentationScope | None, bytes]
 
@@ -119,13 +123,23 @@ class OtlpSender:
 
 def _encoded(spans: Sequence[ReadableSpan]) -> Iterator[_Encoded]:
     """Encodes spans; one that cannot be encoded is left out, so that it costs no other."""
-    for span in spans:
+    failures: list[tuple[str, str]] = []
+    for count, span in enumerate(spans, 1):
+        if count % _SPANS_BETWEEN_PAUSES == 0:
+            time.sleep(_PAUSE_SECONDS)
         try:
             encoded = encode_span(span)
-        except Exception:
-            _logger.exception("span cannot be encoded", extra={"span_name": span.name})
+        except Exception as error:  # noqa: BLE001 - whatever somebody has put into it
+            failures.append((span.name, type(error).__name__))
         else:
             yield span.instrumentation_scope, encoded
+    if failures:
+        # One line for all: what is wrong with one span is so with all of its kind.
+        name, reason = failures[0]
+        _logger.error(
+            "spans cannot be encoded",
+            extra={"span_count": len(failures), "span_name": name, "error_type": reason},
+        )
 
 
 def _parts(spans: Iterator[_Encoded]) -> Iterator[list[_Encoded]]:

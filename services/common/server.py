@@ -7,6 +7,7 @@ calls under way finish, then the service's loops and the exporters. A second sig
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -360,6 +361,9 @@ async def _run(
     stop = _stop_on_signals()
     try:
         async with start(settings, runtime):
+            # Most of what exists by now stays: looking through it again, the garbage collector
+            # would stop everything for a tenth of a second each time (measured).
+            gc.freeze()
             await stop.wait()
             _logger.info("stopping")
     except (OSError, ServiceError):

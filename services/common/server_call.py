@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 from opentelemetry import context as otel_context
@@ -50,6 +50,7 @@ _DEADLINE_TOLERANCE_SECONDS = 0.02
 _DEADLINE_TOLERANCE_RATIO = 0.1
 
 _CANCELLATION_FOLLOWS_SECONDS = 1.0
+_CANCELLATION_MAY_FOLLOW_SECONDS = 0.002
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -195,19 +196,37 @@ class ServerCall:
         if isinstance(request, Rejected):
             raise request.error
         if hasattr(request, "__aiter__"):
-            return _admitted(request)
+            return self._admitted(request)
         return request
+
+    async def _admitted(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            if isinstance(request, Rejected):
+                raise request.error
+            yield request
+        # To gRPC, the stream of a caller that leaves ends like one that is complete, a moment
+        # before it cancels the call; what the handler has by now may be half of it.
+        await asyncio.sleep(_CANCELLATION_MAY_FOLLOW_SECONDS)
+        remaining = cast("float | None", self._context.time_remaining())
+        if remaining is not None and remaining <= 0:
+            await self._wait_for_cancellation()
+
+    async def _wait_for_cancellation(self) -> NoReturn:
+        """Waits until gRPC cancels the call of a caller that has left.
+
+        What does not wait is interrupted later, in its cleaning up.
+        """
+        self._caller_left = True
+        await asyncio.sleep(_CANCELLATION_FOLLOWS_SECONDS)
+        raise asyncio.CancelledError
 
     async def write(self, message: bytes) -> None:
         """Sends a message of a stream."""
         try:
             await self._context.write(message)
-        except grpc.aio.InternalError as error:
+        except grpc.aio.InternalError:
             # The caller left while the message was on its way; gRPC has no name of its own for it.
-            # It cancels the call next, which is waited for: it would interrupt the cleaning up.
-            self._caller_left = True
-            await asyncio.sleep(_CANCELLATION_FOLLOWS_SECONDS)
-            raise asyncio.CancelledError from error
+            await self._wait_for_cancellation()
 
     def _set_deadline(self) -> None:
         remaining = cast("float | None", self._context.time_remaining())
@@ -302,10 +321,3 @@ class ServerCall:
                     "reason": self._reason,
                 },
             )
-
-
-async def _admitted(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        if isinstance(request, Rejected):
-            raise request.error
-        yield request

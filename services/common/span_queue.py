@@ -14,18 +14,14 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from services.common.metrics import Metrics
 
-__all__ = ["BATCH_SPAN_COUNT", "SpanQueue", "SpanReceiver"]
+__all__ = ["SpanQueue", "SpanReceiver"]
 
 _logger = logging.getLogger(__name__)
 
-BATCH_SPAN_COUNT = 64
-"""Spans that are sent together. Encoding holds the interpreter lock, for less than a millisecond
-with so many, which the 99th percentile of everything else does not show."""
-
-# Where many wait, more are sent at once, or a busy process would never catch up.
-_LARGEST_BATCH = 512
-_BACKLOG_RATIO = 8
-_POLL_SECONDS = 0.1
+# A request costs as much as encoding a hundred spans (measured), so many are sent together.
+_WAKE_AT_SPAN_COUNT = 256
+_MOST_TOGETHER = 512
+_LONGEST_WAIT_SECONDS = 1.0
 
 
 class SpanReceiver(Protocol):
@@ -68,7 +64,7 @@ class SpanQueue(SpanProcessor):
         self._receiver = receiver
         self._metrics = metrics
         self._limit = limit
-        self._wake_at = min(limit, BATCH_SPAN_COUNT)
+        self._wake_at = min(limit, _WAKE_AT_SPAN_COUNT)
         self._shutdown_seconds = shutdown_seconds
         self._waiting: deque[ReadableSpan] = deque()
         self._sending = 0
@@ -77,7 +73,8 @@ class SpanQueue(SpanProcessor):
         self._awaken = threading.Event()
         # Guards all of the above; held for microseconds. Reentrant: the garbage collector may run
         # within, and end a span.
-        self._settled = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._settled = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
@@ -86,7 +83,7 @@ class SpanQueue(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Takes a span that has ended."""
-        with self._settled:
+        with self._lock:
             count = len(self._waiting)
             kept = count < self._limit and not self._closing
             if kept:
@@ -124,7 +121,7 @@ class SpanQueue(SpanProcessor):
 
     def _run(self) -> None:
         while not self._closing:
-            self._awaken.wait(_POLL_SECONDS)
+            self._awaken.wait(_LONGEST_WAIT_SECONDS)
             self._awaken.clear()
             self._send_all()
         self._send_all()
@@ -141,9 +138,7 @@ class SpanQueue(SpanProcessor):
 
     def _take(self) -> list[ReadableSpan]:
         with self._settled:
-            count = len(self._waiting)
-            backlog = min(count // _BACKLOG_RATIO, _LARGEST_BATCH)
-            count = min(count, max(BATCH_SPAN_COUNT, backlog))
+            count = min(len(self._waiting), _MOST_TOGETHER)
             self._sending = count
             return [self._waiting.popleft() for _ in range(count)]
 

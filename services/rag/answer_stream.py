@@ -115,7 +115,7 @@ class AnswerStream:
             error.__traceback__ = error.__cause__ = error.__context__ = None
         except Exception as failure:
             error = AnswerOutOfTime() if limit.expired() else failure
-            if not self.readers:
+            if error is failure and not self.readers:
                 # Otherwise the call that reads reports it.
                 _logger.exception("answer failed", extra={"query_id": self.query_id})
         finally:

@@ -1,8 +1,9 @@
 """Counts a question around its answer, whoever asks it: at once, as a stream, in a conversation."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
 from opentelemetry.trace import Span, get_current_span, use_span
 from opentelemetry.util.types import AttributeValue
@@ -21,6 +22,8 @@ from services.rag.stage_spans import GEN_AI_OPERATION, within
 from services.rag.statistics import RagStatistics, cache_label
 
 __all__ = ["CountedAnswers"]
+
+_logger = logging.getLogger(__name__)
 
 _NANOS = 1e9
 # Whoever leaves in the last moment does so since the time is up: the end of a call may be seen a
@@ -59,7 +62,8 @@ class CountedAnswers:
             question = account.question
         carry(mode=question.mode.value, query_id=recorder.query_id)
         spans = _Spans(question, recorder, partial_answers=partial_answers)
-        self._statistics.begin(question)
+        with _harmless():
+            self._statistics.begin(question)
         answer: Answer | None = None
         outcome = "error"
         failure: BaseException | None = None
@@ -89,11 +93,15 @@ class CountedAnswers:
             failure = error
             raise
         finally:
-            with use_span(spans.workflow):
-                # Whatever span is the current one where a generator is ended, this one is meant.
+            # Whatever span is the current one where a generator is ended, this one is meant.
+            with (
+                _harmless(),
+                use_span(spans.workflow, record_exception=False, set_status_on_exception=False),
+            ):
                 self._statistics.end(question.mode, recorder, answer, outcome)
             if account is not None:
-                account.close(answer, outcome, failure)
+                with _harmless():
+                    account.close(answer, outcome, failure)
             cost_nanos = account.cost_nanos if account is not None else 0
             spans.end(answer, outcome, failure, cost_nanos=cost_nanos)
 
@@ -166,6 +174,15 @@ class _Spans:
             name = failure.error_reason if isinstance(failure, ServiceError) else failure
             mark_failed(self.workflow, name)
         recorder.end_span(self.workflow)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Keeps faults of what only counts answers from those who are answered."""
+    try:
+        yield
+    except Exception:
+        _logger.exception("an answer was not counted")
 
 
 def _is_out_of_time(recorder: Recorder) -> bool:

@@ -124,12 +124,11 @@ class IngestTrace:
         try:
             with use_span(span, record_exception=False, set_status_on_exception=False):
                 yield
-        except asyncio.CancelledError:
-            span.set_attribute("app.cancelled", True)  # noqa: FBT003 - the name says it
-            span.end()
-            raise
-        except Exception as error:
-            mark_failed(span, error.error_reason if isinstance(error, ServiceError) else error)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                span.set_attribute("app.cancelled", True)  # noqa: FBT003 - the name says it
+            else:
+                mark_failed(span, error.error_reason if isinstance(error, ServiceError) else error)
             span.end()
             raise
 

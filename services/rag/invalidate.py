@@ -61,7 +61,8 @@ class InvalidationDelivery:
         self._clock = clock
         self._metrics = metrics
         self._tracer = tracer
-        self._causes: list[tuple[str, SpanContext]] = []
+        # By span id, with whose call it is; those that no round has looked after yet.
+        self._causes: dict[int, tuple[str, SpanContext]] = {}
         self._noted = asyncio.Event()
         self._failing = False
         self._begun_count = 0
@@ -73,7 +74,7 @@ class InvalidationDelivery:
         """Says that there is something new to deliver."""
         cause = get_current_span().get_span_context()
         if cause.is_valid and len(self._causes) < _MOST_CAUSES:
-            self._causes.append((current_identity.get().tenant_id, cause))
+            self._causes[cause.span_id] = (current_identity.get().tenant_id, cause)
         self._noted.set()
 
     async def told(self) -> bool:
@@ -130,35 +131,57 @@ class InvalidationDelivery:
             ServiceError: Some of it could not be delivered; the changes of other tenants were.
         """
         failed: dict[str, ServiceError] = {}
-        while notes := await self._store.list_invalidations(
-            limit=_BATCH_SIZE, except_tenants=tuple(failed)
-        ):
+        causes: dict[int, tuple[str, SpanContext]] = {}
+        try:
+            await self._deliver_each(causes, failed)
+        except BaseException:
+            self._causes |= causes
+            raise
+        if failed:
+            self._causes |= {number: each for number, each in causes.items() if each[0] in failed}
+            raise next(iter(failed.values()))
+
+    async def _deliver_each(
+        self, causes: dict[int, tuple[str, SpanContext]], failed: dict[str, ServiceError]
+    ) -> None:
+        """Delivers tenant by tenant.
+
+        Args:
+            causes: Receives the calls that have woken this.
+            failed: Receives the tenants whose changes the cache did not take.
+        """
+        while True:
+            # What they have noted is read next; what has noted nothing takes no room for ever.
+            causes |= self._causes
+            self._causes = {}
+            notes = await self._store.list_invalidations(
+                limit=_BATCH_SIZE, except_tenants=tuple(failed)
+            )
+            if not notes:
+                break
             self._metrics.set_gauge("rag_invalidations_pending", len(notes))
             by_tenant: defaultdict[str, list[PendingInvalidation]] = defaultdict(list)
             for note in notes:
                 by_tenant[note.tenant_id].append(note)
             for tenant_id, its_notes in by_tenant.items():
                 try:
-                    await self._deliver_traced(tenant_id, its_notes)
+                    links = [Link(cause) for owner, cause in causes.values() if owner == tenant_id]
+                    await self._deliver_traced(tenant_id, its_notes, links)
                 except ServiceError as error:
                     failed[tenant_id] = error
         waiting = await self._store.list_invalidations(limit=_BATCH_SIZE) if failed else ()
         self._metrics.set_gauge("rag_invalidations_pending", len(waiting))
-        if failed:
-            raise next(iter(failed.values()))
 
-    async def _deliver_traced(self, tenant_id: str, notes: Sequence[PendingInvalidation]) -> None:
+    async def _deliver_traced(
+        self, tenant_id: str, notes: Sequence[PendingInvalidation], links: list[Link]
+    ) -> None:
         """Delivers the notes of one tenant in a trace that is linked to what they come of."""
-        links = {cause.span_id: Link(cause) for owner, cause in self._causes if owner == tenant_id}
         with self._tracer.start_as_current_span(
             "invalidate",
             attributes={TENANT: tenant_id, "app.invalidation.notes": len(notes)},
-            links=list(links.values()),
+            links=links,
         ):
             await self._deliver(tenant_id, notes)
-        self._causes = [
-            (owner, cause) for owner, cause in self._causes if cause.span_id not in links
-        ]
 
     async def _deliver(self, tenant_id: str, notes: Sequence[PendingInvalidation]) -> None:
         """Delivers the notes of one tenant, each change once."""

@@ -140,6 +140,7 @@ class Ledger:
         self, mode: str, model: str, usage: TokenUsage, *, cached: bool, cost_nanos: int
     ) -> None:
         """Measures a call that a caller has made by itself, with what it cost or has saved."""
+        model = self.spending.tracked(model)
         if cached:
             self.spending.add_cached_text(mode, model, layer=INFERENCE_LAYER, cost_nanos=cost_nanos)
         else:

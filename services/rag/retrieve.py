@@ -164,7 +164,9 @@ class Retriever:
         """Finds the passages that match; errors are those of `retrieve`."""
         recorder = search.recorder
         span = recorder.start_span(
-            f"retrieval {search.collection.name}",
+            # Without the collection's name, which callers choose: each name would be one more for
+            # whoever counts spans by theirs.
+            "retrieval",
             {
                 GEN_AI_OPERATION: "retrieval",
                 "gen_ai.data_source.id": search.collection.name,
@@ -174,6 +176,9 @@ class Retriever:
         try:
             with use_span(span, record_exception=False, set_status_on_exception=False):
                 retrieved = await self._find(search)
+        except asyncio.CancelledError:
+            span.set_attribute("app.cancelled", True)  # noqa: FBT003 - the name says it
+            raise
         except Exception as error:
             mark_failed(span, error.error_reason if isinstance(error, ServiceError) else error)
             self._count("error")

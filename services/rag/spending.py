@@ -1,6 +1,6 @@
 """What models, tools and vectors cost, and what caches save, as metrics."""
 
-from services.common.metrics import Metrics
+from services.common.metrics import OVERFLOW, Metrics
 from services.rag.core.conversation import TokenUsage
 from services.rag.meter import mode_label
 from services.rag.tenants import Tenants
@@ -21,6 +21,9 @@ NO_CURRENCY = "none"
 LLM, TOOL, RETRIEVAL = "llm", "tool", "retrieval"
 INFERENCE_LAYER, SEMANTIC_LAYER = "inference", "semantic"
 _NANOS = 1e9
+# Of the models that metrics tell apart, those that callers may name.
+_MOST_TRACKED_MODELS = 8
+_MOST_MODELS = 1000
 
 
 class Spending:
@@ -35,6 +38,8 @@ class Spending:
     def __init__(self, metrics: Metrics, *, tenants: Tenants, currency: str) -> None:
         self.metrics = metrics
         self.tenants = tenants
+        self._served: set[str] = set()
+        self._tracked: set[str] = set()
         self._currency = currency or NO_CURRENCY
         metrics.create_series("currency", self._currency)
 
@@ -59,6 +64,8 @@ class Spending:
 
     def add_text(self, mode: str, model: str, usage: TokenUsage) -> None:
         """Measures a text that a model has made."""
+        if len(self._served) < _MOST_MODELS and model not in self._tracked:
+            self._served.add(model)
         label = mode_label(mode)
         self.metrics.count("rag_llm_calls_total", label, model, "false")
         for direction, amount in (
@@ -66,6 +73,17 @@ class Spending:
             ("output", usage.completion_token_count),
         ):
             self.metrics.count("rag_llm_tokens_total", label, model, direction, amount=amount)
+
+    def tracked(self, model: str) -> str:
+        """Returns what a model is called of which callers say that they have asked it.
+
+        They may name any number of them, and leave room for those of the fleet all the same.
+        """
+        if model not in self._served and model not in self._tracked:
+            if len(self._tracked) >= _MOST_TRACKED_MODELS:
+                return OVERFLOW
+            self._tracked.add(model)
+        return model
 
     def add_cached_text(self, mode: str, model: str, *, layer: str, cost_nanos: int) -> None:
         """Measures a text that was not made since it was known.

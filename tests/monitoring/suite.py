@@ -97,6 +97,8 @@ def _settings(
         "PANNIER_RAG_WEB_SEARXNG_URL": web.url,
         "PANNIER_RAG_WEB_PRIVATE_HOSTS": f"127.0.0.1:{web.port}",
         "PANNIER_RAG_WEB_PORTS": str(web.port),
+        # A model that hangs is noticed soon.
+        "PANNIER_BALANCER_FIRST_TOKEN_FLOOR_SECONDS": "2s",
         # So little that something has to leave.
         "PANNIER_CACHE_LOCAL_EMBEDDING_LIMIT_BYTES": "32KiB",
         "PANNIER_CACHE_PRICE_PER_MILLION_PROMPT_TOKENS": "0.5",

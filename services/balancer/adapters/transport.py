@@ -97,8 +97,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         for reply in self._replies:
             # aiohttp itself would leave them waiting.
             reply.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
-        await self._session.close()
         self._pool.discard(self._connector)
+        await self._session.close()
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -57,7 +57,7 @@ class ClusterRoutes:
         """Returns the master of a key's slot; looks at the topology only where none is known."""
         del database
         if self._refreshed_at is None:
-            await self._refresh()
+            await self._learn()
         owner = self._owners[key_slot(key)]
         if owner is None:
             self._refresh_soon()
@@ -67,7 +67,7 @@ class ClusterRoutes:
     async def listening_place(self) -> Node:
         """Returns one of the masters: each passes on what is published at another."""
         if self._refreshed_at is None:
-            await self._refresh()
+            await self._learn()
         return self._node(random.choice(self._trusted(self._masters() or self._seeds)))
 
     async def probes(self) -> Sequence[Probe]:
@@ -123,6 +123,12 @@ class ClusterRoutes:
     def _refresh_soon(self) -> None:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = self._tasks.start(self._refresh())
+
+    async def _learn(self) -> None:
+        """Asks for the topology, together with all who need it at the same time."""
+        self._refresh_soon()
+        if self._refreshing is not None:
+            await asyncio.shield(self._refreshing)
 
     async def _refresh(self) -> None:
         """Asks some servers at once for the topology and believes the first that answers."""

@@ -3,6 +3,7 @@
 Nothing here bounds the time of a whole operation; its callers do.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
@@ -99,7 +100,8 @@ class RedisCommands:
     async def read_stream(
         self, database: int, key: bytes, after_id: bytes, *, wait_seconds: float, limit: int
     ) -> list[StreamEntry]:
-        """Reads a stream, or waits for it."""
+        """Reads a stream, or waits for it; finding out where it is kept is part of the wait."""
+        ends_at = asyncio.get_running_loop().time() + wait_seconds
 
         def command(seconds: float) -> Command:
             # 0 would wait for ever.
@@ -110,7 +112,7 @@ class RedisCommands:
             if asking or wait_seconds <= 0:
                 return await self._exchange_one(node, command(0.0), asking=asking)
             try:
-                reply = await node.wait_for(command, wait_seconds=wait_seconds)
+                reply = await node.wait_for(command, ends_at=ends_at)
             except Exception:
                 self._routes.doubt(node)
                 raise

@@ -142,21 +142,18 @@ class Node:
         finally:
             await self._commands.release(connection)
 
-    async def wait_for(
-        self, make_command: Callable[[float], Command], *, wait_seconds: float
-    ) -> Reply:
+    async def wait_for(self, make_command: Callable[[float], Command], *, ends_at: float) -> Reply:
         """Sends a command whose reply may take long, on a connection that nobody else waits for.
 
-        Where all such connections are taken for that long, it asks once without waiting.
+        Where all such connections are taken until then, it asks once without waiting.
 
         Args:
             make_command: Is told how long the server may wait, 0 for not at all.
-            wait_seconds: How long to wait in all.
+            ends_at: Until when to wait, seconds on the loop's clock.
         """
         loop = asyncio.get_running_loop()
-        ends_at = loop.time() + wait_seconds
         try:
-            async with asyncio.timeout(wait_seconds):
+            async with asyncio.timeout_at(ends_at):
                 await self._stream_slots.acquire()
         except TimeoutError:
             return (await self.exchange([make_command(0.0)]))[0]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 __all__ = [
     "FIRST_LEASE_SECONDS",
     "LONGEST_LEASE_SECONDS",
+    "SECRET_BYTES",
     "GenerationTimes",
     "Lease",
     "Origin",

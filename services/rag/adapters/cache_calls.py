@@ -119,3 +119,6 @@ class SignsOfLife:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            elif not task.cancelled():
+                # Whoever is told to stop in that moment has no use for it: it must not be reported.
+                task.exception()

@@ -161,12 +161,13 @@ class PostgresPool:
         async with self.connection() as connection:
             # One round trip; `Connection.transaction` would need another one for itself.
             begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-            await connection.execute(f"{begin}; {self._confinement(tenant_id)}")
             try:
+                # Who is cancelled meanwhile may have a transaction all the same.
+                await connection.execute(f"{begin}; {self._confinement(tenant_id)}")
                 yield connection
             finally:
                 if not connection.is_closed():
-                    await connection.execute("ROLLBACK")
+                    await _roll_back(connection)
 
     @asynccontextmanager
     async def writing(self, tenant_id: str) -> AsyncIterator[Connection]:
@@ -287,6 +288,16 @@ async def _dial(*args: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Recor
     except asyncpg.PostgresError as error:
         raise StoreUnavailable(_describe(error, "connection rejected")) from error
     return connection
+
+
+async def _roll_back(connection: Connection) -> None:
+    try:
+        await connection.execute("ROLLBACK")
+    except asyncio.CancelledError:
+        # It may have been stopped half-way: a transaction that is given back is told of as a fault.
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
 
 
 async def _reset(connection: Connection) -> None:

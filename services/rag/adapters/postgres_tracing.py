@@ -14,7 +14,7 @@ from opentelemetry.util.types import AttributeValue
 
 from services.common.tracing import SERVER_ADDRESS, SERVER_PORT, mark_failed
 
-__all__ = ["Statement", "statement_of", "traced_connection"]
+__all__ = ["Statement", "database_attributes", "statement_of", "traced_connection"]
 
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
@@ -27,6 +27,7 @@ T = TypeVar("T")
 # Texts differ by the parts of a filter, and by the number of a collection with an index of its own.
 _MOST_TEXTS = 512
 _MOST_TABLES = 3
+_PORT = 5432
 _VERBS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT"})
 _FIRST_WORD = re.compile(r"\s*(\w+)")
 _CHANGE = re.compile(r"\b(?:(INSERT)\s+INTO|(UPDATE)\s+rag\.|(DELETE)\s+FROM)\b", re.IGNORECASE)
@@ -69,7 +70,7 @@ def traced_connection(tracer: Tracer, dsn: str) -> type["asyncpg.Connection[asyn
         tracer: Makes the spans.
         dsn: The address of the database.
     """
-    database = _attributes(dsn)
+    database = database_attributes(dsn)
 
     class TracedConnection(_Connection):
         __slots__ = ()
@@ -122,12 +123,22 @@ def traced_connection(tracer: Tracer, dsn: str) -> type["asyncpg.Connection[asyn
     return TracedConnection
 
 
-def _attributes(dsn: str) -> dict[str, AttributeValue]:
+def database_attributes(dsn: str) -> dict[str, AttributeValue]:
+    """Returns what is known of a database beforehand.
+
+    Args:
+        dsn: Its address. Of several servers nobody knows yet which one answers, and what cannot be
+            read is for those to complain of who connect.
+    """
     known: dict[str, AttributeValue] = {"db.system.name": "postgresql"}
-    address = urlsplit(dsn)
+    try:
+        address = urlsplit(dsn)
+        host, port = address.hostname, address.port if "," not in address.netloc else None
+    except ValueError:
+        return known
     if address.path.strip("/"):
         known["db.namespace"] = address.path.strip("/")
-    if address.hostname:
-        known[SERVER_ADDRESS] = address.hostname
-        known[SERVER_PORT] = address.port or 5432
+    if host and "," not in address.netloc:
+        known[SERVER_ADDRESS] = host
+        known[SERVER_PORT] = port or _PORT
     return known

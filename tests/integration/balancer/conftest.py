@@ -81,8 +81,12 @@ async def running_balancer(*urls: str, **fields) -> AsyncIterator[Balancer]:
 
 
 @pytest.fixture
-async def run_balancer():
-    """Starts balancers that live as long as the test."""
+async def run_balancer(scripted):
+    """Starts balancers that live as long as the test.
+
+    They stop before the scripted servers: one that is stopped while somebody connects to it
+    leaves that connection open.
+    """
     async with AsyncExitStack() as stack:
 
         async def run(*urls: str, **fields) -> Balancer:

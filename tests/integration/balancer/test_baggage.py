@@ -70,3 +70,20 @@ async def test_a_backend_is_sent_the_trace_and_neither_question_tenant_nor_user(
     spans = [s for s in balancer.spans.named("/Embed") if s.kind.name == "SERVER"]
     assert spans[0].attributes["app.query_id"] == "q-4711"
     assert spans[0].attributes["app.rag.mode"] == "deep"
+
+
+async def test_a_backend_learns_that_a_trace_is_not_recorded(run_balancer, scripted):
+    server = await scripted()
+    server.embeds()
+    server.stream("/api/generate", b'{"response":"x","done":true}\n')
+    balancer = await run_balancer(server.url)
+    unrecorded = f"00-{TRACE}-b7ad6b7169203331-00"
+    metadata = (("traceparent", unrecorded),)
+    await read(balancer.stub.Generate(generation("a", "m"), metadata=metadata))
+    request = pb.EmbedRequest(model="m", texts=["text number 1"])
+    await balancer.stub.Embed(request, metadata=metadata)
+    sent = {each.path: each.headers.get("traceparent") for each in server.requests}
+    assert sent["/api/generate"] == sent["/api/embed"] == unrecorded
+    assert not [
+        each for each in balancer.spans.named("") if f"{each.context.trace_id:032x}" == TRACE
+    ]

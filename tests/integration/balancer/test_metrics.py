@@ -253,8 +253,13 @@ async def test_every_call_that_arrived_has_one_outcome_and_every_attempt_too(
         async with asyncio.TaskGroup() as group:
             for _ in range(10):
                 group.create_task(caller())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while any(values_of(await page_of(balancer), "rpc_server_active_calls")):
+                await asyncio.sleep(0.02)
+        busy = {"pool": "ollama", "state": "in_use"}
+        async with asyncio.timeout(20):
+            # Now and then, somebody looks what is in memory.
+            while any(values_of(await page_of(balancer), "connection_pool_connections", **busy)):
                 await asyncio.sleep(0.02)
         stats, samples = await balancer.stats(), await page_of(balancer)
     arrived = Counter()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 import urllib.request
 
 import pytest
@@ -11,6 +12,13 @@ from opentelemetry.trace import StatusCode
 
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2, invalidation_pb2, semantic_pb2, statistics_pb2
+from services.cache.core.leases import (
+    SECRET_BYTES,
+    Origin,
+    make_nonce,
+    make_token,
+    origin_of,
+)
 from services.common.identity import TENANT_HEADER
 from services.common.logs import log_line
 from services.common.tracing import traceparent
@@ -214,6 +222,65 @@ async def test_what_is_handed_over_in_another_trace_is_linked_to_who_was_to_comp
     token = (await look_up(caches[0], "when?", metadata=same)).lease.token
     await store(caches[1], token, "when?", metadata=same)
     assert (await last_span(caches[1], "StoreInference", 2)).links == ()
+
+
+def forged() -> str:
+    """Returns a token that names a span of somebody else's trace, and a lease that nobody has."""
+    nonce = make_nonce(bytes(SECRET_BYTES), Origin(0xBAD << 64, 0xBAD))
+    return make_token(int(time.time() * 1e6), nonce)
+
+
+async def test_a_token_that_is_made_up_links_to_nothing(caches) -> None:
+    cache = caches[0]
+    for given in ("", (await look_up(cache, "held")).lease.token):
+        text = "held" if given else "free"
+        assert (await error_of(store(cache, forged(), text))).error_reason == "LEASE_LOST"
+        fill = cache.stub.FillInference(fill_messages(forged(), WORDS, text=text))
+        assert (await error_of(fill)).error_reason == "LEASE_LOST"
+        release = pb.ReleaseLeaseRequest(key=question(text), lease_token=forged())
+        assert (await error_of(cache.stub.ReleaseLease(release))).error_reason == "LEASE_LOST"
+        extend = pb.ExtendLeaseRequest(key=question(text), lease_token=forged())
+        assert (await error_of(cache.stub.ExtendLease(extend))).error_reason == "LEASE_LOST"
+    for method in ("StoreInference", "FillInference", "ReleaseLease", "ExtendLease"):
+        for span in await spans_of(cache, method, 2):
+            assert span.links == ()
+
+
+async def test_a_token_links_to_nothing_while_nobody_can_tell_whether_it_holds(
+    start_cache, private_redis
+) -> None:
+    await asyncio.to_thread(private_redis.start)
+    cache = await start_cache(private_redis.url)
+    private_redis.kill()
+    await store(cache, forged())
+    release = pb.ReleaseLeaseRequest(key=question(), lease_token=forged())
+    await cache.stub.ReleaseLease(release)
+    # One that this replica has given by itself holds.
+    lease = (await look_up(cache, metadata=caller()[0])).lease
+    await store(cache, lease.token, metadata=caller()[0])
+    leader = await last_span(cache, "LookupInference")
+    first, second = await spans_of(cache, "StoreInference", 2)
+    assert first.links == (await last_span(cache, "ReleaseLease")).links == ()
+    assert targets(second) == [leader.context.span_id]
+
+
+async def test_who_asks_the_same_for_another_tenant_neither_waits_nor_is_linked(caches) -> None:
+    def of(tenant: str) -> list[tuple[str, str]]:
+        return [*caller()[0], (TENANT_HEADER, tenant)]
+
+    acme = (await look_up(caches[0], metadata=of("acme"))).lease.token
+    other = (await look_up(caches[0], metadata=of("other"))).lease.token
+    assert origin_of(acme) != origin_of(other) is not None
+    # Nor does the token of one do for the other.
+    assert (
+        await error_of(store(caches[0], acme, metadata=of("other")))
+    ).error_reason == "LEASE_LOST"
+    await store(caches[0], other, metadata=of("other"))
+    for span in await spans_of(caches[0], "LookupInference", 2):
+        assert span.links == ()
+        assert span.attributes["app.cache.singleflight"] == "leader"
+    refused = (await spans_of(caches[0], "StoreInference", 2))[0]
+    assert refused.links == ()
 
 
 async def test_a_refresh_is_led_by_the_hit_that_asked_for_it(start_cache, redis_server) -> None:

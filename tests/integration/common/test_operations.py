@@ -1,6 +1,10 @@
 """What a service shows over HTTP."""
 
 import http.client
+import socket
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -8,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from services.common.metrics import Metric, MetricKind, Metrics
-from services.common.operations import OperationsServer
+from services.common.operations import OperationsServer, _Handler
 from services.common.pools import PoolGauge
 from tests.kit.rpc import make_runtime
 
@@ -108,3 +112,51 @@ def test_other_paths_are_told_what_there_is():
 def test_the_format_is_the_one_that_the_client_prefers(accept, is_openmetrics):
     with serving(Metrics((), version="1")) as port:
         assert ask(port, "/metrics", accept=accept)[2].endswith("# EOF\n") == is_openmetrics
+
+
+def test_a_failure_is_told_and_logged_but_not_printed(monkeypatch, caplog, capsys):
+    with serving(Metrics((), version="1")) as port:
+        monkeypatch.setattr("services.common.exposition.Page.render", lambda *_, **__: 1 // 0)
+        assert ask(port, "/metrics")[::2] == (500, "failed\n")
+    assert "ZeroDivisionError" in caplog.text
+    assert capsys.readouterr().err == ""
+
+
+def test_a_client_that_goes_away_is_not_printed(capsys):
+    with serving(Metrics((), version="1")) as port:
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(b"GET /metr")
+        assert ask(port, "/healthz")[0] == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_a_client_that_says_nothing_keeps_no_thread(monkeypatch):
+    assert 0 < _Handler.timeout < 60
+    monkeypatch.setattr(_Handler, "timeout", 0.1)
+    with (
+        serving(Metrics((), version="1")) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as client,
+    ):
+        # The other side hangs up.
+        assert client.recv(1) == b""
+
+
+def test_two_scrapes_at_once_both_get_everything():
+    metrics = Metrics(CATALOGUE, version="1")
+    inside, most = [], []
+
+    def read():
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return 1, 2
+
+    PoolGauge(metrics, "postgres", 4).watch(read)
+    with serving(metrics) as port, ThreadPoolExecutor(4) as threads:
+        pages = list(threads.map(lambda _: ask(port, "/metrics")[2], range(8)))
+    assert all('connection_pool_connections{pool="postgres",state="idle"} 2.0' in p for p in pages)
+    # What is read for a scrape need not be safe for several threads.
+    assert set(most) == {1}

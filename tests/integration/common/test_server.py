@@ -89,3 +89,30 @@ def test_a_process_logs_json_shows_its_build_and_ends_in_order_with_a_dead_recei
         process.stderr.close()
     assert lines[-1]["message"] == "stopping"
     assert {line["service"] for line in lines} == {"balancer"}
+
+
+_FREEZING = """
+import asyncio, gc, os, signal, sys
+from contextlib import asynccontextmanager
+from services.common.server import CommonSettings, run_main
+
+@asynccontextmanager
+async def start(settings, runtime):
+    def look():
+        print(gc.get_freeze_count(), flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    asyncio.get_running_loop().call_later(0.05, look)
+    print(gc.get_freeze_count(), flush=True)
+    yield
+
+sys.exit(run_main("rag", CommonSettings, (), start, arguments=[], environment={}))
+"""
+
+
+def test_what_the_start_has_made_is_no_work_for_the_garbage_collector():
+    ended = subprocess.run(
+        [sys.executable, "-c", _FREEZING], capture_output=True, text=True, timeout=30, check=True
+    )
+    before, after = map(int, ended.stdout.split())
+    assert before == 0
+    assert after > 10_000

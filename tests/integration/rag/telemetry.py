@@ -60,7 +60,7 @@ async def page_of(rag):
         return Page(await reply.text())
 
 
-async def eventually(condition, seconds=10):
+async def eventually(condition, seconds=60):
     """Waits until something is so, and returns what it is."""
     async with asyncio.timeout(seconds):
         while not (found := condition()):

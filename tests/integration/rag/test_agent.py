@@ -338,7 +338,7 @@ async def test_a_caller_that_leaves_stops_the_tools(filled):
         if event.progress.stage == "tool_retrieve":
             break
     stream.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             stats = await filled.rag.GetStats(pb.GetStatsRequest())
             if not stats.in_flight_count:

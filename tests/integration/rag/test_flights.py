@@ -408,5 +408,5 @@ async def test_work_that_nobody_waits_for_ends_with_the_service(start_rag):
     while len(rag.balancer.chats) < 2:
         await asyncio.sleep(0.005)
     await rag.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await rag.balancer.chat_ended.get()

@@ -88,7 +88,6 @@ class Suite:
         if name == "balancer":
             return BalancerSettings(
                 backends=tuple(parse_endpoint(each.url) for each in self.standins),
-                unproven_first_token_seconds=2.0,
                 **QUICK,
             )
         if name == "cache":
@@ -142,10 +141,10 @@ def session(suite, stages, path, *, faults=(), modes=None, conditions=(), **chan
             poisson=False,
             seed=1,
             max_in_flight=100,
-            drain_seconds=20.0,
+            drain_seconds=60.0,
             grace_seconds=changes.pop("grace_seconds", 5.0),
         ),
-        how=AskOptions(collection="docs", deadline_seconds=20.0, **changes),
+        how=AskOptions(collection="docs", deadline_seconds=60.0, **changes),
         services=Addresses(**suite.addresses),
         standins=(),
         connections=1,
@@ -216,7 +215,7 @@ async def test_a_broken_off_run_leaves_no_fault_and_tells_what_it_knows(suite, t
     )
     output = an_output()
     running = asyncio.create_task(run_session(output, given))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await suite.standins[0].requests("/api/chat"):
             await asyncio.sleep(0.02)
         running.cancel()
@@ -233,15 +232,18 @@ async def test_top_shows_all_services_and_one_that_goes_away_and_comes_back(suit
     assert await run_session(an_output(), given) == 0
     sources = Sources(addresses=suite.addresses, tenant="acme", interval_seconds=0.1)
     once = TopState()
-    await ask_once(sources, once)
-    text = "\n".join(frame_of(once))
+    text = ""
+    async with asyncio.timeout(60):
+        # On a busy machine the cache may find its store slow for a while.
+        while "store available" not in text:
+            await ask_once(sources, once)
+            text = "\n".join(frame_of(once))
     assert any(line.split()[:2] == ["rag", "10"] for line in frame_of(once))
     assert all(each.backend_id in text for each in suite.standins)
     assert "2 of 2 healthy" in text
-    assert "store available" in text
     state = TopState()
     seen = state.services
-    async with asyncio.timeout(30), watching(sources, state):
+    async with asyncio.timeout(60), watching(sources, state):
         while any(each.stats is None for each in seen.values()):
             await asyncio.sleep(0.02)
         await suite.stop("cache")

@@ -102,7 +102,7 @@ async def test_searches_streams_failures_and_cancellations_are_all_there(filled)
         if event.text_delta:
             call.cancel()
             break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(records := (await list_profiles(filled)).records) < 3:
             pass
     stream, failed, search = records
@@ -166,9 +166,10 @@ async def store_away(rag):
     connection = await asyncpg.connect(rag.database_dsn, database="postgres")
     try:
         await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
-        )
+        # One that was just connecting shows up later than it was let in.
+        ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
+        while await connection.fetchval(ended, name):
+            pass
         yield
         await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     finally:

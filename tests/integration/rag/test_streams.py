@@ -107,7 +107,7 @@ async def test_progress_is_told_while_the_first_stages_hang(filled):
     filled.balancer.hold_embedding = asyncio.Event()
     request = query(query="Which animal is quick?")
     seen = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         call = open_stream(filled, request)
         async for event in call:
             seen.append(event)
@@ -210,7 +210,7 @@ async def test_a_bad_field_is_named(rag, fields, field):
 async def test_a_caller_that_leaves_cancels_all_that_works_for_it(filled):
     filled.balancer.hold = asyncio.Event()
     await leave_after(open_stream(filled), "text_delta")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await filled.balancer.chat_ended.get() == "chat"
         while await in_flight(filled):
             await asyncio.sleep(0)

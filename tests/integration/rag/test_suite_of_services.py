@@ -286,7 +286,7 @@ async def test_what_came_of_it_shows_in_the_statistics_of_the_cache(services):
     await services.ask(PARAPHRASE)
     async with channel_to(int(services.cache_address.rpartition(":")[2])) as channel:
         stub = CacheServiceStub(channel)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 stats = await stub.GetStats(statistics.GetStatsRequest(), metadata=ACME)
                 semantic = next(

@@ -28,7 +28,7 @@ from tests.kit.web import serving_web
 
 SELECT_PASSAGES = "> SELECT chunk document collection"
 SEARCH = (
-    "retrieval docs",
+    "retrieval",
     [
         ("retrieve.vector", ["> SELECT collection", "> SELECT embedding document"]),
         ("retrieve.bm25", ["> SELECT collection posting document"]),
@@ -105,7 +105,7 @@ async def test_a_generated_answer_is_one_tree_that_follows_the_conventions(fille
         "gen_ai.workflow.name": "rag",
         "app.rag.profile_bottleneck": response.profile.bottleneck,
     }
-    retrieval = one(spans, "retrieval docs").attributes
+    retrieval = one(spans, "retrieval").attributes
     assert retrieval["gen_ai.operation.name"] == "retrieval"
     assert (retrieval["gen_ai.data_source.id"], retrieval["gen_ai.retrieval.top_k"]) == ("docs", 8)
     assert retrieval["app.retrieval.returned"] == len(response.passages)
@@ -217,7 +217,7 @@ async def test_a_store_that_fails_fails_the_call(filled):
         async with connection.transaction():
             await connection.execute("LOCK TABLE rag.collection")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await ask(filled, seconds=0.3)
+                await ask(filled, seconds=1)
     finally:
         await connection.close()
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -283,7 +283,7 @@ async def test_work_behind_an_answer_is_a_trace_of_its_own_linked_to_it(filled):
     assert work.parent is None
     assert format(work.context.trace_id, "032x") != response.trace_id
     below = [each for each in finished(filled) if each.context.trace_id == work.context.trace_id]
-    assert {"retrieval docs", "Chat"} <= {short(each).removeprefix("> ") for each in below}
+    assert {"retrieval", "Chat"} <= {short(each).removeprefix("> ") for each in below}
     assert failed(below) == []
 
 

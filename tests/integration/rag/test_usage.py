@@ -109,7 +109,7 @@ async def test_what_breaks_off_is_estimated(filled):
         if event.text_delta:
             call.cancel()
             break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await filled.balancer.chat_ended.get()
         while ("ann", "direct", "") not in await amounts(filled, "query"):
             pass

@@ -31,6 +31,7 @@ from services.balancer.equipment import Equipment
 from services.balancer.generate import generate
 from services.balancer.scheduler import Scheduler
 from tests.kit.balancer import FleetUnderTest, MemoryServer, a_chat_model, an_embedding_model
+from tests.kit.rpc import make_runtime
 from tests.kit.virtual_time import run_virtually
 
 CHAT, EMBEDDING = "chat:latest", "embed:latest"
@@ -204,3 +205,41 @@ def test_what_the_balancer_does_itself_is_overhead(monkeypatch):
         assert parts.overhead("chat") == (1, pytest.approx(0.25))
 
     run_with(test, a_server())
+
+
+def test_a_span_that_cannot_begin_costs_the_call_and_no_slot(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a fault of ours")
+
+    async def test(parts):
+        await parts.chat()
+        with monkeypatch.context() as patch:
+            patch.setattr("services.balancer.attempt.AttemptSpan", fail)
+            with pytest.raises(RuntimeError):
+                await parts.chat()
+        assert parts.kit.backend().in_flight_count == 0
+        await parts.chat()
+        assert parts.kit.backend().in_flight_count == 0
+
+    run_with(test, a_server())
+
+
+def test_those_taken_along_have_not_queued_while_the_model_was_loaded():
+    runtime, spans = make_runtime("balancer")
+    tracer = runtime.tracer_provider.get_tracer("test")
+
+    async def test(parts):
+        async def ask(number):
+            with tracer.start_as_current_span("call"):
+                await parts.embed(f"text {number}")
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(ask(number))
+
+    server = a_server()
+    run_with(test, server)
+    calls = spans.named("call")
+    waits = [each.attributes["app.balancer.queue_wait_s"] for each in calls]
+    assert len(waits) == 6
+    assert max(waits) < server.load_seconds

@@ -14,7 +14,7 @@ from services.balancer.core.stalls import StallLimits
 from services.balancer.core.standing import Signal, needs_canary
 from services.balancer.cure_stalls import StallCurer
 from services.balancer.keep_running import keep_running
-from tests.kit.balancer import FleetUnderTest, MemoryServer, a_chat_model
+from tests.kit.balancer import FleetUnderTest, MemoryServer, a_chat_demand, a_chat_model
 from tests.kit.virtual_time import run_virtually
 
 CHAT = "chat:latest"
@@ -160,6 +160,30 @@ def test_a_cure_takes_the_slots_and_the_right_to_load_and_gives_them_back():
     with_parts(Account(), test)
 
 
+def test_a_server_that_stood_still_is_cured_when_it_goes_on():
+    async def test(parts):
+        await parts.kit.check()
+        goes_on_at = parts.kit.clock.monotonic() + 90.0
+
+        async def stand_still(call):
+            if parts.kit.clock.monotonic() < goes_on_at and call != "describe":
+                await asyncio.sleep(10.0)
+                raise AttemptFailed(FailureKind.TIMEOUT, "silence")
+
+        parts.server.disturb = stand_still
+        parts.curer.suspect(parts.kit.backend(), parts.kit.state(CHAT))
+        await asyncio.sleep(85.0)
+        metrics = parts.kit.metrics.registry
+        assert metrics.get_sample_value("balancer_stalls_total", {"outcome": "hung"}) == 1
+        # What it was asked while it stood still is lost; nobody restarts it.
+        await asyncio.sleep(45.0)
+        assert metrics.get_sample_value("balancer_stalls_total", {"outcome": "cured"}) == 1
+        assert parts.kit.residency(CHAT) is Residency.WARM
+        assert parts.kit.backend().loading_key is None
+
+    with_parts(Account(), test)
+
+
 def test_a_cure_is_left_to_the_replica_that_has_the_slot():
     async def test(parts):
         parts.answers = False
@@ -196,5 +220,29 @@ def test_backends_are_watched_again_after_the_watching_has_failed(monkeypatch):
         (failed_at,) = failures
         assert any(each < failed_at for each in listings)
         assert sum(each > failed_at for each in listings) > 5
+
+    with_parts(Account(), test)
+
+
+def test_a_slot_that_is_given_back_without_an_attempt_is_not_shown_for_long():
+    async def test(parts):
+        await parts.kit.check()
+        kit, backend = parts.kit, parts.kit.backend()
+        watching = asyncio.create_task(parts.monitor.run())
+
+        def shown():
+            labels = {"backend": backend.id}
+            return kit.metrics.registry.get_sample_value("balancer_backend_inflight", labels)
+
+        slot = kit.fleet.occupy(
+            backend, kit.state(CHAT), a_chat_demand(CHAT, kit.clock.monotonic()), None
+        )
+        await asyncio.sleep(1.5)
+        assert shown() == 1
+        kit.fleet.vacate(slot)
+        await asyncio.sleep(1.5)
+        assert shown() == 0
+        watching.cancel()
+        await asyncio.wait([watching])
 
     with_parts(Account(), test)

@@ -1,6 +1,7 @@
 """The local level never holds more than its limit and never answers past an expiry."""
 
 import sys
+from collections import OrderedDict
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,3 +176,89 @@ def test_tags_weigh_as_much_as_they_take() -> None:
     taken = sys.getsizeof(tags) - sys.getsizeof(()) + sum(sys.getsizeof(tag) for tag in tags)
     assert plain.size_bytes - 10 >= OVERHEAD_BYTES
     assert tagged.size_bytes - plain.size_bytes >= taken
+
+
+class PlainLevel:
+    """The same rules in plain words."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.values: OrderedDict[bytes, LocalValue] = OrderedDict()
+        self.departures: list[tuple[Departure, float]] = []
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(size_of, self.values.values()))
+
+    def get(self, key: bytes, now: float) -> LocalValue | None:
+        found = self.values.get(key)
+        if found is None:
+            return None
+        self.values.move_to_end(key)
+        if now < found.local_until:
+            return found
+        self._leave(key, now)
+        return None
+
+    def put(self, key: bytes, value: LocalValue) -> None:
+        self.values.pop(key, None)
+        for _ in range(2):
+            oldest = next(iter(self.values), None)
+            if oldest is not None and self.values[oldest].local_until <= value.kept_at:
+                self._leave(oldest, value.kept_at)
+            else:
+                break
+        if size_of(value) > self.limit_bytes:
+            return
+        while self.size_bytes + size_of(value) > self.limit_bytes:
+            self._leave(next(iter(self.values)), value.kept_at)
+        self.values[key] = value
+
+    def discard(self, key: bytes) -> None:
+        self.values.pop(key, None)
+
+    def _leave(self, key: bytes, now: float) -> None:
+        value = self.values.pop(key)
+        is_expired = value.local_until <= now
+        ended_at = value.local_until if is_expired else now
+        self.departures.append(
+            (Departure.EXPIRED if is_expired else Departure.CAPACITY, ended_at - value.kept_at)
+        )
+
+
+def size_of(value: LocalValue) -> int:
+    alone = LocalLevel(1 << 20)
+    alone.put(b"x", value)
+    return alone.size_bytes
+
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
+STEPS = st.one_of(
+    st.tuples(st.just("put"), KEYS, st.integers(0, 2_000), st.integers(1, 30)),
+    st.tuples(st.just("get"), KEYS),
+    st.tuples(st.just("discard"), KEYS),
+    st.tuples(st.just("wait"), st.integers(1, 20)),
+)
+
+
+@given(st.integers(0, 6_000), st.lists(STEPS, max_size=50))
+def test_it_does_what_a_plain_map_with_the_same_rules_does(limit: int, steps) -> None:
+    local, departures = watched(limit)
+    plain, now = PlainLevel(limit), 0.0
+    for step in steps:
+        match step:
+            case "put", key, size, seconds:
+                one = value(size, until=now + seconds, tags=("t" * 24,) * (size % 3), kept_at=now)
+                local.put(key, one)
+                plain.put(key, one)
+            case "get", key:
+                assert local.get(key, now) == plain.get(key, now)
+            case "discard", key:
+                local.discard(key)
+                plain.discard(key)
+            case "wait", seconds:
+                now += seconds
+        assert departures == plain.departures
+        assert local.size_bytes == plain.size_bytes <= max(limit, 0)
+        assert local.entry_count == len(plain.values)
+    assert local.eviction_count == [each for each, _ in departures].count(Departure.CAPACITY)

@@ -4,6 +4,8 @@ import math
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -50,6 +52,49 @@ def test_both_formats_are_those_of_the_library(registry):
         assert without_info(text) == without_info(generate_latest(registry))
         openmetrics = page.render(openmetrics=True)
         assert without_info(openmetrics) == without_info(generate_openmetrics(registry))
+
+
+NAMES = st.from_regex(r"[a-z][a-z_]{0,8}_x", fullmatch=True)
+LABEL_VALUES = st.text(max_size=20)
+NUMBERS = st.one_of(st.floats(), st.integers(-(10**30), 10**30), st.sampled_from([0, 0.1, 1e16]))
+
+
+@st.composite
+def registries(draw):
+    registry = CollectorRegistry()
+    for name in draw(st.lists(NAMES, unique=True, max_size=4)):
+        labels = draw(st.lists(st.sampled_from(["a", "b_c", "z"]), unique=True, max_size=3))
+        kind = draw(st.sampled_from([Counter, Gauge, Histogram]))
+        family = kind(name, draw(st.text(max_size=20)), labels, registry=registry)
+        for _ in range(draw(st.integers(0, 3))):
+            child = (
+                family.labels(*draw(st.tuples(*[LABEL_VALUES] * len(labels)))) if labels else family
+            )
+            number = draw(NUMBERS)
+            if kind is Gauge:
+                child.set(number)
+            elif kind is Counter:
+                exemplar = draw(st.none() | st.just({"trace_id": "ab", "b": 'c"\\\n'}))
+                child.inc(abs(number), exemplar)
+            else:
+                child.observe(number, draw(st.none() | st.just({"trace_id": "ü"})))
+    return registry
+
+
+@given(registries())
+@settings(deadline=None)
+def test_any_registry_is_shown_as_by_the_library(registry):
+    page = Page(registry)
+    for _ in range(2):
+        assert page.render(openmetrics=False) == generate_latest(registry)
+        assert page.render(openmetrics=True) == generate_openmetrics(registry)
+
+
+def test_half_a_character_does_not_hide_all_metrics(registry):
+    Gauge("model", "Models.", ["name"], registry=registry).labels("a\ud800").set(1)
+    page = Page(registry)
+    for openmetrics in (False, True):
+        assert b'model{name="a?"} 1.0\n' in page.render(openmetrics=openmetrics)
 
 
 def test_what_comes_and_goes_between_scrapes_is_shown_as_it_is(registry):

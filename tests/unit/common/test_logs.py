@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import signal
 import threading
 import time
 
@@ -9,8 +10,9 @@ from opentelemetry.sdk.resources import Resource
 
 from services.common.baggage import Baggage, current_baggage
 from services.common.identity import Identity, current_identity
-from services.common.logs import LogQueue
+from services.common.logs import LogQueue, logging_to_standard_error
 from services.common.spans import LeanTracerProvider
+from services.common.tracing import remote_parent
 
 
 @pytest.fixture
@@ -90,20 +92,104 @@ def test_an_exception_stands_in_its_line(pipe, make_logger):
     assert "Traceback" in line["exception"]
 
 
-def test_anything_can_be_logged(pipe, make_logger):
-    class Odd:
-        def __str__(self):
-            raise RuntimeError
+class Odd:
+    """Cannot be written."""
 
+    def __str__(self):
+        raise RuntimeError
+
+
+def test_anything_can_be_logged(pipe, make_logger):
     logger, handler = make_logger(pipe[1])
     logger.info("a", extra={"big": 1 << 80, "half": "\ud800", "thing": {1, 2}})
     logger.info("b", extra={"odd": Odd()})
     logger.info("c")
+    logger.info("d", extra={"half": "\ud800", "seconds": 0.5, "count": 3, "good": True, "no": None})
     handler.close()
-    messages = [line["message"] for line in lines_of(pipe[0])]
-    assert messages[0] == "a"
-    # The writing goes on.
-    assert messages[-1] == "c"
+    lines = lines_of(pipe[0])
+    assert [line["message"] for line in lines] == ["a", "b", "c", "d"]
+    assert (lines[0]["big"], lines[0]["half"]) == (str(1 << 80), "?")
+    assert lines[1]["odd"] == "<Odd>"
+    # One odd value does not make texts of all others.
+    assert lines[3].items() >= {"seconds": 0.5, "count": 3, "good": True, "no": None}.items()
+
+
+@pytest.mark.parametrize("record", [("%d", "x"), ("%s %s", 1), ("a", 1), ("%s", Odd())])
+def test_a_record_whose_arguments_do_not_fit_is_told_all_the_same(
+    record, pipe, make_logger, capsys
+):
+    logger, handler = make_logger(pipe[1])
+    logger.info(*record)
+    handler.close()
+    (line,) = lines_of(pipe[0])
+    assert line["message"] == f"{record[0]} (arguments do not fit)"
+    # Standard error, which this would wait for, is for whole lines only.
+    assert capsys.readouterr().err == ""
+
+
+def test_a_record_that_cannot_become_a_line_is_counted_as_lost(pipe, make_logger, capsys):
+    logger, handler = make_logger(pipe[1])
+    logger.info("a", exc_info=("no", "such", "thing"))
+    logger.info("b")
+    handler.close()
+    lost, line = lines_of(pipe[0])
+    assert (lost["message"], lost["record_count"]) == ("log records lost", 1)
+    assert line["message"] == "b"
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_record_brings_along_does_not_replace_what_every_line_has(pipe, make_logger):
+    logger, handler = make_logger(pipe[1])
+    logger.info("a", extra={"time": 5, "level": "x", "service": "x", "logger": "x"})
+    handler.close()
+    (line,) = lines_of(pipe[0])
+    assert (line["level"], line["service"], line["logger"]) == ("info", "rag", "pannier.test")
+    assert line["time"].endswith("+00:00")
+
+
+def test_of_long_texts_the_ends_are_kept(pipe, make_logger):
+    logger, handler = make_logger(pipe[1])
+    long = "a" * 1_000_000
+    try:
+        raise ValueError(long + "z")
+    except ValueError:
+        logger.exception("b%sc", long, extra={"text": f"d{long}e"})
+    handler.close()
+    (line,) = lines_of(pipe[0])
+    assert line["message"].startswith("ba")
+    assert line["message"].endswith("ac")
+    assert line["text"].endswith("ae")
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("az")
+    assert max(len(text) for text in line.values()) < 20_000
+
+
+def test_a_signal_handler_may_log_at_any_moment(pipe, make_logger):
+    logger, handler = make_logger(pipe[1], limit=100_000)
+    count = 0
+
+    def log(number, frame):
+        nonlocal count
+        count += 1
+        logger.info("signal", extra={"number": count})
+
+    before = signal.signal(signal.SIGALRM, log)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for number in range(300):
+            logger.info("x", extra={"number": number})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    logger.info("last")
+    lines = []
+    with os.fdopen(os.dup(pipe[0]), "rb") as reader:
+        while not lines or b'"last"' not in lines[-1]:
+            lines.append(reader.readline())
+    handler.close()
+    kinds = [json.loads(line)["message"] for line in lines]
+    assert kinds.count("x") == 300
+    assert kinds.count("signal") == count > 0
 
 
 def test_a_reader_that_stands_still_blocks_nobody_and_learns_what_it_missed(pipe, make_logger):
@@ -189,3 +275,17 @@ def test_at_the_end_everything_is_written(pipe, make_logger):
         logger.info("x", extra={"number": number})
     handler.close()
     assert [line["number"] for line in lines_of(pipe[0])] == list(range(100))
+
+
+def test_what_strangers_write_into_headers_is_not_quoted(capfd):
+    root = logging.getLogger()
+    level = root.level
+    with logging_to_standard_error("rag", level="info", limit=10):
+        remote_parent(["00-" + "1" * 32 + "-" + "2" * 16 + "-01"], ["buy my pills"])
+        remote_parent(
+            ["00-" + "1" * 32 + "-" + "2" * 16 + "-01"], [",".join(f"k{n}=v" for n in range(50))]
+        )
+        logging.getLogger("pannier.test").warning("x")
+    root.setLevel(level)
+    lines = capfd.readouterr().err.splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["x"]

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,3 +211,61 @@ def test_a_gauge_that_is_replaced_shows_what_there_is_and_nothing_else():
     assert 'host="a"' not in page(metrics)
     metrics.replace_gauge("memory_bytes", {("c", "v"): 1.0, ("c", "w"): 2.0})
     assert 'memory_bytes{host="c",model="w"} 2.0' in page(metrics)
+
+
+@pytest.mark.parametrize("begin", ["replace_gauge", "remove_series"])
+def test_series_may_be_removed_by_two_threads_at_once(begin):
+    memory = Metric("memory_bytes", MetricKind.GAUGE, "Memory.", {"host": up_to(9, "hosts")})
+    metrics = Metrics((memory,), version="1")
+    failures = []
+
+    def run(work):
+        try:
+            work()
+        except Exception as failure:  # noqa: BLE001 - any is one
+            failures.append(failure)
+
+    def replace():
+        metrics.replace_gauge("memory_bytes", {("c",): 2.0})
+
+    def remove():
+        metrics.remove_series("host", "a")
+
+    works = (replace, remove) if begin == "replace_gauge" else (remove, replace)
+    other = threading.Thread(target=run, args=(works[1],))
+    family = metrics._families["memory_bytes"]
+    metrics.replace_gauge("memory_bytes", {("a",): 1.0, ("b",): 1.0})
+    remove_one = family.remove
+
+    def let_the_other_in(*labels):
+        family.remove = remove_one
+        other.start()
+        other.join(0.2)
+        remove_one(*labels)
+
+    family.remove = let_the_other_in
+    run(works[0])
+    other.join()
+    assert not failures
+    assert [line for line in page(metrics).splitlines() if line.startswith("memory_bytes{")] == [
+        'memory_bytes{host="c"} 2.0'
+    ]
+
+
+def test_nothing_is_kept_of_values_that_there_is_no_room_for():
+    metrics = Metrics(CATALOGUE, version="1")
+    for number in range(1000):
+        metrics.count("calls_total", f"h{number}", f"o{number}")
+        metrics.create_series("host", f"h{number}")
+        metrics.remove_series("host", f"h{number}")
+    assert len(metrics._seen["host"]) <= 2
+    assert len([key for key in metrics._children if key[0] == "calls_total"]) <= 9
+
+
+def test_a_gauge_that_cannot_be_read_hides_no_other(caplog):
+    metrics = Metrics(CATALOGUE, version="1")
+    metrics.before_scrape(lambda: 1 // 0)
+    metrics.before_scrape(lambda: metrics.set_gauge("queue_depth", 7))
+    metrics.refresh()
+    assert "queue_depth 7.0" in page(metrics)
+    assert "out of date" in caplog.text

@@ -161,3 +161,30 @@ def test_events_and_links_are_bounded():
         span.add_link(SpanContext(number, number, is_remote=False))
     span.end()
     assert (len(finished()[0].events), len(finished()[0].links)) == (128, 128)
+
+
+def test_links_given_at_the_start_are_bounded_and_kept_as_they_were():
+    tracer, finished = make_tracer()
+    links = [Link(SpanContext(number, 1, is_remote=False)) for number in range(1, 131)]
+    span = tracer.start_span("a", links=links)
+    links.clear()
+    span.end()
+    (seen,) = finished()
+    assert [each.context.trace_id for each in seen.links] == list(range(1, 129))
+    assert seen.dropped_links == 2
+
+
+def test_a_span_that_is_ended_while_it_ends_is_reported_once(monkeypatch):
+    tracer, finished = make_tracer()
+    span = tracer.start_span("a")
+
+    def read_the_clock():
+        # Where another thread may come in between.
+        monkeypatch.undo()
+        span.end()
+        return 7
+
+    monkeypatch.setattr("services.common.spans.time.time_ns", read_the_clock)
+    span.end()
+    (seen,) = finished()
+    assert seen.end_time == 7

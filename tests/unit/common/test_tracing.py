@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,26 @@ def test_what_is_written_is_read_back(trace_id, span_id, flags):
     context = SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(flags))
     read = ours(traceparent(context))
     assert (read.trace_id, read.span_id, read.trace_flags) == (trace_id, span_id, flags)
+
+
+def test_flags_that_nobody_knows_are_not_passed_on():
+    assert traceparent(ours("00-" + "1" * 32 + "-" + "2" * 16 + "-ff")).endswith("-03")
+
+
+@given(st.lists(st.text(max_size=60), max_size=3), st.lists(st.text(max_size=600), max_size=3))
+def test_no_header_raises(parents, states):
+    remote_parent([GOOD], states)
+    remote_parent(parents, states)
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["a" * 100_000, "=" * 10_000, ",".join(f"k{n}=v" for n in range(5000)), "a=" + "b" * 999],
+)
+def test_a_hostile_state_is_left_out_and_takes_no_time(state):
+    started = time.perf_counter()
+    assert not ours(GOOD, state).trace_state
+    assert time.perf_counter() - started < 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Faults against real stand-ins and processes: each works, and none outlives its session."""
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from deploy.local.state import ProcessRecord
 from pannier.commands.load_faults import (
     FaultSession,
     NotAStandin,
-    is_standin,
+    is_stopped,
     resume,
+    rule_count,
     undo_all,
 )
-from pannier.load.faults import KINDS, PAUSE, Fault
+from pannier.load.faults import KINDS, PAUSE, STUTTER, Fault
 from tests.kit.standin import running_standins
 
 
@@ -38,7 +40,7 @@ async def rules_of(standin):
 
 async def test_every_kind_is_understood_by_a_stand_in_and_taken_back():
     async with running_standins(1) as (standin,):
-        for kind in sorted(KINDS.keys() - {PAUSE, "refuse"}):
+        for kind in sorted(KINDS.keys() - {PAUSE, STUTTER, "refuse"}):
             with FaultSession([standin.backend_id], {}) as session:
                 await asyncio.to_thread(session.apply, [fault(kind)], for_seconds=60.0)
                 assert len(await rules_of(standin)) == 1, kind
@@ -84,11 +86,12 @@ async def test_a_refusal_is_renewed_and_over_soon_after_it_is_taken_back():
     async with running_standins(1) as (standin,):
         session = FaultSession([standin.backend_id], {})
         await asyncio.to_thread(session.apply, [fault("refuse")], for_seconds=60.0)
-        assert not await asyncio.to_thread(is_standin, standin.backend_id)
+        with pytest.raises(NotAStandin):
+            await asyncio.to_thread(rule_count, standin.backend_id)
         began = time.monotonic()
         await asyncio.to_thread(session.undo)
         assert time.monotonic() - began < 8
-        assert await asyncio.to_thread(is_standin, standin.backend_id)
+        assert await asyncio.to_thread(rule_count, standin.backend_id) == 0
         assert session.problems == []
 
 
@@ -106,8 +109,23 @@ async def test_leftovers_of_others_are_removed_on_demand():
     async with running_standins(2) as standins:
         for each in standins:
             await each.order_fault(hang=True)
-        assert await asyncio.to_thread(undo_all, [each.backend_id for each in standins]) == 2
+        # One that is away does not keep the others from being freed.
+        names = ["127.0.0.1:1", *(each.backend_id for each in standins)]
+        problems = await asyncio.to_thread(undo_all, names)
+        assert ["127.0.0.1:1" in each for each in problems] == [True]
         assert [await rules_of(each) for each in standins] == [[], []]
+
+
+async def test_the_faults_that_a_stand_in_has_are_counted():
+    async with running_standins(1) as (standin,):
+        await standin.order_fault(hang=True)
+        assert await asyncio.to_thread(rule_count, standin.backend_id) == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:x", "nonsense", "127.0.0.1:"])
+def test_what_is_no_address_is_no_stand_in(address):
+    with pytest.raises(NotAStandin, match="HOST:PORT"):
+        rule_count(address)
 
 
 @pytest.fixture
@@ -143,6 +161,28 @@ def test_a_process_stands_still_until_the_session_ends(sleeper):
         assert session.is_active
     wait_for(lambda: state_of(sleeper) != "T")
     assert session.problems == []
+
+
+def test_a_process_stutters_until_it_is_taken_back(sleeper):
+    told = fault(STUTTER, process="redis", seconds=0.05, every=0.15)
+    with FaultSession([], {"redis": sleeper}) as session:
+        session.apply([told], for_seconds=60.0)
+        seen = []
+        ends = time.monotonic() + 1.0
+        while time.monotonic() < ends:
+            session.renew()
+            time.sleep(0.005)
+            seen.append(is_stopped(sleeper))
+        turns = sum(a != b for a, b in itertools.pairwise(seen))
+        assert 6 <= turns <= 14
+        assert 0.1 < sum(seen) / len(seen) < 0.6
+        assert session.is_active
+        session.apply([told], for_seconds=60.0)
+        session.renew()
+    wait_for(lambda: state_of(sleeper) != "T")
+    session.renew()
+    assert not is_stopped(sleeper)
+    assert not session.is_active
 
 
 def test_the_children_of_a_process_stand_still_with_it():

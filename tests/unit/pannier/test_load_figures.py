@@ -133,13 +133,13 @@ def test_a_condition_holds_or_does_not(text, broken):
     tally = Tally()
     tell(tally, Outcome(first_text_after=102.0), ended=103.0)
     tell(tally, Outcome(error="X"))
-    problem = parse_threshold(text).problem(tally, elapsed_seconds=2.0)
+    problem = parse_threshold(text).problem(tally, answering_seconds=2.0)
     assert (problem is not None) == broken
 
 
 @pytest.mark.parametrize("text", ["p95>2s", "cached<1%", "mode.deep.errors>1%", "late_p99>1s"])
 def test_a_figure_that_is_not_there_is_a_failure(text):
-    problem = parse_threshold(text).problem(Tally(), elapsed_seconds=10.0)
+    problem = parse_threshold(text).problem(Tally(), answering_seconds=10.0)
     assert problem == f"{text}: there is no figure"
 
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from pannier.commands.load_checks import Services
+from pannier.commands.load_deeds import Deeds
 from pannier.commands.load_run import Run, RunOptions, make_plan
 from pannier.commands.output import Output
 from pannier.load.arrivals import Stage
@@ -186,6 +188,7 @@ async def test_a_fault_that_cannot_be_put_in_force_ends_the_run_with_its_reason(
         standins=(),
         processes={},
         asker=Answers(),
+        deeds=Deeds(services=Services(), tenant="a", told=lambda _: None),
     )
     output = Output(console=Console(file=io.StringIO()), errors=Console(file=io.StringIO()))
     async with asyncio.timeout(10):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.rag.adapters.postgres_tracing import Statement, statement_of
+from services.rag.adapters.postgres_tracing import Statement, database_attributes, statement_of
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,22 @@ def test_a_statement_is_told_by_its_verb_and_its_tables(text, operation, summary
 )
 def test_what_only_frames_statements_is_none(text):
     assert statement_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("dsn", "known"),
+    [
+        (
+            "postgresql://u:secret@db:5433/pannier",
+            {"db.namespace": "pannier", "server.address": "db", "server.port": 5433},
+        ),
+        ("postgresql://u@db/x", {"db.namespace": "x", "server.address": "db", "server.port": 5432}),
+        ("postgresql:///pannier?host=/run/postgresql", {"db.namespace": "pannier"}),
+        # Of several servers any may answer, and an address nobody understands is no reason to fail.
+        ("postgresql://u:secret@one:5432,two:5433/pannier", {"db.namespace": "pannier"}),
+        ("postgresql://u:secret@one,two/pannier", {"db.namespace": "pannier"}),
+        ("postgresql://u:secret@[::1/pannier", {}),
+    ],
+)
+def test_a_database_is_told_by_its_address_as_far_as_that_is_known(dsn, known):
+    assert database_attributes(dsn) == {"db.system.name": "postgresql", **known}

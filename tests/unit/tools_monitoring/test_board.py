@@ -80,15 +80,16 @@ def test_a_table_names_its_columns_and_hides_those_without_a_name():
         sort_by="Count",
     ).json(x=0, y=0, dashboard_uid="some")
     organize = built["transformations"][1]["options"]
-    assert organize["renameByName"] == {"a": "Name", "Value #A": "Count"}
+    # Without an answer to the other query Grafana calls this one's value otherwise.
+    assert organize["renameByName"] == {"a": "Name", "Value #A": "Count", "Value": "Count"}
+    assert organize["indexByName"] == {"a": 0, "Value #A": 1, "Value": 1}
     assert organize["excludeByName"] == {"Time": True, "Value #B": True}
     assert built["targets"][0]["format"] == "table"
 
 
-def test_a_gauge_asks_for_the_moment_and_a_stat_for_a_range_where_it_has_a_background():
+def test_gauges_and_stats_ask_for_the_moment():
     meter = gauge(1, "Gauge", WHY, Query("x"), unit="s", most=2, limits=above(1))
-    (target,) = meter.json(x=0, y=0, dashboard_uid="some")["targets"]
-    assert (target["instant"], target["range"]) == (True, False)
-    figure = stat(1, "Stat", WHY, Query("x"), unit="s", instant=False)
-    (target,) = figure.json(x=0, y=0, dashboard_uid="some")["targets"]
-    assert (target["instant"], target["range"]) == (False, True)
+    figure = stat(1, "Stat", WHY, Query("x"), unit="s")
+    for each in (meter, figure):
+        (target,) = each.json(x=0, y=0, dashboard_uid="some")["targets"]
+        assert (target["instant"], target["range"]) == (True, False)

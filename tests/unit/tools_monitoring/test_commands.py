@@ -26,7 +26,7 @@ def test_what_was_written_passes_the_check(written):
 
 def test_a_file_that_was_edited_is_reported(written, capsys):
     path = written / "dashboards/traces.json"
-    path.write_text(path.read_text().replace("Slowest", "Fastest"))
+    path.write_text(path.read_text().replace("Slow questions", "Fast questions"))
     assert main(["--check"], root=written) == 1
     assert "traces.json differs" in capsys.readouterr().err
 

@@ -68,6 +68,21 @@ def test_labels_that_series_are_matched_by_are_kept():
     assert read.matching == ("x", "y")
 
 
+def test_labels_that_are_ignored_need_not_be_there():
+    read = parse("a / ignoring (x) b")
+    assert isinstance(read, Binary)
+    assert read.matching == ()
+
+
+def test_a_query_may_look_at_the_end_of_the_picture():
+    read = parse("increase(x[$__range] @ end())")
+    assert isinstance(read, Call)
+    assert isinstance(read.arguments[0], Range)
+    assert with_matchers("x[1h] @ start()", JOB) == 'x{job=~"$job"}[1h] @ start()'
+    with pytest.raises(PromqlError, match=r"start\(\) or end\(\)"):
+        parse("x @ now()")
+
+
 def test_a_subquery_is_no_plain_range():
     read = parse("max_over_time(rate(x[5m])[1h:1m])")
     assert isinstance(read, Call)

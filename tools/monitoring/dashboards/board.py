@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from tools.monitoring.dashboards.panels import (
     CHOSEN,
+    OF_THE_SERVICES,
     PROMETHEUS,
     RUNBOOK,
     TRACES_UID,
@@ -143,7 +144,7 @@ def _annotations(*, of_traces: bool) -> list[Json]:
         "enable": True,
         "hide": False,
         "iconColor": "blue",
-        "expr": with_matchers("process_start_time_seconds * 1000", CHOSEN),
+        "expr": with_matchers(f"process_start_time_seconds{{{OF_THE_SERVICES}}} * 1000", CHOSEN),
         "titleFormat": "{{job}} started",
         "textFormat": "{{instance}}",
         "useValueForTime": True,

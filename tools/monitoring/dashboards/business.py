@@ -5,9 +5,11 @@ from tools.monitoring.dashboards.board import Dashboard, Section
 from tools.monitoring.dashboards.expressions import (
     increase,
     mean,
+    occurring,
     quantile,
     rate,
     ratio,
+    topmost,
 )
 from tools.monitoring.dashboards.kinds import gauge, lines, on_the_right, pie, stat
 from tools.monitoring.dashboards.panels import Limits, Query, Why, below
@@ -18,6 +20,8 @@ _RETRIEVALS = "rag_retrievals_total"
 _SENTENCES = "rag_verified_sentences_total"
 _UNSUPPORTED = f'{_SENTENCES}{{status=~"unsupported|number_mismatch"}}'
 _CLAIMS = f'{_SENTENCES}{{status!="no_claim"}}'
+
+_ASKED = "rag_tenant_requests_total"
 
 _USE = Section(
     "Who asks what",
@@ -47,18 +51,17 @@ _USE = Section(
             Query("max(rag_active_tenants)", "tenants"),
             unit="short",
             height=7,
-            instant=False,
         ),
         lines(
             10,
             "Queries per tenant",
             Why(
-                "Questions each second of the ten busiest tenants.",
+                "Questions each second of the ten tenants that asked most within the chosen range.",
                 "One tenant's burst is everybody's queue.",
                 "A tenant in a loop: talk to its owner, or give it a budget.",
             ),
             Query(
-                f"topk(10, {rate('rag_tenant_requests_total', 'tenant')})",
+                topmost(rate(_ASKED, "tenant"), _ASKED, "tenant"),
                 "{{tenant}}",
             ),
             unit="reqps",
@@ -79,7 +82,8 @@ _USE = Section(
             7,
             "Model usage",
             Why(
-                "Calls of models that were not cached within the chosen range, by model.",
+                "Texts asked of models within the chosen range, by model; those that callers have "
+                "reported of models elsewhere are among them.",
                 "Each model in use needs memory on some backend.",
                 "Models with few calls push out others; move their users to a common one.",
             ),
@@ -106,7 +110,7 @@ _ANSWERS = Section(
             4,
             "Context retrieval success",
             Why(
-                "Retrievals that found something, among all, now.",
+                "Retrievals that found something, among all, those that failed included, now.",
                 "Nothing found means an answer from memory, from the web, or none.",
                 "If it falls while nothing failed: questions are about what no document holds.",
             ),
@@ -120,7 +124,7 @@ _ANSWERS = Section(
             5,
             "Response quality",
             Why(
-                "Mean quality of answers from 0 to 1, now.",
+                "Mean quality of answers from 0 to 1, now; those in mode direct have none.",
                 "It is measured by rules on each answer, not by users; compare with Feedback.",
                 "Below its limit: Quality score trend on System health shows since when.",
             ),
@@ -153,7 +157,8 @@ _ANSWERS = Section(
             13,
             "Verified sentences",
             Why(
-                "Sentences of answers checked against their sources, as shares by what was found.",
+                "Sentences of answers checked against their sources, as shares by what was found; "
+                "those of answers given again count each time.",
                 "A sentence without support is what users call made up.",
                 "More unsupported ones after a change of model or prompt: take it back.",
             ),
@@ -181,7 +186,8 @@ _ANSWERS = Section(
             8,
             "Cache impact on latency",
             Why(
-                "The time within which half of the answers were whole, by how the cache took part.",
+                "The time within which half of the answers were whole, by how the cache took part; "
+                "what failed is not among them.",
                 "The distance between hit and miss is what the cache is worth to users.",
                 "If hits get slow, it is the cache; if only misses do, it is the fleet.",
             ),
@@ -198,8 +204,8 @@ _CONTENT = Section(
             9,
             "Documents and chunks",
             Why(
-                "Documents ingested each second by what became of them; on the right how many "
-                "documents and chunks the index has.",
+                "Documents handed in each second by what became of them; on the right how many "
+                "documents and chunks the index had when it was last counted.",
                 "What is not in the index can not be found.",
                 "Failed ones: `pannier jobs` names the documents and why.",
             ),
@@ -213,10 +219,11 @@ _CONTENT = Section(
             6,
             "Web fallback rate",
             Why(
-                "Questions that went to the web, since the documents held no answer, among all; "
-                "by reason.",
-                "It measures what your documents lack.",
-                "Rising: see which questions, and ingest what they are about.",
+                "Questions that the web was searched for, among all, by why: nothing_found or "
+                "low_confidence in the documents, or requested by the caller. What agents look "
+                "for by themselves is not among them.",
+                "The first two measure what your documents lack.",
+                "If they rise: see which questions, and ingest what they are about.",
             ),
             Query(
                 f"{rate('rag_web_fallbacks_total', 'reason')} / on () group_left () "
@@ -235,8 +242,8 @@ _CONTENT = Section(
                 "Pages that are refused or time out are waits without use.",
                 "Errors of searches: the search service. Refused pages: they forbid being read.",
             ),
-            Query(rate("rag_web_searches_total", "outcome"), "search, {{outcome}}"),
-            Query(rate("rag_web_pages_total", "outcome"), "page, {{outcome}}"),
+            Query(occurring("rag_web_searches_total", "outcome"), "search, {{outcome}}"),
+            Query(occurring("rag_web_pages_total", "outcome"), "page, {{outcome}}"),
             unit="ops",
         ),
     ),

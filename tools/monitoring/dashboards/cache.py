@@ -5,14 +5,21 @@ from tools.monitoring.dashboards.board import Dashboard, Section
 from tools.monitoring.dashboards.cache_answers import ANSWERS, SHARED_STORE
 from tools.monitoring.dashboards.expressions import (
     PICKED,
-    RECENT,
     increase,
     mean,
+    occurring,
     rate,
     ratio,
     total,
 )
-from tools.monitoring.dashboards.kinds import heatmap, lines, on_the_right, pie, stat
+from tools.monitoring.dashboards.kinds import (
+    events,
+    heatmap,
+    lines,
+    on_the_right,
+    pie,
+    stat,
+)
 from tools.monitoring.dashboards.panels import Limits, Query, Why, above, below
 from tools.monitoring.dashboards.tables import Column, table
 
@@ -23,6 +30,15 @@ _HITS = f'{_LOOKUPS}{{result="hit"}}'
 _ANSWERED = f'{_LOOKUPS}{{result=~"hit|miss"}}'
 _MISSES = f'{_LOOKUPS}{{result="miss"}}'
 
+
+def _fullness(part: str, limit: str) -> str:
+    # A label tells the two kinds of limit apart, or only one of them would be looked at.
+    return f'label_replace({ratio(part, limit)}, "limit", "{part}", "layer", ".*")'
+
+
+_BY_ITEMS = _fullness("cache_entries", "cache_capacity_entries")
+_BY_BYTES = _fullness("cache_memory_bytes", "cache_memory_limit_bytes")
+
 _FOUND = Section(
     "What is found",
     (
@@ -30,7 +46,8 @@ _FOUND = Section(
             1,
             "Cache hit rate over time",
             Why(
-                "Hits among hits and misses of each layer, and of all together.",
+                "Hits among hits and misses of each layer, and of all together, which is what the "
+                "alert watches. Shared and confirmed answers count as misses here.",
                 "Embeddings, answers and chunks return at different rates; a mean of all hides a "
                 "layer that has stopped working.",
                 "If one layer falls to 0, look at Invalidation events and at new versions of "
@@ -47,15 +64,15 @@ _FOUND = Section(
             2,
             "Cache operations breakdown",
             Why(
-                "Items looked up by result, written, evicted, and changes that made entries "
-                "unreadable, each second.",
-                "A cache that writes more than it hits works for nobody.",
-                "Errors among the lookups: the shared store is away. Writes far above misses: "
-                "see Writes by outcome.",
+                "Items looked up by result, stored, gone from the local level for any reason, and "
+                "changes that made entries unreadable, each second.",
+                "A cache that stores more than it hits works for nobody.",
+                "Errors among the lookups: the shared store is away. Misses far above what is "
+                "stored: see Writes by outcome.",
             ),
             Query(rate(_LOOKUPS, "result"), "{{result}}"),
-            Query(rate("cache_writes_total"), "write"),
-            Query(rate("cache_evictions_total"), "eviction"),
+            Query(rate('cache_writes_total{outcome="stored"}'), "stored"),
+            Query(rate("cache_evictions_total"), "gone"),
             Query(rate("cache_invalidations_total"), "invalidation"),
             unit="ops",
             width=8,
@@ -76,8 +93,9 @@ _FOUND = Section(
             19,
             "Hits by level",
             Why(
-                "How items were found: in the service's own memory, in the shared store, by "
-                "waiting for another caller, as the same or as a similar question.",
+                "How items were found: in the service's own memory, in the shared store, as the "
+                "same or as a similar question. Coalesced and confirmed ones were misses at "
+                "first, negative ones are failures remembered: they are in no hit rate.",
                 "Local hits are a hundred times faster than shared ones, and similar ones "
                 "depend on a judgement.",
                 "Few local hits: give the local level more memory. Many negative ones: failures "
@@ -93,7 +111,7 @@ _FOUND = Section(
             Why(
                 "Items not looked up, as their callers wished or since their answers are never "
                 "shared, by layer.",
-                "A bypass costs as much as a miss and shows in no hit rate.",
+                "What is bypassed is computed as after a miss, and shows in no hit rate.",
                 "If it grows, find the client that asks for fresh answers each time.",
             ),
             Query(rate("cache_bypasses_total", "layer"), "{{layer}}"),
@@ -134,16 +152,13 @@ _KEPT = Section(
             3,
             "Cache size",
             Why(
-                "Items in the local level of each layer, and on the right how full layers with a "
-                "limit of items are.",
+                "Items in the local level of each layer, of all replicas together; on the right "
+                "how full the fullest replica is, by items or bytes, whichever is more.",
                 "A full level throws out what is still good.",
                 "Near the limit: raise the layer's limit, or shorten its time to live.",
             ),
             Query(total("cache_entries", "layer"), "{{layer}}"),
-            Query(
-                ratio(total("cache_entries", "layer"), total("cache_capacity_entries", "layer")),
-                "{{layer}}, of its capacity",
-            ),
+            Query(f"max by (layer) ({_BY_ITEMS} or {_BY_BYTES})", "{{layer}}, fullest"),
             unit="short",
             alerts=("CacheNearCapacity",),
             overrides=(
@@ -154,7 +169,8 @@ _KEPT = Section(
             4,
             "Cache memory usage",
             Why(
-                "Bytes in the local level of each layer, and their limits beside them.",
+                "Bytes in the local level of each layer, of all replicas together, and the sum of "
+                "their limits.",
                 "Memory is what usually bounds the local level.",
                 "At its limit with many evictions: give it more, or expect fewer local hits.",
             ),
@@ -167,15 +183,13 @@ _KEPT = Section(
             13,
             "Memory in use",
             Why(
-                "Bytes in the local level in relation to their limit, by layer.",
+                "Bytes in the local level in relation to their limit, by layer, of the fullest "
+                "replica.",
                 "From its limit on each new item pushes out another.",
                 "Above the line for long: raise the layer's limit of bytes.",
             ),
             Query(
-                ratio(
-                    total("cache_memory_bytes", "layer"),
-                    total("cache_memory_limit_bytes", "layer"),
-                ),
+                f"max by (layer) ({ratio('cache_memory_bytes', 'cache_memory_limit_bytes')})",
                 "{{layer}}",
             ),
             unit="percentunit",
@@ -186,11 +200,11 @@ _KEPT = Section(
             5,
             "Cache entry age",
             Why(
-                "How old entries were when they were found.",
+                "Hits each second by how old the entries were, over time.",
                 "If hits are much younger than the time to live, it could be shorter at no loss.",
                 "If they pile up at the oldest edge, longer times to live would give more hits.",
             ),
-            Query(increase("cache_hit_age_seconds_bucket", "le", window=RECENT), "{{le}}"),
+            Query(rate("cache_hit_age_seconds_bucket", "le"), "{{le}}"),
             unit="s",
             width=9,
         ),
@@ -198,12 +212,14 @@ _KEPT = Section(
             7,
             "Evictions rate",
             Why(
-                "Items that left the local level each second, by layer and reason.",
+                "Items that left the local level each second, by layer and reason, and those of "
+                "all layers together that left for want of room, which the alert watches.",
                 "Those that expired have done their work; those that left for want of room "
                 "have not.",
-                "Above the line for capacity: raise that layer's limit.",
+                "Above the line: raise the limit of the layer that capacity is short in.",
             ),
-            Query(rate("cache_evictions_total", "layer, reason"), "{{layer}}, {{reason}}"),
+            Query(occurring("cache_evictions_total", "layer, reason"), "{{layer}}, {{reason}}"),
+            Query(rate('cache_evictions_total{reason="capacity"}'), "all, capacity"),
             unit="ops",
             width=9,
             limits=above(limits.CACHE_EVICTIONS_PER_SECOND),
@@ -213,27 +229,27 @@ _KEPT = Section(
             8,
             "Average entry lifetime",
             Why(
-                "Mean age of what left the local level within the chosen range, by layer.",
-                "Far below the time to live means that room, not age, decides what stays.",
+                "How long what left the local level within the chosen range was of use there, on "
+                "average, by layer.",
+                "Far below the layer's time in the local level, a minute or ten, means that room "
+                "and not time decides what stays.",
                 "If it shrinks while the memory is full, the layer needs more of it.",
             ),
             Query(mean("cache_entry_lifetime_seconds", "layer", window=PICKED), "{{layer}}"),
             unit="s",
             height=8,
-            empty="nothing left yet",
         ),
         lines(
             14,
             "Writes by outcome",
             Why(
-                "Items handed over to be kept each second, by what became of them, and those "
-                "not written since the store was away or slow.",
+                "Items handed over to be kept each second, by what became of them; dropped ones "
+                "were not written since the shared store was away or slow.",
                 "Whatever is not stored will be computed again.",
-                "Too large: raise the limit of a value. Refused or dropped: the shared store "
-                "cannot keep up; see its row below.",
+                "Refused: the shared store is full or read-only. Dropped: see its row below. "
+                "Invalidated: documents changed while the value was computed.",
             ),
             Query(rate("cache_writes_total", "outcome"), "{{outcome}}"),
-            Query(rate("cache_dropped_writes_total"), "away or slow store"),
             unit="ops",
         ),
         lines(
@@ -246,7 +262,7 @@ _KEPT = Section(
                 "changes leave nothing to hit.",
                 "A steady stream of whole namespaces: let ingestion batch its changes.",
             ),
-            Query(rate("cache_invalidations_total", "reason"), "{{reason}}"),
+            *events("cache_invalidations_total", "reason", "{{reason}}"),
             unit="ops",
         ),
         lines(
@@ -259,8 +275,8 @@ _KEPT = Section(
                 "Failed checks that go on: two versions share a store, or somebody writes into "
                 "it. Clear that layer.",
             ),
-            Query(rate("cache_rejected_values_total", "layer"), "{{layer}}, failed its check"),
-            Query(rate("cache_invalidated_values_total", "layer"), "{{layer}}, invalidated"),
+            Query(rate("cache_rejected_values_total", "layer"), "{{layer}}, rejected"),
+            Query(occurring("cache_invalidated_values_total", "layer"), "{{layer}}, invalidated"),
             unit="ops",
         ),
     ),

@@ -2,13 +2,14 @@
 
 from tools.monitoring import thresholds as limits
 from tools.monitoring.dashboards.board import Section
-from tools.monitoring.dashboards.expressions import quantile, rate, ratio, total
-from tools.monitoring.dashboards.kinds import lines, on_the_right, stat
+from tools.monitoring.dashboards.expressions import occurring, quantile, rate, ratio, total
+from tools.monitoring.dashboards.kinds import events, lines, on_the_right, stat
 from tools.monitoring.dashboards.panels import Query, Why, above
 
 __all__ = ["ANSWERS", "SHARED_STORE"]
 
 _REUSED = 'rag_answer_reuse_total{outcome=~"exact|similar|confirmed"}'
+_LOOKED_FOR = 'rag_answer_reuse_total{outcome!~"bypassed|unavailable"}'
 
 ANSWERS = Section(
     "Answers shared between questions",
@@ -17,13 +18,14 @@ ANSWERS = Section(
             16,
             "Answers given before",
             Why(
-                "Questions by what came of looking for an answer given before, and on the right "
-                "the share that got one.",
+                "Questions in modes rag and deep by what came of looking for an answer given "
+                "before; on the right the share that got one, of those that could be looked for.",
                 "An answer given again costs nothing and is there at once.",
-                "Many stale or unconfirmed ones: documents change faster than answers live.",
+                "Many stale ones: documents change faster than answers live. Many unconfirmed "
+                "ones: questions are alike, and their sources are not.",
             ),
-            Query(rate("rag_answer_reuse_total", "outcome"), "{{outcome}}"),
-            Query(ratio(rate(_REUSED), rate("rag_answer_reuse_total")), "share given again"),
+            Query(occurring("rag_answer_reuse_total", "outcome"), "{{outcome}}"),
+            Query(ratio(rate(_REUSED), rate(_LOOKED_FOR)), "share given again"),
             unit="ops",
             overrides=(on_the_right("B", "percentunit", most=1),),
         ),
@@ -37,15 +39,15 @@ ANSWERS = Section(
                 "One guard far above the others: read a few of those traces; its rule may be too "
                 "strict for your questions.",
             ),
-            Query(rate("cache_guard_rejections_total", "guard"), "{{guard}}"),
+            *events("cache_guard_rejections_total", "guard", "{{guard}}"),
             unit="ops",
         ),
         lines(
             18,
             "Verified semantic matches",
             Why(
-                "Matches of similar questions each second that a model has judged afterwards, by "
-                "its verdict.",
+                "Matches of similar questions each second that were judged afterwards, by the "
+                "verdict: by their sources, by an answer made anew, or by a user.",
                 "It is the only measurement of whether shared answers are right.",
                 "Any wrong ones: look at the bound beside it, and raise the threshold if it rises.",
             ),
@@ -73,16 +75,17 @@ ANSWERS = Section(
             20,
             "Semantic index",
             Why(
-                "Questions and partitions in the index of similar questions; on the right its "
-                "memory and the most it may take.",
+                "Questions and partitions in the index of similar questions, of the replica that "
+                "holds most, since replicas hold the same; on the right its memory and the most "
+                "it may take.",
                 "Each lookup searches one partition; its size is what a lookup costs.",
                 "If the index stays empty while questions come, embeddings are missing: look at "
                 "the balancer's embed calls.",
             ),
-            Query(total("cache_semantic_entries"), "questions"),
-            Query(total("cache_semantic_partitions"), "partitions"),
-            Query(total("cache_semantic_memory_bytes"), "memory"),
-            Query(total("cache_semantic_memory_limit_bytes"), "memory, at most"),
+            Query("max(cache_semantic_entries)", "questions"),
+            Query("max(cache_semantic_partitions)", "partitions"),
+            Query("max(cache_semantic_memory_bytes)", "memory"),
+            Query("max(cache_semantic_memory_limit_bytes)", "memory, at most"),
             unit="short",
             overrides=(on_the_right("C", "bytes"), on_the_right("D", "bytes")),
         ),
@@ -95,7 +98,7 @@ ANSWERS = Section(
                 "Expired or rejected ones mean that callers wait for nothing and compute twice.",
                 "Many expired ones: answers take longer than a lease; lengthen it.",
             ),
-            Query(rate("cache_lease_total", "event"), "{{event}}"),
+            *events("cache_lease_total", "event", "{{event}}"),
             unit="ops",
         ),
         lines(
@@ -117,12 +120,12 @@ ANSWERS = Section(
             15,
             "Invalidations on their way",
             Why(
-                "Changes of documents that rag has still to tell the cache of, and on the right "
-                "those that it has told each second.",
+                "Changes of documents that rag has still to tell the cache of, up to 1000 of "
+                "them, and on the right those that it has told each second.",
                 "Until the cache knows of a change, an old answer may be given again.",
                 "If they pile up, the cache cannot be reached from rag.",
             ),
-            Query(total("rag_invalidations_pending"), "pending"),
+            Query("max(rag_invalidations_pending)", "pending"),
             Query(rate("rag_invalidations_delivered_total"), "delivered"),
             unit="short",
             alerts=("IndexInvalidationsPending",),

@@ -6,8 +6,8 @@ No panel has a currency of its own: limits are in units of whatever the settings
 
 from tools.monitoring import thresholds as limits
 from tools.monitoring.dashboards.board import Dashboard, Section
-from tools.monitoring.dashboards.expressions import increase, mean, rate, total
-from tools.monitoring.dashboards.kinds import gauge, lines, pie, stat
+from tools.monitoring.dashboards.expressions import increase, mean, rate
+from tools.monitoring.dashboards.kinds import gauge, lines, override, pie, stat
 from tools.monitoring.dashboards.panels import Limits, Query, Why, above
 from tools.monitoring.dashboards.tables import Column, table
 
@@ -16,8 +16,12 @@ __all__ = ["COST_OPTIMIZATION"]
 _COST = "rag_cost_total"
 _SAVED = "rag_cost_saved_total"
 _DAY = 86_400
-_UNPRICED = "no prices set"
-_SPENT_OR_SAVED = f"{increase(_SAVED)} + {increase(_COST)}"
+_SAVED_COST = increase(_SAVED, "currency")
+_SPENT_OR_SAVED = f"{_SAVED_COST} + {increase(_COST, 'currency')}"
+# Ingestion, searches alone and what nobody waits for are no part of a question.
+_OF_QUESTIONS = 'mode!~"retrieve|other"'
+_DAILY = f"{rate(_COST, 'currency', window='10m')} * {_DAY}"
+_NOT_STACKED = {"group": "A", "mode": "none"}
 _TOP_TENANTS = f"topk(10, {increase('rag_tenant_cost_total', 'tenant, currency')})"
 
 _BILL = Section(
@@ -39,7 +43,6 @@ _BILL = Section(
             height=8,
             limits=above(limits.DAILY_COST, limits.DAILY_COST / 2),
             alerts=("HighDailyCost",),
-            empty=_UNPRICED,
         ),
         pie(
             2,
@@ -56,28 +59,32 @@ _BILL = Section(
             10,
             "Cost trend",
             Why(
-                "Cost of a day at the last hour's rate, over time, by type.",
+                "Cost of a day at the last hour's rate, over time, by type; beside it the cost of "
+                "a day at the last ten minutes' rate.",
                 "A step is a change of traffic, model or price; a slope is growth.",
-                "A step up to twice the hour before calls somebody: find what was deployed or "
-                "who began to ask at that time.",
+                "Ten minutes at more than twice the rate of the hour before the last, and above "
+                "the lower line, call somebody: find what was deployed or who began to ask then.",
             ),
             Query(
                 f"{rate(_COST, 'type, currency', window='1h')} * {_DAY}", "{{type}}, {{currency}}"
             ),
+            Query(_DAILY, "ten minutes, {{currency}}"),
+            overrides=(override(("byFrameRefID", "B"), **{"custom.stacking": _NOT_STACKED}),),
             unit="short",
             width=11,
             stacked=True,
             limits=above(limits.DAILY_COST, limits.COST_SPIKE_FLOOR_PER_DAY),
             alerts=("SuddenCostSpike", "HighDailyCost"),
-            empty=_UNPRICED,
         ),
         table(
             8,
             "Cost per mode",
             Why(
-                "Cost of each mode within the chosen range, in all and for one question.",
+                "Cost of each mode within the chosen range, in all and for one question. Mode "
+                "retrieve is searches alone, other is ingestion and what nobody waits for.",
                 "A mode that costs ten times as much should answer better.",
-                "Compare with Quality score; steer questions that gain nothing to a cheaper mode.",
+                "Compare with Quality score on Performance overview; steer questions that gain "
+                "nothing to a cheaper mode.",
             ),
             Query(increase(_COST, "mode, currency")),
             Query(
@@ -87,13 +94,12 @@ _BILL = Section(
             labels={"mode": "Mode", "currency": "Currency"},
             columns=(Column("Cost", decimals=4), Column("Per question", decimals=6)),
             sort_by="Cost",
-            empty=_UNPRICED,
         ),
         table(
             9,
             "Most expensive tenants",
             Why(
-                "The ten tenants that cost most within the chosen range.",
+                "The ten tenants that cost most within the chosen range, ingestion included.",
                 "Cost is seldom spread evenly.",
                 "Give those at the top a budget; Tenant budgets shows who has one.",
             ),
@@ -101,13 +107,12 @@ _BILL = Section(
             labels={"tenant": "Tenant", "currency": "Currency"},
             columns=(Column("Cost", decimals=4),),
             sort_by="Cost",
-            empty=_UNPRICED,
         ),
         pie(
             12,
             "Cost by model",
             Why(
-                "What each model has cost within the chosen range.",
+                "What each model has cost within the chosen range, for texts and for vectors.",
                 "Model and length of the answer make the price.",
                 "If a large model has most of it, try a smaller one on part of the questions.",
             ),
@@ -117,12 +122,14 @@ _BILL = Section(
             13,
             "Mean cost of a question",
             Why(
-                "Cost in relation to questions, within the last hour.",
+                "Cost of questions in relation to their number, within the last hour; what was "
+                "spent beside them, on ingestion for example, is left out.",
                 "It takes the traffic out: what remains is how dear answers are.",
                 "If it rises alone, answers got longer, hits fewer, or the model dearer.",
             ),
             Query(
-                f"{rate(_COST, 'currency', window='1h')} / on () group_left () "
+                f"{rate(f'{_COST}{{{_OF_QUESTIONS}}}', 'currency', window='1h')} "
+                "/ on () group_left () "
                 f"({rate('rag_requests_total', window='1h')} > 0)",
                 "{{currency}}",
             ),
@@ -133,15 +140,15 @@ _BILL = Section(
             14,
             "Tenant budgets",
             Why(
-                "Tenants with a budget: within it, warned from 80 % of it on, or beyond it.",
+                "Tenants with a budget: within it, warned from 80 % of it on, or beyond it. Each "
+                "replica of rag knows all of them.",
                 "A tenant beyond its budget is refused.",
                 "Warned ones: tell their owners before they are refused, or raise the budget.",
             ),
-            Query(total("rag_budgets", "state"), "{{state}}"),
+            Query("max by (state) (rag_budgets)", "{{state}}"),
             unit="short",
             width=8,
             height=8,
-            empty="no budgets",
         ),
     ),
 )
@@ -153,8 +160,8 @@ _SAVINGS = Section(
             4,
             "Cost saved through the cache",
             Why(
-                "What answers and other values from the cache would have cost within the chosen "
-                "range, together and by layer. It is the cost when they were first computed.",
+                "What texts of models that were cached would have cost within the chosen range, "
+                "together and by layer: their tokens when they were made, at today's prices.",
                 "It is the cache's return.",
                 "If it is small while the hit rate is high, only cheap values are hit.",
             ),
@@ -164,7 +171,6 @@ _SAVINGS = Section(
             decimals=4,
             width=9,
             height=8,
-            empty=_UNPRICED,
         ),
         gauge(
             11,
@@ -173,9 +179,10 @@ _SAVINGS = Section(
                 "Share of the cost that the cache has saved, of what everything would have cost "
                 "within the chosen range.",
                 "It does not depend on the price level, and so compares months.",
-                "If it falls, look for the layer whose hit rate fell on Cache performance.",
+                "If it falls, Cache hit rate over time on Cache performance shows the layer that "
+                "does.",
             ),
-            Query(f"{increase(_SAVED)} / ({_SPENT_OR_SAVED} > 0)", "saved"),
+            Query(f"{_SAVED_COST} / ({_SPENT_OR_SAVED} > 0)", "{{currency}}"),
             unit="percentunit",
             most=1,
             limits=Limits((("blue", None),)),
@@ -206,7 +213,7 @@ _SAVINGS = Section(
                 "once: let the answers live longer.",
             ),
             Query(rate("cache_saved_tokens_total", "kind"), "{{kind}}, hits"),
-            Query(rate("cache_coalesced_tokens_total", "kind"), "{{kind}}, shared computations"),
+            Query(rate("cache_coalesced_tokens_total", "kind"), "{{kind}}, shared"),
             unit="short",
             stacked=True,
         ),
@@ -226,11 +233,13 @@ _SAVINGS = Section(
             3,
             "LLM API calls (cached and not)",
             Why(
-                "Answers asked of models each second, and those that were cached instead.",
+                "Texts asked of models each second, of which an answer may take several, and "
+                "those that were cached instead.",
                 "Only the first ones cost.",
                 "If the cached ones vanish, look at Invalidation events on Cache performance.",
             ),
-            Query(rate("rag_llm_calls_total", "cached"), "cached {{cached}}"),
+            Query(rate('rag_llm_calls_total{cached="false"}'), "asked"),
+            Query(rate('rag_llm_calls_total{cached="true"}'), "cached"),
             unit="reqps",
             stacked=True,
         ),
@@ -244,7 +253,8 @@ _CAUSES = Section(
             5,
             "Token usage",
             Why(
-                "Tokens each second that models read and generated for answers.",
+                "Tokens each second that models read and generated for texts, answers and what "
+                "prepares or checks them; vectors are not among them.",
                 "Read tokens grow with the passages in the prompt, generated ones with the "
                 "length of answers; both make time and cost.",
                 "Read tokens far above the usual: fewer or shorter passages per question.",
@@ -268,7 +278,8 @@ _CAUSES = Section(
             19,
             "Model calls per question",
             Why(
-                "Mean number of calls of models for one question, by mode.",
+                "Mean number of texts that models were asked for one question, by mode; 0 for one "
+                "that was answered from the cache.",
                 "Each call has its own wait, tokens and cost.",
                 "If an agent's number grows, its tools fail or its answers do not satisfy it.",
             ),
@@ -279,7 +290,8 @@ _CAUSES = Section(
             6,
             "Tool executions",
             Why(
-                "Calls of tools each second, by tool.",
+                "Calls of tools that agents asked for each second, by tool, also those that were "
+                "refused. Searches of the web in other modes are not among them.",
                 "Tools may have prices, and each takes time before the answer.",
                 "A sudden rise of web_search: the documents lack what is asked.",
             ),
@@ -292,8 +304,9 @@ _CAUSES = Section(
             Why(
                 "Retrievals each second by mode, and the calls of each retriever.",
                 "One question may retrieve several times, and each retrieval asks several "
-                "retrievers.",
-                "Retriever calls without retrievals: something asks past the usual path.",
+                "retrievers; the web is asked beside them.",
+                "Far more calls than retrievals: questions are worded in many ways; bound the "
+                "number of variants.",
             ),
             Query(rate("rag_retrievals_total", "mode"), "mode {{mode}}"),
             Query(rate("rag_retriever_calls_total", "retriever"), "retriever {{retriever}}"),
@@ -303,12 +316,13 @@ _CAUSES = Section(
             20,
             "Tokens of a question",
             Why(
-                "Tokens read and generated in relation to questions.",
+                "Tokens of texts, read and generated for questions, in relation to their number.",
                 "It takes the traffic out of Token usage.",
                 "A rise after a change of prompts or of the number of passages is its price.",
             ),
             Query(
-                f"{rate('rag_llm_tokens_total', 'direction')} / on () group_left () "
+                f"{rate(f'rag_llm_tokens_total{{{_OF_QUESTIONS}}}', 'direction')} "
+                "/ on () group_left () "
                 f"({rate('rag_requests_total')} > 0)",
                 "{{direction}}",
             ),

@@ -2,17 +2,24 @@
 
 from tools.monitoring.dashboards.board import Dashboard, Section
 from tools.monitoring.dashboards.expressions import (
-    RECENT,
-    increase,
     mean,
+    occurring,
     quantile,
     rate,
+    ratio,
+    short_method,
+    topmost,
     total,
 )
-from tools.monitoring.dashboards.kinds import heatmap, lines, on_the_right
+from tools.monitoring.dashboards.kinds import events, heatmap, lines, on_the_right
 from tools.monitoring.dashboards.panels import Query, Why
 
 __all__ = ["DEEP_DIVE"]
+
+_NOTICED_SECONDS = 0.005
+_WAITS = "connection_pool_wait_seconds"
+_SHORT_WAITS = f'{_WAITS}_bucket{{le="{_NOTICED_SECONDS:g}"}}'
+_ALL_WAITS = rate(f"{_WAITS}_count", "job, pool")
 
 _GENERATION = Section(
     "Generation",
@@ -21,7 +28,8 @@ _GENERATION = Section(
             1,
             "Time to first token P50/P95 by mode",
             Why(
-                "The time within which half, and 95 of 100, answers began, by mode.",
+                "The time within which half, and 95 of 100, answers began, by mode, those from "
+                "the cache included.",
                 "It is how long a reader looks at nothing.",
                 "If it rises alone, without Time per output token, requests wait: for a slot, a "
                 "model's load or a long prompt. Open an exemplar's trace.",
@@ -34,7 +42,8 @@ _GENERATION = Section(
             2,
             "Time per output token P95 by backend",
             Why(
-                "What a generated token takes on each backend; 95 of 100 answers were faster.",
+                "What a generated token takes on each backend; 95 of 100 answers were faster. An "
+                "estimate: the buckets are wide.",
                 "Above a tenth of a second reading is faster than writing.",
                 "One backend: it is shared or hot. All: too many at once on each; lower their "
                 "slots.",
@@ -48,13 +57,13 @@ _GENERATION = Section(
             3,
             "Cold model loads",
             Why(
-                "Requests each second that had to wait for a model to be loaded, by backend; on "
-                "the right what 95 of 100 such loads took at most.",
+                "Loads of models that ended well each second, by backend, ordered by the balancer "
+                "or within a request; on the right what one takes on average.",
                 "A cold load is the longest wait that a healthy fleet has.",
                 "Regular ones: pin the model, or make room; see VRAM beside.",
             ),
             Query(rate("balancer_model_load_seconds_count", "backend"), "{{backend}}"),
-            Query(quantile(0.95, "balancer_model_load_seconds"), "P95 of a load"),
+            Query(mean("balancer_model_load_seconds"), "mean of a load"),
             unit="ops",
             overrides=(on_the_right("B", "s"),),
         ),
@@ -62,7 +71,7 @@ _GENERATION = Section(
             4,
             "In flight by backend",
             Why(
-                "Attempts under way on each backend.",
+                "Attempts under way on each backend, of all balancers together.",
                 "At its slots a backend takes no more, and requests queue.",
                 "One at its slots while others are not: they lack the model.",
             ),
@@ -83,13 +92,13 @@ _GENERATION = Section(
                 "{{backend}}, {{model}}",
             ),
             unit="bytes",
-            empty="no model is loaded",
         ),
         lines(
             16,
             "Tool time P95",
             Why(
-                "The time within which 95 of 100 calls of each tool were done.",
+                "The time within which 95 of 100 calls of each tool were done; those that were "
+                "refused took next to nothing. Less than 5 ms shows as somewhat below it.",
                 "An agent waits for each of its tools in turn.",
                 "web_search slow: its service. retrieve slow: see Stage latency.",
             ),
@@ -106,34 +115,35 @@ _RETRIEVAL = Section(
             6,
             "Retrieval confidence",
             Why(
-                "How far what was found can be relied on, from 0 to 1, over time.",
+                "Searches each second by how far what they found can be relied on, from 0 to 1, "
+                "over time.",
                 "Low confidence sends a question to the web, or to an answer with a warning.",
                 "A band that moves down after ingestion: those documents were cut badly.",
             ),
-            Query(increase("rag_retrieval_confidence_bucket", "le", window=RECENT), "{{le}}"),
+            Query(rate("rag_retrieval_confidence_bucket", "le"), "{{le}}"),
             unit="percentunit",
         ),
         heatmap(
             9,
             "Semantic similarity of best candidate",
             Why(
-                "Similarity of the most similar known question to each that was looked up.",
+                "Questions looked up each second by the similarity of the most similar known one, "
+                "over time; those found by their words were not compared.",
                 "The crowd just below the threshold is what a lower one would gain, and risk.",
                 "Before you change the threshold, read how many of that crowd the guards refuse.",
             ),
-            Query(
-                increase("cache_semantic_similarity_ratio_bucket", "le", window=RECENT), "{{le}}"
-            ),
+            Query(rate("cache_semantic_similarity_ratio_bucket", "le"), "{{le}}"),
             unit="percentunit",
         ),
         lines(
             7,
             "Chunks per stage (mean)",
             Why(
-                "Mean number of passages that each stage hands on.",
-                "A stage that hands on nothing ends the retrieval.",
-                "vector at 0: embeddings are missing. rerank far below prompt's usual: its "
-                "threshold is too high.",
+                "Mean number of passages that searches by meaning and by words found, that were "
+                "left when both were fused, that were judged, and that a model was given.",
+                "What is not found at first is missing at the end.",
+                "vector is missing: no embeddings. rerank below its usual: its time is too short "
+                "to judge all.",
             ),
             Query(mean("rag_retrieved_chunks", "stage"), "{{stage}}"),
             unit="short",
@@ -148,7 +158,7 @@ _RETRIEVAL = Section(
                 "internet.",
             ),
             Query(
-                rate("rag_retriever_calls_total", "retriever, outcome"),
+                occurring("rag_retriever_calls_total", "retriever, outcome"),
                 "{{retriever}}, {{outcome}}",
             ),
             unit="ops",
@@ -158,7 +168,7 @@ _RETRIEVAL = Section(
             "Searches by confidence",
             Why(
                 "Searches each second, by how far what they found can be relied on.",
-                "It is the same as the heatmap, in the three bands that decisions are made by.",
+                "They are those of the heatmap, in the three bands that decisions are made by.",
                 "If low grows, see Web fallback rate on Business metrics for what it leads to.",
             ),
             Query(rate("rag_searches_total", "band"), "{{band}}"),
@@ -173,7 +183,7 @@ _RETRIEVAL = Section(
                 "The reason names the part that was missing.",
                 "Start with the most frequent one; docs/answering.md says what each leads to.",
             ),
-            Query(rate("rag_degradations_total", "reason"), "{{reason}}"),
+            *events("rag_degradations_total", "reason", "{{reason}}"),
             unit="ops",
             alerts=("HighDegradationRate",),
         ),
@@ -181,8 +191,8 @@ _RETRIEVAL = Section(
             14,
             "Ingest",
             Why(
-                "The time within which 95 of 100 runs of each stage of ingestion were done; on "
-                "the right chunks stored each second.",
+                "The time within which 95 of 100 runs of each stage of ingestion were done, an "
+                "estimate; on the right chunks stored each second.",
                 "embed is usually the slowest; it competes with questions for the fleet.",
                 "store slow: PostgreSQL's index is being built; it ends by itself.",
             ),
@@ -237,12 +247,14 @@ _HOPS = Section(
             12,
             "Hop latency P95 (client view)",
             Why(
-                "What calls of rag to the other services took, by method; 95 of 100 were faster.",
+                "What calls of rag to the other services took, by method, until the whole answer; "
+                "95 of 100 were faster. Less than 5 ms shows as somewhat below it.",
                 "Compared with the server's view beside, it shows what the way between costs.",
                 "Far above the server's: network, or this process's event loop is late.",
             ),
             Query(
-                quantile(0.95, "rpc_client_call_duration_seconds", "rpc_method"), "{{rpc_method}}"
+                short_method(quantile(0.95, "rpc_client_call_duration_seconds", "rpc_method")),
+                "{{method}}",
             ),
             unit="s",
             width=6,
@@ -251,34 +263,48 @@ _HOPS = Section(
             20,
             "Call latency P95 (server view)",
             Why(
-                "What calls took inside each service, by method; 95 of 100 were faster.",
-                "It is the service's own time, without the way to it.",
+                "What calls took inside each service; 95 of 100 were faster: of the ten methods "
+                "that took most time in all. Less than 5 ms shows as somewhat below it.",
+                "It is the time without the way to the service; with streams it holds that of "
+                "who reads them.",
                 "One slow method of one service: open an exemplar's trace.",
             ),
             Query(
-                quantile(0.95, "rpc_server_call_duration_seconds", "job, rpc_method"),
-                "{{job}}, {{rpc_method}}",
+                topmost(
+                    short_method(
+                        quantile(0.95, "rpc_server_call_duration_seconds", "job, rpc_method")
+                    ),
+                    "rpc_server_call_duration_seconds_sum",
+                    "rpc_method",
+                ),
+                "{{job}}, {{method}}",
             ),
             unit="s",
             width=6,
         ),
         lines(
             13,
-            "Pool wait P95",
+            "Pool wait",
             Why(
-                "How long 95 of 100 requests waited for a connection of a pool at most.",
+                "Mean wait for a connection of a pool, 0 where one was free; on the right the "
+                f"share of those who waited longer than {_NOTICED_SECONDS:g} s.",
                 "A wait here looks like a slow database and is none.",
                 "Above some milliseconds: raise the pool's size.",
             ),
-            Query(quantile(0.95, "connection_pool_wait_seconds", "job, pool"), "{{job}}, {{pool}}"),
+            Query(mean(_WAITS, "job, pool"), "{{job}}, {{pool}}"),
+            Query(
+                f"1 - {ratio(rate(_SHORT_WAITS, 'job, pool'), _ALL_WAITS)}",
+                "{{job}}, {{pool}}, waited",
+            ),
             unit="s",
+            overrides=(on_the_right("B", "percentunit", most=1),),
         ),
         lines(
             21,
             "Resumable answers",
             Why(
                 "Answers that can be gone on with after a lost connection, and on the right the "
-                "memory of their events.",
+                "memory of their events, in all instances of rag.",
                 "They are kept in memory for a while after their end.",
                 "Memory that keeps growing: shorten how long they are kept.",
             ),
@@ -311,12 +337,11 @@ _TELEMETRY = Section(
                 "Spans each second that were dropped, and label values that were folded into "
                 "another for want of room, by service.",
                 "Dropped spans are holes in traces; folded labels are series that say less.",
-                "Dropped spans: is the collector there? Folded labels: raise that label's limit.",
+                "Dropped spans: is the collector there? Folded labels: "
+                "telemetry_label_overflow_total says which label; raise its limit.",
             ),
             Query(rate("telemetry_spans_dropped_total", "job"), "{{job}}, spans dropped"),
-            Query(
-                rate("telemetry_label_overflow_total", "job, label"), "{{job}}, {{label}} folded"
-            ),
+            Query(rate("telemetry_label_overflow_total", "job"), "{{job}}, labels folded"),
             unit="ops",
             width=12,
             alerts=("SpansDropped",),

@@ -2,17 +2,28 @@
 
 from tools.monitoring import thresholds as limits
 from tools.monitoring.dashboards.board import Dashboard, Section
-from tools.monitoring.dashboards.expressions import increase, quantile, rate, ratio, total
-from tools.monitoring.dashboards.kinds import lines, on_the_right, pie, stat
+from tools.monitoring.dashboards.expressions import (
+    increase,
+    occurring,
+    quantile,
+    rate,
+    ratio,
+    total,
+)
+from tools.monitoring.dashboards.kinds import lines, on_the_right, override, pie, stat
 from tools.monitoring.dashboards.panels import Limits, Query, States, Why, above
 from tools.monitoring.dashboards.tables import Column, table
 
 __all__ = ["FLEET_HEALTH"]
 
-_HEALTHY: States = {0: ("down", "red"), 1: ("healthy", "green")}
+_HEALTHY: States = {0: ("out", "red"), 1: ("in use", "green")}
 _UP: States = {0: ("down", "red"), 1: ("up", "green")}
 _ATTEMPTS = "balancer_requests_total"
 _RED_BELOW_ONE = Limits((("red", None), ("green", 1)))
+_RED_FROM_ONE = Limits((("green", None), ("red", 1)))
+# What one replica of the balancer finds wrong, is.
+_IN_USE = "min by (backend) (balancer_backend_healthy)"
+_WITHIN_BUCKETS = "An estimate: the buckets are wide."
 
 _STATE = Section(
     "State of the backends",
@@ -21,34 +32,42 @@ _STATE = Section(
             1,
             "Healthy instances",
             Why(
-                "Backends that take requests, beside how many there are.",
+                "Backends that take requests, as every balancer sees them, how many there are, "
+                "and how many are out: down, put out for their failures, or drained.",
                 "The others carry the load of those that do not.",
-                "One down: its last check and its Ollama log. None: questions that the cache "
-                "does not know fail, and somebody is called.",
+                "One out: `pannier backends` says why; see its Ollama log. None in use: "
+                "questions that the cache does not know get lesser answers or fail, and somebody "
+                "is called.",
             ),
-            Query("sum(max by (backend) (balancer_backend_healthy))", "healthy"),
-            Query("count(max by (backend) (balancer_backend_healthy))", "of"),
+            Query(f"sum({_IN_USE})", "in use"),
+            Query(f"count({_IN_USE})", "of"),
+            Query(f"count({_IN_USE}) - sum({_IN_USE})", "out"),
             unit="short",
-            width=5,
+            width=6,
             height=8,
             limits=_RED_BELOW_ONE,
             alerts=("NoHealthyBackend", "BackendDown"),
-            empty="no backends",
+            overrides=(
+                override(("byFrameRefID", "B"), thresholds=Limits((("blue", None),)).json()),
+                override(("byFrameRefID", "C"), thresholds=_RED_FROM_ONE.json()),
+            ),
         ),
         table(
             2,
             "Instance status",
             Why(
                 "Each backend: whether it takes requests, in how many seconds it would be done "
-                "with one more, attempts under way, and how old its last check is.",
+                "with one more, attempts under way, and how old its last check is; of several "
+                "balancers the one that sees it worst counts.",
                 "It is what the planner knows.",
-                "Down: restart its Ollama; it is taken back by itself. A check older than "
+                "Out: restart its Ollama, or `pannier backends resume` if it was drained; else it "
+                "is taken back by itself. A check older than "
                 f"{limits.HEALTH_CHECK_STALE_SECONDS:g} s: the balancer does not get to it.",
             ),
-            Query("max by (backend) (balancer_backend_healthy)"),
+            Query(_IN_USE),
             Query("max by (backend) (balancer_backend_load_score)"),
             Query("sum by (backend) (balancer_backend_inflight)"),
-            Query("time() - max by (backend) (balancer_backend_last_check_timestamp_seconds)"),
+            Query("time() - min by (backend) (balancer_backend_last_check_timestamp_seconds)"),
             labels={"backend": "Backend"},
             columns=(
                 Column("State", "short", mappings=_HEALTHY),
@@ -61,6 +80,7 @@ _STATE = Section(
                     decimals=0,
                 ),
             ),
+            width=11,
             alerts=("BackendDown", "HealthCheckStale"),
         ),
         stat(
@@ -110,7 +130,7 @@ _STATE = Section(
             "Response time by instance",
             Why(
                 "The time within which half, and 95 of 100, successful attempts were done, by "
-                "backend.",
+                f"backend. {_WITHIN_BUCKETS} 120 s stands for more.",
                 "Equal machines should take equal times.",
                 "One that drifts away: heat, another user of its card, or a model that no longer "
                 "fits.",
@@ -144,7 +164,7 @@ _LOAD = Section(
             3,
             "Load distribution",
             Why(
-                "Attempts within the chosen range, by backend.",
+                "Attempts that ended within the chosen range, by backend, however they ended.",
                 "No backend should be full while others idle.",
                 "Unequal machines should have unequal shares; equal ones with unequal shares: "
                 "see which models each of them holds.",
@@ -155,7 +175,8 @@ _LOAD = Section(
             12,
             "Load spread (max over mean)",
             Why(
-                "Attempts a second of the busiest backend in relation to the mean of all.",
+                "Attempts a second of the busiest backend in relation to the mean of all; those "
+                "that are out count with 0.",
                 "1 is perfectly even.",
                 "Lasting values above 2 on equal machines: a model is loaded on few of them.",
             ),
@@ -196,7 +217,7 @@ _LOAD = Section(
             "Queue",
             Why(
                 "Requests that wait for a slot by priority, and on the right how long 95 of 100 "
-                "waited.",
+                "waited at most, an estimate; 120 s stands for more.",
                 "Waiting is the first thing that grows when the fleet is too small.",
                 "interactive waits behind batch: lower the batch share. system waits: the fleet "
                 "is stuck.",
@@ -210,7 +231,8 @@ _LOAD = Section(
             14,
             "Slots taken by another replica",
             Why(
-                "Slots each second that another replica of the balancer had taken first.",
+                "Slots each second that another replica of the balancer had taken first; always 0 "
+                "with one replica.",
                 "A few are normal with several replicas; each costs a new plan.",
                 "Many: the replicas see each other's changes late; look at their shared store.",
             ),
@@ -233,9 +255,9 @@ _FAULTS = Section(
                 "connection: a backend is down. busy: it has other users. model_absent: pull the "
                 "model there.",
             ),
-            Query(rate("balancer_retries_total", "reason"), "retry, {{reason}}"),
+            Query(occurring("balancer_retries_total", "reason"), "retry, {{reason}}"),
             Query(
-                rate('balancer_health_checks_total{outcome!="success"}', "backend"),
+                occurring('balancer_health_checks_total{outcome!="success"}', "backend"),
                 "check of {{backend}}",
             ),
             unit="ops",
@@ -245,7 +267,8 @@ _FAULTS = Section(
             15,
             "Retry budget left",
             Why(
-                "Share of the retry budget that is left, the least of all replicas.",
+                "Share of the retry budget that was left at the last request, the least of all "
+                "replicas.",
                 "Without it failures reach the users, so that retries do not make an overload "
                 "worse.",
                 "Near 0: backends fail faster than they are taken out; see the panel beside.",
@@ -269,19 +292,24 @@ _FAULTS = Section(
             17,
             "Canaries",
             Why(
-                "Requests for a single token each second, by backend and outcome; they show "
-                "whether a backend can do anything.",
+                "Requests for a single token that failed or timed out each second, by backend, and "
+                "all that were answered; they show whether a backend can do anything.",
                 "They tell a busy backend from a dead one.",
-                "Timeouts of one backend: it accepts and never answers; restart its Ollama.",
+                "Failures of one backend: it takes requests and answers none; restart its Ollama.",
             ),
-            Query(rate("balancer_canaries_total", "backend, outcome"), "{{backend}}, {{outcome}}"),
+            Query(
+                rate('balancer_canaries_total{outcome!="success"}', "backend"),
+                "{{backend}}, failed",
+            ),
+            Query(rate('balancer_canaries_total{outcome="success"}'), "answered"),
             unit="ops",
         ),
         stat(
             11,
             "Redis and degraded mode",
             Why(
-                "Whether the cache uses its shared store, and whether any replica does without.",
+                "Whether every replica of the cache uses the shared store, and whether none does "
+                "without.",
                 "Degraded, each replica has only its own memory: fewer hits, all else works.",
                 "Down or degraded: check Redis; the cache takes it back by itself.",
             ),

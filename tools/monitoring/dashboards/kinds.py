@@ -7,8 +7,8 @@ its width in twenty-fourths of the dashboard, its height in Grafana's grid of 30
 
 from typing import Any, Final
 
+from tools.monitoring.dashboards.expressions import occurring, rate
 from tools.monitoring.dashboards.panels import (
-    NO_TRAFFIC,
     Json,
     Limits,
     Panel,
@@ -20,6 +20,7 @@ __all__ = [
     "LEGEND",
     "RATIO",
     "bars",
+    "events",
     "gauge",
     "heatmap",
     "line_style",
@@ -73,11 +74,18 @@ def lines(
         least=0,
         most=1 if is_ratio and small is None else None,
         soft_most=small,
-        empty=more.pop("empty", NO_TRAFFIC),
         custom=line_style(stacked=stacked, dashed=limits.shown),
         options={"legend": LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}},
         **more,
     )
+
+
+def events(selector: str, by: str, legend: str) -> tuple[Query, Query]:
+    """Queries for a counter of many kinds: those that occur in the picture, and all together.
+
+    The second is at 0 where there are none, while whoever counts them is there.
+    """
+    return Query(occurring(selector, by), legend), Query(rate(selector), "all")
 
 
 def on_the_right(
@@ -105,11 +113,10 @@ def stat(
     unit: str,
     width: int = 6,
     height: int = 5,
-    instant: bool = True,
     names: bool = False,
     **more: Any,
 ) -> Panel:
-    """Large figures; if not of an instant, with what led to them behind.
+    """Large figures of this moment; what is gone shows no figure, and not its last one.
 
     `names` shows the names of series where their values say nothing.
     """
@@ -124,10 +131,10 @@ def stat(
         unit=unit,
         width=width,
         height=height,
-        instant=instant,
+        instant=True,
         options={
             "colorMode": "value",
-            "graphMode": "none" if instant else "area",
+            "graphMode": "none",
             "justifyMode": "auto",
             "orientation": "auto",
             "reduceOptions": _LAST,
@@ -164,7 +171,6 @@ def gauge(
         limits=limits,
         least=0,
         most=most,
-        empty=more.pop("empty", NO_TRAFFIC),
         options={
             "orientation": "auto",
             "reduceOptions": _LAST,
@@ -231,7 +237,6 @@ def pie(
         width=width,
         height=height,
         instant=True,
-        empty=more.pop("empty", NO_TRAFFIC),
         options={
             "displayLabels": ["percent"],
             "legend": {
@@ -259,7 +264,7 @@ def heatmap(
     height: int = 8,
     **more: Any,
 ) -> Panel:
-    """How often which values occurred over time, from increases of a histogram by `le`."""
+    """How often which values occurred over time, from rates of a histogram by `le`."""
     return Panel(
         number=number,
         kind="heatmap",
@@ -270,7 +275,6 @@ def heatmap(
         width=width,
         height=height,
         format="heatmap",
-        empty=more.pop("empty", NO_TRAFFIC),
         options={
             "calculate": False,
             "cellGap": 1,

@@ -14,7 +14,8 @@ from tools.monitoring.dashboards.queries import used_metrics
 __all__ = [
     "CHOSEN",
     "CHOSEN_SPANS",
-    "NO_TRAFFIC",
+    "NOTHING",
+    "OF_THE_SERVICES",
     "PROMETHEUS",
     "RUNBOOK",
     "TEMPO",
@@ -40,7 +41,12 @@ PROMETHEUS: Final[Json] = {"type": "prometheus", "uid": "${datasource}"}
 TEMPO: Final[Json] = {"type": "tempo", "uid": "${tempo}"}
 RUNBOOK: Final = "${runbook}"
 TRACES_UID: Final = "traces"
-NO_TRAFFIC: Final = "no traffic"
+NOTHING: Final = "nothing measured"
+"""Stands where there is no value, for whatever reason: without traffic a panel looks as it does
+without the service, so that it must not say which of them it is."""
+
+OF_THE_SERVICES: Final = 'job=~"rag|cache|balancer"'
+"""For metrics that other processes show, too, such as those of a Python process."""
 
 CHOSEN: Final[Mapping[str, str]] = {"job": '=~"$job"', "instance": '=~"$instance"'}
 """What the variables at the top of a dashboard choose, as conditions."""
@@ -55,7 +61,7 @@ EXEMPLARS: Final = frozenset(
     {
         "rag_request_duration_seconds_bucket",
         "rag_time_to_first_token_seconds_bucket",
-        "rag_stage_duration_seconds_bucket",
+        "cache_lookup_duration_seconds_bucket",
         "balancer_request_duration_seconds_bucket",
         "balancer_time_to_first_token_seconds_bucket",
         "rpc_server_call_duration_seconds_bucket",
@@ -188,7 +194,7 @@ class Panel:
     most: float | None = None
     soft_most: float | None = None
     decimals: int | None = None
-    empty: str = "no data"
+    empty: str = NOTHING
     mappings: States = field(default_factory=dict)
     custom: Json = field(default_factory=dict)
     options: Json = field(default_factory=dict)

@@ -36,6 +36,17 @@ def _slow_share(window: str = RECENT) -> str:
     return f"1 - {in_time}"
 
 
+_BURN_WINDOWS = (
+    ("1h", "last hour"),
+    ("6h", "last six hours"),
+    ("1d", "last day"),
+    ("3d", "last three days"),
+)
+_ALERTED = "An alert fires above {} within {}.".format(
+    ", ".join(f"{each.factor:g}" for each in limits.PAGE_BURN_RATES + limits.TICKET_BURN_RATES),
+    "an hour, six, a day, or three days",
+)
+
 _TRAFFIC = Section(
     "Questions",
     (
@@ -55,7 +66,7 @@ _TRAFFIC = Section(
             2,
             "Average response time",
             Why(
-                "Mean time from a question's arrival until its whole answer.",
+                "Mean time from a question's arrival until its whole answer; what failed has none.",
                 "It moves with the mix of modes and cache hits, sooner than the percentiles do.",
                 "If it rises while the rate stays, compare Stage latency on Fleet performance "
                 "to see which stage takes longer.",
@@ -67,7 +78,8 @@ _TRAFFIC = Section(
             5,
             "Error rate",
             Why(
-                "Failed questions among all. Cancelled ones are not failed.",
+                "Failed questions among all; those that their callers gave up count as asked, not "
+                "as failed.",
                 "Each one is somebody without an answer.",
                 "Open Error types on System health for the reasons, then a failed trace. "
                 "Look first at Healthy instances on Fleet health.",
@@ -99,10 +111,11 @@ _TRAFFIC = Section(
             6,
             "Cache hit rate",
             Why(
-                "Hits among hits and misses of all layers of the cache, now.",
+                "Hits among hits and misses of all layers of the cache, now. Who waits for an "
+                "answer that another caller has computed, has missed.",
                 "Every hit spares the fleet work and the user time.",
-                "Below its limit: see which layer on Cache performance, and whether the shared "
-                "store is away.",
+                "Below its limit: Cache hit rate over time on Cache performance shows which layer "
+                "it is, Phase of the breaker there whether the shared store is away.",
             ),
             Query(
                 ratio(
@@ -123,7 +136,7 @@ _TRAFFIC = Section(
                 "Questions within the chosen range by mode.",
                 "Deep and agent questions ask models several times; their share drives load and "
                 "cost.",
-                "If a costly mode grows, find its tenants on Business metrics.",
+                "If a costly mode grows, compare Queries per tenant on Business metrics.",
             ),
             Query(increase(_QUESTIONS, "mode"), "{{mode}}"),
             width=7,
@@ -140,7 +153,6 @@ _TRAFFIC = Section(
             ),
             Query(total("rag_active_queries"), "under way"),
             unit="short",
-            instant=False,
             width=5,
             height=7,
         ),
@@ -154,7 +166,8 @@ _TIMES = Section(
             3,
             "P95 latency",
             Why(
-                "The time within which 95 of 100 answers are whole: all of them, and by mode.",
+                "The time within which 95 of 100 answers are whole: all of them, and by mode. "
+                "What failed, if only for want of time, is not among them.",
                 "It is what an unlucky but not rare user sees.",
                 "Above its limit: click an exemplar's diamond to open the trace of a slow "
                 "question. A single slow mode points at its stages, all of them at the fleet.",
@@ -171,7 +184,7 @@ _TIMES = Section(
             "P99 latency",
             Why(
                 "The time within which 99 of 100 answers are whole: all of them, and by how the "
-                "cache took part.",
+                "cache took part. Up to 120 s can be told; 120 s stands for more.",
                 "The last hundredth is where queues, cold models and retries show first.",
                 "Above its limit somebody is called: look at the queue and at cold model loads, "
                 "then at an exemplar's trace.",
@@ -187,20 +200,21 @@ _TIMES = Section(
             15,
             "Distribution of response times",
             Why(
-                "How many answers took how long, over time.",
+                "Answers each second by how long they took, over time.",
                 "Percentiles hide that there are two crowds, hits and misses; here they are two "
                 "bands.",
                 "If the upper band moves up, models got slower; if the lower one fades, the "
                 "cache hits less.",
             ),
-            Query(increase(f"{_LATENCY}_bucket", "le", window=RECENT), "{{le}}"),
+            Query(rate(f"{_LATENCY}_bucket", "le"), "{{le}}"),
             unit="s",
         ),
         lines(
             16,
             "Share of slow answers",
             Why(
-                f"Answers that took longer than {limits.SLOW_SECONDS:g} s, among all.",
+                f"Answers that took longer than {limits.SLOW_SECONDS:g} s, among all answers; what "
+                "failed counts for the other objective.",
                 "That share is what the objective for latency counts.",
                 "If it stays above the budget's line, the objective will be missed: see the "
                 "burn rates below.",
@@ -221,13 +235,13 @@ _QUALITY = Section(
             8,
             "Quality score",
             Why(
-                "How many answers had which quality, from 0 to 1, over time. Those in mode "
-                "direct have none.",
+                "Answers each second by their quality, from 0 to 1, over time; those given again "
+                "count each time. Those in mode direct have none.",
                 "A mean may look well while a band of poor answers grows below it.",
                 "A growing band below the limit: look at Retrieval confidence on Deep dive, and "
                 "at what was ingested lately.",
             ),
-            Query(increase("rag_quality_score_bucket", "le", window=RECENT), "{{le}}"),
+            Query(rate("rag_quality_score_bucket", "le"), "{{le}}"),
             unit="percentunit",
             limits=below(limits.LOW_QUALITY_SCORE),
             alerts=("LowQualityScore",),
@@ -264,12 +278,14 @@ _OBJECTIVE = Section(
             Why(
                 f"How many times as fast as allowed questions fail; the objective is that "
                 f"{limits.OBJECTIVE_RATIO:.0%} are answered.",
-                "At 1 the budget lasts exactly thirty days; at its limit two hundredths of it "
-                "go within an hour.",
-                "Above the limit: treat it as an outage and start with Error rate.",
+                f"At 1 the budget lasts exactly thirty days. {_ALERTED}",
+                "Above the red line: treat it as an outage and start with Error rate. The longer "
+                "ranges alone: look for what recurs.",
             ),
-            Query(f"{_failed_share('1h')} / {limits.ERROR_BUDGET_RATIO}", "last hour"),
-            Query(f"{_failed_share('6h')} / {limits.ERROR_BUDGET_RATIO}", "last six hours"),
+            *(
+                Query(f"{_failed_share(window)} / {limits.ERROR_BUDGET_RATIO}", name)
+                for window, name in _BURN_WINDOWS
+            ),
             unit="short",
             limits=above(limits.PAGE_BURN_RATES[0].factor, limits.TICKET_BURN_RATES[0].factor),
             alerts=("ErrorBudgetBurnFast", "ErrorBudgetBurnSlow"),
@@ -280,11 +296,14 @@ _OBJECTIVE = Section(
             Why(
                 f"How many times as fast as allowed answers take longer than "
                 f"{limits.SLOW_SECONDS:g} s.",
-                f"{limits.LATENCY_BUDGET_RATIO:.0%} of questions may be slow within thirty days.",
-                "Above the limit: start with P95 latency and the queue on Fleet health.",
+                f"{limits.LATENCY_BUDGET_RATIO:.0%} of answers may be slow within thirty days. "
+                f"{_ALERTED}",
+                "Above the red line: start with P95 latency and the queue on Fleet health.",
             ),
-            Query(f"({_slow_share('1h')}) / {limits.LATENCY_BUDGET_RATIO}", "last hour"),
-            Query(f"({_slow_share('6h')}) / {limits.LATENCY_BUDGET_RATIO}", "last six hours"),
+            *(
+                Query(f"({_slow_share(window)}) / {limits.LATENCY_BUDGET_RATIO}", name)
+                for window, name in _BURN_WINDOWS
+            ),
             unit="short",
             limits=above(limits.PAGE_BURN_RATES[0].factor, limits.TICKET_BURN_RATES[0].factor),
             alerts=("LatencyBudgetBurnFast", "LatencyBudgetBurnSlow"),

@@ -188,8 +188,11 @@ class _Parser:
             if operator in _PRECEDENCE[2]:
                 self._accept("bool")
             matching: tuple[str, ...] = ()
-            if self._accept("on", "ignoring"):
-                matching = self._labels()
+            if self._at("on", "ignoring"):
+                named = self._take().text == "on"
+                labels = self._labels()
+                # What is ignored need not be there.
+                matching = labels if named else ()
                 if self._accept("group_left", "group_right") and self._at("("):
                     matching += self._labels()
             right = self._binary(level + 1)
@@ -222,6 +225,11 @@ class _Parser:
         if self._accept("offset"):
             self._accept("-")
             self._window()
+        if self._accept("@"):
+            if not self._accept("start", "end"):
+                raise self._error("start() or end()")
+            self._expect("(")
+            self._expect(")")
         return expression
 
     def _window(self) -> str:

@@ -27,7 +27,8 @@ __all__ = [
     "windows",
 ]
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
+# A name; `$1` is what a pattern of `label_replace` has found, and left alone by Grafana, too.
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)(?::\w+)?\}|([A-Za-z_]\w*))")
 
 
 class PanelQuery(NamedTuple):

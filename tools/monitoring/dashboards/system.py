@@ -10,8 +10,15 @@ from tools.monitoring.dashboards.expressions import (
     ratio,
     total,
 )
-from tools.monitoring.dashboards.kinds import bars, gauge, lines, pie, stat
-from tools.monitoring.dashboards.panels import Limits, Query, Why, above, below
+from tools.monitoring.dashboards.kinds import bars, events, gauge, lines, pie, stat
+from tools.monitoring.dashboards.panels import (
+    OF_THE_SERVICES,
+    Limits,
+    Query,
+    Why,
+    above,
+    below,
+)
 from tools.monitoring.dashboards.tables import Column, table
 
 __all__ = ["SYSTEM_HEALTH"]
@@ -22,6 +29,10 @@ _RETRIEVALS = "rag_retrievals_total"
 _FAILED_RETRIEVALS = f'{_RETRIEVALS}{{outcome="error"}}'
 _IN_USE = 'connection_pool_connections{state="in_use"}'
 _CALLS = "rpc_server_call_duration_seconds_count"
+_OURS = f"{{{OF_THE_SERVICES}}}"
+_OLDEST = f'python_gc_collections_total{{{OF_THE_SERVICES}, generation="2"}}'
+_POOL_SIZE = "connection_pool_max_connections"
+_TOOLS_GOOD = f"1 - {ratio(rate(_FAILED_TOOLS, 'tool'), rate(_TOOLS, 'tool'))}"
 # What gRPC's conventions call errors of the server and not of its caller.
 _FAULTS = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS"
 
@@ -44,7 +55,7 @@ _RUNNING = Section(
                 "python_version": "Python",
             },
             columns=(Column("Instances", decimals=0),),
-            width=10,
+            width=9,
             height=7,
             empty="no service is scraped",
         ),
@@ -56,9 +67,10 @@ _RUNNING = Section(
                 "A process that keeps starting anew loses its local cache and its queue.",
                 "A few minutes without a roll-out: look for the reason in its last logs.",
             ),
-            Query("min by (job) (time() - process_start_time_seconds)", "{{job}}"),
+            Query(f"min by (job) (time() - process_start_time_seconds{_OURS})", "{{job}}"),
             unit="dtdurations",
-            width=8,
+            decimals=1,
+            width=7,
             height=7,
             alerts=("TargetDown",),
         ),
@@ -66,7 +78,8 @@ _RUNNING = Section(
             4,
             "Error types",
             Why(
-                "Calls that failed within the chosen range, by service and reason.",
+                "Calls that failed within the chosen range, by service and reason. A failure that "
+                "is passed on counts in each service that it passes.",
                 "The reason says what to do; docs/errors.md lists each.",
                 "Take the largest one, find a trace with it, and follow it to the first red span.",
             ),
@@ -75,8 +88,8 @@ _RUNNING = Section(
                 "{{job}}: {{error_type}}",
             ),
             height=7,
-            width=6,
-            empty="no errors",
+            width=8,
+            empty="no errors counted",
         ),
     ),
 )
@@ -88,21 +101,18 @@ _CALLS_AND_POOLS = Section(
             2,
             "Connection pool status",
             Why(
-                "Connections in use in relation to the most there may be, by service and pool.",
+                "Connections in use in relation to the most there may be, by service and pool, of "
+                "the instance that has fewest left. Pools without a limit have no bar.",
                 "At the full bar each further request waits for a connection.",
                 "Full for minutes: see Pool wait on Deep dive; raise the pool's size or find "
                 "the slow query that holds them.",
             ),
             Query(
-                ratio(
-                    total(_IN_USE, "job, pool"),
-                    total("connection_pool_max_connections", "job, pool"),
-                ),
+                f"max by (job, pool) ({_IN_USE} / ignoring (state) ({_POOL_SIZE} > 0))",
                 "{{job}}, {{pool}}",
             ),
             unit="percentunit",
             limits=Limits((("green", None), ("yellow", 0.7), ("red", 0.9))),
-            empty="no pools",
         ),
         lines(
             3,
@@ -145,12 +155,14 @@ _PARTS = Section(
             7,
             "Tool success rate",
             Why(
-                "Calls of tools that neither failed nor timed out, now.",
+                "Calls of tools that neither failed nor timed out, among all that agents asked "
+                "for, now: of all tools, and of the one that does worst, which the alert watches.",
                 "An agent without its tools answers from memory.",
                 "Below its limit: Tool executions on Cost optimisation by tool, then a failed "
                 "trace; web_search fails when the web cannot be reached.",
             ),
-            Query(f"1 - {ratio(rate(_FAILED_TOOLS), rate(_TOOLS))}", "succeeded"),
+            Query(f"1 - {ratio(rate(_FAILED_TOOLS), rate(_TOOLS))}", "all tools"),
+            Query(f"bottomk(1, {_TOOLS_GOOD})", "{{tool}}"),
             unit="percentunit",
             most=1,
             limits=below(1 - limits.TOOL_FAILURE_RATIO),
@@ -193,7 +205,6 @@ _PARTS = Section(
             unit="short",
             width=12,
             decimals=0,
-            empty="no traffic",
         ),
         lines(
             5,
@@ -218,7 +229,7 @@ _PARTS = Section(
                 "A warning tells the user what not to rely on.",
                 "One type that grows: read two such answers; the type says where to look.",
             ),
-            Query(rate("rag_warnings_total", "type"), "{{type}}"),
+            *events("rag_warnings_total", "type", "{{type}}"),
             unit="ops",
         ),
         lines(
@@ -226,10 +237,10 @@ _PARTS = Section(
             "Background work",
             Why(
                 "Work that no caller waits for each second, by kind and outcome.",
-                "Dropped work means that the process had no time for it.",
-                "Errors of one kind: its logs. Dropped ones: the service has too few processes.",
+                "It is dropped where as much of its kind is under way as may be.",
+                "Errors of one kind: its logs. Dropped ones: add an instance of rag.",
             ),
-            Query(rate("rag_background_work_total", "kind, outcome"), "{{kind}}, {{outcome}}"),
+            *events("rag_background_work_total", "kind, outcome", "{{kind}}, {{outcome}}"),
             unit="ops",
         ),
     ),
@@ -242,11 +253,14 @@ _PROCESSES = Section(
             11,
             "Event-loop lag P99",
             Why(
-                "How late each service's event loop runs its timers; 99 of 100 were earlier.",
+                "How late the event loop of each instance runs its timers; 99 of 100 were earlier.",
                 "While the loop is late, every call of the process waits.",
                 "Above the line: something computes on the loop, or the process needs more CPU.",
             ),
-            Query(quantile(0.99, "service_event_loop_lag_seconds", "job"), "{{job}}"),
+            Query(
+                quantile(0.99, "service_event_loop_lag_seconds", "job, instance"),
+                "{{job}}, {{instance}}",
+            ),
             unit="s",
             limits=above(limits.EVENT_LOOP_LAG_SECONDS),
             alerts=("EventLoopLag",),
@@ -255,22 +269,30 @@ _PROCESSES = Section(
             14,
             "CPU",
             Why(
-                "Cores that each instance keeps busy.",
-                "A service runs on one event loop; near 1 it cannot do more.",
+                "Cores that the process of each instance keeps busy; rag's helpers that read "
+                "documents are processes of their own.",
+                "A service runs on one event loop; near 1 it can do little more.",
                 "Near 1 for long: add an instance.",
             ),
-            Query(rate("process_cpu_seconds_total", "job, instance"), "{{job}}, {{instance}}"),
+            Query(
+                rate(f"process_cpu_seconds_total{_OURS}", "job, instance"), "{{job}}, {{instance}}"
+            ),
             unit="short",
         ),
         lines(
             15,
             "Memory",
             Why(
-                "Memory that each instance occupies.",
+                "Memory that the process of each instance occupies, without rag's helpers that "
+                "read documents.",
                 "It should level off once the caches are full.",
-                "If it keeps growing, compare with Cache memory usage and Resumable answers.",
+                "If it keeps growing, compare with Cache memory usage on Cache performance and "
+                "Resumable answers on Deep dive.",
             ),
-            Query(total("process_resident_memory_bytes", "job, instance"), "{{job}}, {{instance}}"),
+            Query(
+                total(f"process_resident_memory_bytes{_OURS}", "job, instance"),
+                "{{job}}, {{instance}}",
+            ),
             unit="bytes",
         ),
         lines(
@@ -283,8 +305,8 @@ _PROCESSES = Section(
             ),
             Query(
                 ratio(
-                    total("process_open_fds", "job, instance"),
-                    total("process_max_fds", "job, instance"),
+                    total(f"process_open_fds{_OURS}", "job, instance"),
+                    total(f"process_max_fds{_OURS}", "job, instance"),
                 ),
                 "{{job}}, {{instance}}",
             ),
@@ -296,13 +318,12 @@ _PROCESSES = Section(
             17,
             "Garbage collections",
             Why(
-                "Runs of Python's garbage collector each second, by service and generation.",
-                "Runs of the oldest generation stop the process for a moment.",
-                "If those of generation 2 come more than once a second, look at event-loop lag.",
+                "Runs of Python's garbage collector over its oldest generation each second, by "
+                "service; of the younger ones there are more, and they cost next to nothing.",
+                "They stop the process for a moment.",
+                "More than one a second: look at event-loop lag.",
             ),
-            Query(
-                rate("python_gc_collections_total", "job, generation"), "{{job}}, {{generation}}"
-            ),
+            Query(rate(_OLDEST, "job"), "{{job}}"),
             unit="ops",
             width=6,
         ),
@@ -322,11 +343,11 @@ _PROCESSES = Section(
             19,
             "Targets down",
             Why(
-                "Instances of the three services that Prometheus cannot read.",
+                "Instances of the three services that Prometheus knows of and cannot read.",
                 "What is not read is missing in every panel, and no ratio shows it.",
                 "More than 0: is the process there, and its address for metrics reachable?",
             ),
-            Query('count(up{job=~"rag|cache|balancer"} == 0) or vector(0)', "down"),
+            Query(f"sum(up{_OURS} == bool 0)", "down"),
             unit="short",
             height=8,
             limits=above(1),

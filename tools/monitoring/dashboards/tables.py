@@ -1,11 +1,10 @@
 """Panels with rows: tables of Prometheus, and what Tempo finds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tools.monitoring.dashboards.kinds import LEGEND, RATIO, line_style, override
 from tools.monitoring.dashboards.panels import (
-    NO_TRAFFIC,
     Json,
     Limits,
     Panel,
@@ -17,6 +16,9 @@ from tools.monitoring.dashboards.panels import (
 )
 
 __all__ = ["Column", "service_map", "table", "trace_lines", "traces"]
+
+
+_VALUE: Final = "Value"
 
 
 class Column(NamedTuple):
@@ -54,19 +56,20 @@ def table(
     `labels` says what stands above the column of a label, `sort_by` which column's largest value
     comes first. A column without a title is there for its labels only.
     """
+    several = len(queries) > 1
     fields = [
-        f"Value #{chr(ord('A') + index)}" if len(queries) > 1 else "Value"
-        for index in range(len(queries))
+        f"Value #{chr(ord('A') + index)}" if several else _VALUE for index in range(len(queries))
     ]
     shown = list(zip(fields, columns, strict=True))
     hidden = {"Time": True, **{name: True for name, column in shown if not column.title}}
     shown = [(name, column) for name, column in shown if column.title]
-    order = {name: index for index, name in enumerate([*labels, *(name for name, _ in shown)])}
-    organize = {
-        "excludeByName": hidden,
-        "indexByName": order,
-        "renameByName": {**labels, **{name: column.title for name, column in shown}},
-    }
+    titles = {**labels, **{name: column.title for name, column in shown}}
+    order = {name: index for index, name in enumerate(titles)}
+    if several:
+        # Where only one query has an answer Grafana calls its value like that of a single query.
+        # Whatever else has rows here, the first has them, too.
+        titles[_VALUE], order[_VALUE] = shown[0][1].title, order[shown[0][0]]
+    organize = {"excludeByName": hidden, "indexByName": order, "renameByName": titles}
     return Panel(
         number=number,
         kind="table",
@@ -78,7 +81,6 @@ def table(
         height=height,
         instant=True,
         format="table",
-        empty=more.pop("empty", NO_TRAFFIC),
         custom={"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False},
         overrides=[_column_override(column) for _, column in shown],
         transformations=[
@@ -149,7 +151,6 @@ def trace_lines(
         width=width,
         height=height,
         least=0,
-        empty=NO_TRAFFIC,
         overrides=[
             override(("byFrameRefID", chr(ord("A") + index)), displayName=name)
             for index, name in enumerate(names)
@@ -170,12 +171,12 @@ def service_map(number: int, title: str, why: Why, *, height: int = 12) -> Panel
         unit="none",
         width=24,
         height=height,
-        empty=NO_TRAFFIC,
     )
 
 
 def _column_override(column: Column) -> Json:
-    properties: Json = {"unit": column.unit}
+    # A cell without a value says less than a panel without any.
+    properties: Json = {"unit": column.unit, "noValue": "-"}
     if column.decimals is not None:
         properties["decimals"] = column.decimals
     if column.unit == RATIO:

@@ -19,14 +19,26 @@ from tools.monitoring.dashboards.tables import (
 __all__ = ["TRACES"]
 
 _CHOSEN = 'resource.service.name =~ "${service:pipe}"'
-_QUESTION = 'resource.service.name = "rag" && kind = server'
+# The one span of each question that says what became of it: that of its call, or that of the work
+# on its answer where the caller has left before.
+_QUESTION = "span.app.rag.outcome != nil"
 _CALLS = "traces_spanmetrics_calls_total"
 _FAILED = f'{_CALLS}{{status_code="STATUS_CODE_ERROR"}}'
 _SPAN = "service, span_name"
 _REQUESTS = "traces_service_graph_request_total"
 _EDGE = "client, server"
+_MOST_FOUND = 50
 _RED = Limits((("green", None), ("red", limits.ERROR_RATIO)))
-_SAMPLED = "Only traces that Tempo keeps count: read shares and times, not totals."
+
+
+def _mean(attribute: str) -> str:
+    """The mean of what attempts at answers say of themselves."""
+    return (
+        f'{{ span.app.balancer.attempt != nil && name =~ "chat .*" }} | avg_over_time({attribute})'
+    )
+
+
+_SAMPLED = "Estimated from the traces that Tempo keeps, each counted for all it stands for."
 
 _MAP = Section(
     "Who calls whom",
@@ -46,7 +58,7 @@ _MAP = Section(
             2,
             "Calls between services",
             Why(
-                f"Rate, failures and time of each edge of the map. {_SAMPLED}",
+                f"Rate, failures and time of the calls that the chosen services make. {_SAMPLED}",
                 "The map shows colours, this table figures.",
                 "The failing edge nearest to a backend or a store is the cause; the others pass "
                 "it on.",
@@ -96,24 +108,33 @@ _QUESTIONS = Section(
     (
         traces(
             4,
-            "Slowest questions",
+            "Slow questions",
             Why(
-                f"Questions that took longer than {limits.SLOW_SECONDS:g} s, the longest first.",
+                f"Questions that took longer than {limits.SLOW_SECONDS:g} s, up to {_MOST_FOUND} "
+                "that Tempo finds, the longest first; longer ones may be among the others.",
                 "One long trace explains more than any percentile.",
                 "Open one, and look for the span that the others wait for.",
             ),
-            Search(f"{{ {_QUESTION} && duration > {limits.SLOW_SECONDS:g}s }}", "traces"),
+            Search(
+                f"{{ {_QUESTION} && duration > {limits.SLOW_SECONDS:g}s }} "
+                "| select(span.app.rag.mode, span.app.rag.cache, span.app.rag.outcome)",
+                "spans",
+                limit=_MOST_FOUND,
+            ),
             sort_by="Duration",
         ),
         traces(
             5,
             "Failed questions",
             Why(
-                "Questions that ended in an error.",
+                "Questions that ended in an error, as the error rate counts them.",
                 "The first red span below is the cause; the red ones above pass it on.",
-                "If all fail at the same span, look at that service on System health.",
+                "If all fail at the same span, compare Error types on System health.",
             ),
-            Search(f"{{ {_QUESTION} && status = error }}", "traces"),
+            Search(
+                '{ span.app.rag.outcome = "error" } | select(span.app.rag.mode, span.app.tenant)',
+                "spans",
+            ),
             width=12,
         ),
         traces(
@@ -125,7 +146,7 @@ _QUESTIONS = Section(
                 "Open one: the stage that was skipped or failed is marked.",
             ),
             Search(
-                f"{{ {_QUESTION} && span.app.rag.degraded = true }} "
+                '{ span.app.rag.degraded = true && span.app.rag.outcome = "success" } '
                 "| select(span.app.rag.mode, span.app.rag.quality, span.app.rag.origin)",
                 "spans",
             ),
@@ -141,7 +162,7 @@ _QUESTIONS = Section(
                 "Several of one backend: drain it and look at its log.",
             ),
             Search(
-                '{ resource.service.name = "balancer" && kind = client && status = error } '
+                "{ span.app.balancer.attempt != nil && status = error } "
                 "| select(span.app.backend, span.app.balancer.attempt)",
                 "spans",
             ),
@@ -156,7 +177,8 @@ _TIMES = Section(
             8,
             "P95 by span",
             Why(
-                "The time within which 95 of 100 spans of each name were done.",
+                "The time within which 95 of 100 spans of each name were done, in the traces that "
+                "are kept: slow and failed ones all, of the rest a share.",
                 "It has every step, also those that no metric counts.",
                 "A step that grows alone is the cause of what grows above it.",
             ),
@@ -167,7 +189,8 @@ _TIMES = Section(
             9,
             "Failed spans",
             Why(
-                "Spans that failed each second, by service.",
+                "Spans that failed each second, by service, in the traces that are kept: all with "
+                "a failure.",
                 "Who fails first is the cause.",
                 "Open Failed questions above at the time of the first step up.",
             ),
@@ -181,19 +204,16 @@ _TIMES = Section(
             "Waiting, loading, reading, writing",
             Why(
                 "What an answer's time at the backends is made of: waiting for a slot, loading "
-                "the model, reading the prompt, writing the answer; means of all attempts.",
+                "the model, reading the prompt, writing the answer; means of attempts, the last "
+                "three of those that ended well.",
                 "Each has its own cure.",
                 "Waiting: more backends. Loading: pin the model. Reading: shorter prompts. "
                 "Writing: shorter answers or a smaller model.",
             ),
-            Search(
-                '{ name =~ "chat .*" } | avg_over_time(span.app.balancer.queue_wait_s)', "metrics"
-            ),
-            Search('{ name =~ "chat .*" } | avg_over_time(span.app.ollama.load_s)', "metrics"),
-            Search(
-                '{ name =~ "chat .*" } | avg_over_time(span.app.ollama.prompt_eval_s)', "metrics"
-            ),
-            Search('{ name =~ "chat .*" } | avg_over_time(span.app.ollama.eval_s)', "metrics"),
+            Search(_mean("span.app.balancer.queue_wait_s"), "metrics"),
+            Search(_mean("span.app.ollama.load_s"), "metrics"),
+            Search(_mean("span.app.ollama.prompt_eval_s"), "metrics"),
+            Search(_mean("span.app.ollama.eval_s"), "metrics"),
             unit="s",
             names=("waiting", "loading", "reading", "writing"),
         ),
@@ -201,12 +221,12 @@ _TIMES = Section(
             11,
             "Questions by what the cache did",
             Why(
-                "Questions each second by where their answer came from, by their spans.",
+                "Answers each second by how the cache took part, by their spans.",
                 "Traces that are kept are not all: compare with Answers given before on Cache "
                 "performance.",
-                "If one origin is missing here and not there, sampling drops it.",
+                "If hits are missing here and not there, sampling drops them.",
             ),
-            Search(f"{{ {_QUESTION} }} | rate() by (span.app.rag.origin)", "metrics"),
+            Search("{ span.app.rag.cache != nil } | rate() by (span.app.rag.cache)", "metrics"),
             unit="ops",
         ),
     ),

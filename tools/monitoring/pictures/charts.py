@@ -83,7 +83,8 @@ def lines(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
             target = right
         times = [at for at, _ in series.points]
         values = [value for _, value in series.points]
-        if stacked and target is axes:
+        alone = own.get("custom.stacking", {}).get("mode") == "none"
+        if stacked and target is axes and not alone:
             floor = [below[at] for at, _ in series.points]
             values = [low + value for low, value in zip(floor, values, strict=True)]
             axes.fill_between(times, floor, values, color=colour, alpha=0.3, linewidth=0)

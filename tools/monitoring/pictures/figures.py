@@ -38,10 +38,12 @@ def stat(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
     mode = panel["options"]["textMode"]
     as_list = len(content.series) > _MOST_SIDE_BY_SIDE
     shown = content.series[: int(content.height // _LINE_HEIGHT) if as_list else None]
-    size = 9.0 if as_list else min(26.0, content.width / len(shown) / 7)
-    for index, (_, name, series) in enumerate(shown):
+    longest = max(len(_state(series.last, defaults)[0]) for _, _, series in shown)
+    size = 9.0 if as_list else min(26.0, content.width / len(shown) / max(longest, 5))
+    for index, (letter, name, series) in enumerate(shown):
         middle = (index + 0.5) / len(shown)
-        text, colour = _state(series.last, defaults)
+        own = {**defaults, **override_of(panel, "byFrameRefID", letter)}
+        text, colour = _state(series.last, own)
         text = name if mode == "name" else text
         x, y = (0.95, 1 - middle) if as_list else (middle, 0.55)
         axes.text(x, y, text, color=colour, fontsize=size, weight="bold", va="center",
@@ -50,31 +52,37 @@ def stat(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
             x, y = (0.05, y) if as_list else (x, 0.55 - (size + 8) / content.height)
             axes.text(x, y, name, color=INK, fontsize=7.5, va="center",
                       ha="left" if as_list else "center", transform=axes.transAxes)  # fmt: skip
-    if panel["options"]["graphMode"] == "area" and len(shown) == 1:
-        _background(axes, panel, content)
 
 
 def gauge(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
     """Draws where a figure stands on an arc, with the limits around it."""
-    defaults = panel["fieldConfig"]["defaults"]
-    value = content.series[0][2].last
-    share = min(max(value / defaults["max"], 0), 1)
     axes.axis("off")
     axes.set_aspect("equal")
-    axes.set_xlim(-1.15, 1.15)
+    axes.set_xlim(-1.15, 2.4 * len(content.series) - 1.25)
     axes.set_ylim(-0.45, 1.1)
+    for index, (_, name, series) in enumerate(content.series):
+        size = 17 / len(content.series)
+        _arc(axes, panel["fieldConfig"]["defaults"], series.last, at=2.4 * index, size=size)
+        if len(content.series) > 1:
+            axes.text(2.4 * index, -0.4, name, color=INK, fontsize=8, ha="center", va="center")
+
+
+def _arc(axes: Axes, defaults: Mapping[str, Any], value: float, *, at: float, size: float) -> None:
+    centre = (at, 0)
+    share = min(max(value / defaults["max"], 0), 1)
     colour = colour_at(value, defaults["thresholds"])
-    axes.add_patch(Wedge((0, 0), 0.95, 0, 180, width=0.3, color=_EMPTY))
-    axes.add_patch(Wedge((0, 0), 0.95, 180 * (1 - share), 180, width=0.3, color=colour))
+    axes.add_patch(Wedge(centre, 0.95, 0, 180, width=0.3, color=_EMPTY))
+    axes.add_patch(Wedge(centre, 0.95, 180 * (1 - share), 180, width=0.3, color=colour))
     steps = [
         (min((step["value"] or 0) / defaults["max"], 1), COLOURS[step["color"]])
         for step in defaults["thresholds"]["steps"]
     ]
     for (begin, shade), (end, _) in zip(steps, [*steps[1:], (1.0, "")], strict=True):
-        axes.add_patch(Wedge((0, 0), 1.05, 180 * (1 - end), 180 * (1 - begin), width=0.06,
+        axes.add_patch(Wedge(centre, 1.05, 180 * (1 - end), 180 * (1 - begin), width=0.06,
                              color=shade))  # fmt: skip
     text = shown_value(value, defaults["unit"], defaults.get("decimals"))
-    axes.text(0, -0.1, text, color=colour, fontsize=17, weight="bold", ha="center", va="center")
+    axes.text(at, -0.1, text, color=colour, fontsize=size, weight="bold", ha="center",
+              va="center")  # fmt: skip
 
 
 def bars(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
@@ -105,7 +113,7 @@ def table(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
     for letter, _, series in content.series:
         row = rows.setdefault(tuple(sorted(series.labels.items())), {})
         row[f"Value #{letter}" if several else "Value"] = series.last
-    fields = [name for name in named if not hidden.get(name)]
+    fields = [name for name in named if not hidden.get(name) and not (several and name == "Value")]
     sort = next((each["displayName"] for each in panel["options"]["sortBy"]), None)
     by = next((name for name, title in named.items() if title == sort), None)
     ordered = sorted(rows.items(), key=lambda row: -row[1].get(by, 0) if by else 0)
@@ -119,7 +127,7 @@ def table(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
         for line, (labels, values) in enumerate(
             ordered[: int(content.height // _LINE_HEIGHT) - 1], start=1
         ):
-            text, colour = dict(labels).get(name, ""), INK
+            text, colour = dict(labels).get(name, own.get("noValue", "")), INK
             if name in values:
                 text, colour = _cell(values[name], own)
             axes.text(column + 0.03, line + 0.5, text, color=colour, fontsize=7.5, va="center")
@@ -142,13 +150,3 @@ def _state(value: float, defaults: Mapping[str, Any]) -> tuple[str, str]:
             return state["text"], COLOURS[state["color"]]
     text = shown_value(value, defaults["unit"], defaults.get("decimals"))
     return text, colour_at(value, defaults["thresholds"])
-
-
-def _background(axes: Axes, panel: Mapping[str, Any], content: Content) -> None:
-    values = [value for _, value in content.series[0][2].points]
-    colour = colour_at(values[-1], panel["fieldConfig"]["defaults"]["thresholds"])
-    top = max(values) or 1
-    across = [index / max(len(values) - 1, 1) for index in range(len(values))]
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, top * 3)
-    axes.fill_between(across, 0, values, color=colour, alpha=0.25, linewidth=0)

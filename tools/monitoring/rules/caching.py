@@ -57,7 +57,8 @@ GROUP = Group(
             channels=(Channel.SLACK,),
             service="cache",
             summary="The cache loses entries for want of room",
-            description='{{ $value | printf "%.1f" }} entries a second leave before their time.',
+            description='{{ $value | printf "%.1f" }} entries a second have to make room for '
+            "others in the local level.",
             panel=Panel("cache-performance", 7),
         ),
         Alert(

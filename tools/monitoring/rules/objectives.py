@@ -42,7 +42,7 @@ RECORDINGS = Group(
         ),
     ),
 )
-"""Shares of questions that failed, and that were slow."""
+"""Shares of questions that failed, and of answers that were slow."""
 
 
 def _burns(metric: str, budget: float, rates: tuple[BurnRate, ...]) -> str:
@@ -61,6 +61,7 @@ def _burns(metric: str, budget: float, rates: tuple[BurnRate, ...]) -> str:
 class _Objective:
     metric: str
     budget: float
+    subject: str
     adjective: str
     predicate: str
     panel: Panel
@@ -76,15 +77,15 @@ def _alert(name: str, objective: _Objective, *, page: bool) -> Alert:
     return Alert(
         name=name,
         expr=_burns(objective.metric, budget, rates),
-        limit=f"more questions {objective.predicate} than {shares}",
+        limit=f"more {objective.subject} {objective.predicate} than {shares}",
         minutes=2 if page else 15,
         severity=Severity.CRITICAL if page else Severity.WARNING,
         channels=(Channel.PAGERDUTY,) if page else (Channel.SLACK,),
         service="rag",
-        summary=f"The month's budget of {objective.adjective} questions runs out "
+        summary=f"The month's budget of {objective.adjective} {objective.subject} runs out "
         + ("soon" if page else "too early"),
-        description=f"{{{{ $value | humanizePercentage }}}} of questions {objective.predicate}; "
-        f"{budget:.0%} may within 30 days.",
+        description=f"{{{{ $value | humanizePercentage }}}} of {objective.subject} "
+        f"{objective.predicate}; {budget:.0%} may within 30 days.",
         panel=objective.panel,
     )
 
@@ -92,6 +93,7 @@ def _alert(name: str, objective: _Objective, *, page: bool) -> Alert:
 _ERRORS = _Objective(
     "rag_errors",
     thresholds.ERROR_BUDGET_RATIO,
+    "questions",
     "failed",
     "fail",
     Panel("performance-overview", 13),
@@ -99,6 +101,7 @@ _ERRORS = _Objective(
 _SLOWNESS = _Objective(
     "rag_slow",
     thresholds.LATENCY_BUDGET_RATIO,
+    "answers",
     "slow",
     f"take longer than {thresholds.SLOW_SECONDS:g} s",
     Panel("performance-overview", 14),

@@ -55,8 +55,8 @@ GROUP = Group(
             channels=(Channel.SLACK,),
             service=_JOB,
             summary="A service is held up by its own work",
-            description="Each call of {{ $labels.instance }} waits up to "
-            "{{ $value | humanizeDuration }} for its turn.",
+            description="One timer in a hundred of {{ $labels.instance }} runs more than "
+            "{{ $value | humanizeDuration }} late, and calls with it.",
             panel=Panel("system-health", 11),
         ),
         Alert(
