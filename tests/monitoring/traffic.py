@@ -44,7 +44,8 @@ _ALIKE = (
     "How many watts has the lamp of the lighthouse in 2021?",
     "How many watts has the lamp of the lighthouse in 2022?",
 )
-_OTHER_TENANTS = ("north", "south", "spent")
+# The first one has spent its budget.
+_OTHER_TENANTS = ("spent", "north", "south")
 _NEVER_SAID = "Who invented the steam engine and in which year?"
 
 
@@ -177,11 +178,11 @@ async def _use_tools(caller: _Caller, suite: WatchedSuite) -> None:
 
 
 async def _ask_for_others(suite: WatchedSuite) -> None:
-    """Some tenants ask a model alone; one of them has spent its budget."""
+    """Some tenants ask a model alone, each once more than the one before."""
     for number, tenant in enumerate(_OTHER_TENANTS, start=1):
         async with open_channel(suite.addresses.rag, tenant=tenant) as rag:
             service, budgets = RagServiceStub(rag), UsageAdminServiceStub(rag)
-            if tenant == _OTHER_TENANTS[-1]:
+            if tenant == _OTHER_TENANTS[0]:
                 budget = usage_pb.Budget(daily_token_count=1)
                 await budgets.SetBudget(usage_pb.SetBudgetRequest(budget=budget), timeout=_SECONDS)
             for _ in range(number):

@@ -288,6 +288,14 @@ def test_a_quantile_of_wide_buckets_calls_itself_an_estimate(dashboard, panel):
         assert "estimate" in parts(panel)[0], coarse
 
 
+@each_panel
+def test_ends_of_what_can_be_told_are_those_of_the_buckets(dashboard, panel):
+    for milliseconds in re.findall(r"[Ll]ess than (\d+) ms shows", panel["description"]):
+        assert {int(milliseconds) / 1000} == {metric.buckets[0] for metric in quantiles(panel)}
+    for seconds in re.findall(r"(\d+) s stands for more", panel["description"]):
+        assert float(seconds) in {metric.buckets[-1] for metric in quantiles(panel)}
+
+
 # What a description names, is there -------------------------------------------------------------
 
 

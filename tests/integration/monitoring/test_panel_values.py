@@ -243,6 +243,20 @@ AT_NOW = (
     ),
     Shown("cache-performance", 11, {"upper bound": 0.02}),
     Shown("cache-performance", 15, {"pending": 3}),
+    # Questions that could not be looked for say nothing of how often that helps.
+    Shown(
+        "cache-performance",
+        16,
+        {
+            "exact": 1,
+            "similar": 0.5,
+            "confirmed": 0.5,
+            "miss": 2,
+            "bypassed": 4,
+            "unavailable": 1,
+            "share given again": 0.5,
+        },
+    ),
     Shown(
         "cache-performance",
         20,

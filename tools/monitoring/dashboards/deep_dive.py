@@ -98,7 +98,7 @@ _GENERATION = Section(
             "Tool time P95",
             Why(
                 "The time within which 95 of 100 calls of each tool were done; those that were "
-                "refused took next to nothing. Less than 5 ms shows as somewhat below it.",
+                "refused took next to nothing. Less than 1 ms shows as somewhat below it.",
                 "An agent waits for each of its tools in turn.",
                 "web_search slow: its service. retrieve slow: see Stage latency.",
             ),
@@ -248,7 +248,7 @@ _HOPS = Section(
             "Hop latency P95 (client view)",
             Why(
                 "What calls of rag to the other services took, by method, until the whole answer; "
-                "95 of 100 were faster. Less than 5 ms shows as somewhat below it.",
+                "95 of 100 were faster. Less than 1 ms shows as somewhat below it.",
                 "Compared with the server's view beside, it shows what the way between costs.",
                 "Far above the server's: network, or this process's event loop is late.",
             ),
@@ -264,7 +264,7 @@ _HOPS = Section(
             "Call latency P95 (server view)",
             Why(
                 "What calls took inside each service; 95 of 100 were faster: of the ten methods "
-                "that took most time in all. Less than 5 ms shows as somewhat below it.",
+                "that took most time in all. Less than 1 ms shows as somewhat below it.",
                 "It is the time without the way to the service; with streams it holds that of "
                 "who reads them.",
                 "One slow method of one service: open an exemplar's trace.",

@@ -299,9 +299,9 @@ _FAULTS = Section(
             ),
             Query(
                 rate('balancer_canaries_total{outcome!="success"}', "backend"),
-                "{{backend}}, failed",
+                "{{backend}}",
             ),
-            Query(rate('balancer_canaries_total{outcome="success"}'), "answered"),
+            Query(rate('balancer_canaries_total{outcome="success"}'), "all answered"),
             unit="ops",
         ),
         stat(

@@ -122,7 +122,7 @@ _TARGETS = Section(
             "Stage latency P95",
             Why(
                 "The time within which 95 of 100 runs of a stage of an answer were done: of the "
-                "ten stages that took most time in all. Less than 5 ms shows as somewhat below "
+                "ten stages that took most time in all. Less than 1 ms shows as somewhat below "
                 "it.",
                 "It names the stage that takes the time; agent, web_search and search_variants "
                 "hold others.",
