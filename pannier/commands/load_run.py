@@ -154,14 +154,12 @@ class Run:
             # The others were cancelled because of the first.
             raise group.exceptions[0] from None
         finally:
-            await self.deeds.undo()
-            self.problems += [
-                *(
-                    f"{each}; `pannier load --clear-faults` tries again"
-                    for each in session.problems
-                ),
-                *self.deeds.problems,
-            ]
+            advice = "`pannier load --clear-faults` tries again"
+            self.problems += [f"{each}; {advice}" for each in session.problems]
+            try:
+                await self.deeds.undo()
+            finally:
+                self.problems += self.deeds.problems
 
     async def _run_all(
         self,
@@ -181,6 +179,7 @@ class Run:
             except asyncio.CancelledError:
                 self.broken_off = True
                 self._note_elapsed()
+                conducting.cancel()
                 # Before the grace of what is under way: it may then still end well.
                 session.close()
                 asking.cancel()

@@ -173,7 +173,7 @@ async def fill_messages(
     yield last if last is not None else pb.FillInferenceRequest(commit=answer(""))
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
     """Waits until something holds that nobody announces."""
     async with asyncio.timeout(seconds):
         while not condition():

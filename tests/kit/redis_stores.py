@@ -17,6 +17,7 @@ from tests.kit.redis_cluster import RedisCluster
 from tests.kit.redis_sentinel import RedisSentinels
 
 __all__ = [
+    "PATIENT",
     "PATIENT_SECONDS",
     "MakeStore",
     "any_redis",
@@ -26,6 +27,9 @@ __all__ = [
 
 PATIENT_SECONDS = 5.0
 """Longer than anything takes that works."""
+
+PATIENT = {"timeout_seconds": PATIENT_SECONDS, "connect_timeout_seconds": PATIENT_SECONDS}
+"""What an adapter is told that is to wait for so long."""
 
 MakeStore = Callable[..., RedisStore]
 
@@ -62,4 +66,4 @@ def any_redis(request: pytest.FixtureRequest) -> RedisServer | RedisSentinels | 
 @pytest.fixture
 def patient_store(make_store: MakeStore, any_redis: RedisServer) -> RedisStore:
     """An adapter with time to spare, in front of each topology in turn."""
-    return make_store(any_redis.url, timeout_seconds=PATIENT_SECONDS, connection_limit=8)
+    return make_store(any_redis.url, connection_limit=8, **PATIENT)

@@ -40,7 +40,7 @@ _START_SECONDS = 20.0
 _POLL_SECONDS = 0.01
 
 
-async def eventually(condition: Callable[[], bool], *, within_seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], *, within_seconds: float = 20.0) -> None:
     """Waits until something is so that announces itself by no event.
 
     Raises:

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from services.cache.adapters.redis_errors import failure_of
 from services.cache.adapters.redis_node import RawConnection
 from services.cache.adapters.redis_routes import Routes
+from services.cache.adapters.redis_tasks import heed_cancellation
 from services.cache.ports import Notice, StoreTimeout
 
 __all__ = ["listen"]
@@ -55,6 +56,7 @@ async def listen(
 async def _subscribe(connection: RawConnection, channels: Sequence[bytes]) -> None:
     await connection.connect()
     await connection.send_packed_command(connection.pack_commands([("SUBSCRIBE", *channels)]))
+    heed_cancellation()
     for _ in channels:
         await connection.read_response(timeout=math.inf, disconnect_on_error=False)
 
@@ -85,5 +87,6 @@ async def _notices(connection: RawConnection) -> AsyncGenerator[Notice, None]:
 async def _ask_for_a_sign(connection: RawConnection) -> None:
     try:
         await connection.send_packed_command(connection.pack_commands([("PING",)]))
+        heed_cancellation()
     except Exception as error:
         raise failure_of(error) from error

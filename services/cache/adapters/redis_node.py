@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from services.cache.adapters.redis_pools import PoolBook, PoolUsage
+from services.cache.adapters.redis_tasks import heed_cancellation
 from services.cache.core.store_address import Endpoint
 
 __all__ = ["Command", "ConnectionOptions", "Node", "RawConnection", "Reply"]
@@ -238,6 +239,7 @@ async def _exchange(
     try:
         async with asyncio.timeout(limit_seconds):
             await connection.send_packed_command(connection.pack_commands(commands))
+            heed_cancellation()
             return [await _reply(connection) for _ in commands]
     except BaseException:
         # Replies that still come would be taken for those to the next commands.

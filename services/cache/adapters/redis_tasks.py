@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["OwnTasks", "all_of", "first_of"]
+__all__ = ["OwnTasks", "all_of", "first_of", "heed_cancellation"]
 
 T = TypeVar("T")
 
@@ -72,3 +72,17 @@ async def first_of(tasks: Iterable[asyncio.Task[T]]) -> T:
                 return task.result()
         if not pending:
             return done.pop().result()
+
+
+def heed_cancellation() -> None:
+    """Ends the running task if it was to end while the client library wrote.
+
+    Before Python 3.12 `asyncio.wait_for`, which the library writes with, forgets a cancellation
+    that comes when all is written: whoever has left would wait for the reply to the end.
+
+    Raises:
+        CancelledError: It was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -150,7 +150,7 @@ async def test_connections_are_counted_and_so_is_the_wait_for_them(run_balancer,
         }
 
     async def until(**expected):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not expected.items() <= (await connections()).items():
                 await asyncio.sleep(0.02)
 
@@ -272,7 +272,8 @@ async def test_every_call_that_arrived_has_one_outcome_and_every_attempt_too(
         for sample in samples
         if sample.name == "balancer_outcomes_total"
     }
-    assert sum(outcomes.values()) == calls > 90
+    # Of those that leave, some are gone before they arrive.
+    assert sum(outcomes.values()) == calls > 30
     assert outcomes["success"]
     assert outcomes["rejected"]
     assert sum(outcomes.values()) > outcomes["success"] + outcomes["rejected"]

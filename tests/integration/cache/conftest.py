@@ -54,6 +54,9 @@ class RunningCache:
         return self.metrics.registry.get_sample_value(name, labels)
 
 
+PATIENCE = {"redis_timeout_seconds": "5s", "redis_connect_timeout_seconds": "5s"}
+"""For tests in which Redis is in order, however late the machine may be."""
+
 StartCache = Callable[..., Awaitable[RunningCache]]
 
 
@@ -86,6 +89,12 @@ async def start_cache() -> AsyncIterator[StartCache]:
 
 
 @pytest.fixture
+async def caches(start_cache: StartCache, redis_server) -> list[RunningCache]:
+    """Two replicas in front of an empty Redis."""
+    return [await start_cache(redis_server.url, **PATIENCE) for _ in range(2)]
+
+
+@pytest.fixture
 async def cache(start_cache: StartCache, redis_server) -> RunningCache:
     """One running service in front of an empty Redis."""
-    return await start_cache(redis_server.url)
+    return await start_cache(redis_server.url, **PATIENCE)

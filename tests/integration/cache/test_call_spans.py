@@ -31,11 +31,6 @@ WORDS = ["one ", "two ", "three "]
 MARKER = "zanzibar"
 
 
-@pytest.fixture
-async def caches(start_cache, redis_server):
-    return [await start_cache(redis_server.url) for _ in range(2)]
-
-
 def caller() -> tuple[list[tuple[str, str]], trace.SpanContext]:
     """Returns the metadata of a call in a trace of its own, and the span that it is part of."""
     context = TracerProvider().get_tracer("test").start_span("caller").get_span_context()

@@ -24,11 +24,6 @@ ASKED = "How is a forgotten password reset?"
 MOST_SERIES = 5_000
 
 
-@pytest.fixture
-async def caches(start_cache, redis_server):
-    return [await start_cache(redis_server.url) for _ in range(2)]
-
-
 def look_up(cache, text: str = "why?", mode: str = "rag", **call):
     request = pb.LookupInferenceRequest(key=question(text), mode=mode, flight=flight())
     return cache.stub.LookupInference(request, timeout=20.0, **call)

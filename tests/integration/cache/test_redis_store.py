@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from services.cache.ports import Notice, Script, StoreFailure, StoreRefusal, StreamEntry, Write
-from tests.kit.redis_stores import PATIENT_SECONDS
+from tests.kit.redis_stores import PATIENT, PATIENT_SECONDS
 
 SET_IF_ABSENT = Script(
     "set_if_absent",
@@ -151,14 +151,8 @@ async def test_a_reader_of_a_silent_stream_waits_for_as_long_as_told(store) -> N
 
 
 async def test_readers_of_streams_keep_nobody_else_waiting(make_store, any_redis) -> None:
-    store = make_store(
-        any_redis.url,
-        # For how long a busy machine may keep them waiting, and no reader.
-        timeout_seconds=PATIENT_SECONDS,
-        connect_timeout_seconds=PATIENT_SECONDS,
-        connection_limit=1,
-        stream_connection_limit=2,
-    )
+    # For how long a busy machine may keep them waiting, and no reader.
+    store = make_store(any_redis.url, connection_limit=1, stream_connection_limit=2, **PATIENT)
     readers = [
         asyncio.create_task(store.read_stream(1, b"silent", b"0", wait_seconds=60.0, limit=1))
         for _ in range(6)
@@ -175,7 +169,7 @@ async def test_readers_of_streams_keep_nobody_else_waiting(make_store, any_redis
 async def test_readers_beyond_the_limit_find_what_there_is_at_the_end_of_their_wait(
     make_store, redis_server
 ) -> None:
-    store = make_store(redis_server.url, stream_connection_limit=1)
+    store = make_store(redis_server.url, stream_connection_limit=1, **PATIENT)
     await append(store, b"stream", b"text")
     async with asyncio.TaskGroup() as group:
         group.create_task(store.read_stream(1, b"silent", b"0", wait_seconds=0.4, limit=1))
@@ -187,19 +181,38 @@ async def test_readers_beyond_the_limit_find_what_there_is_at_the_end_of_their_w
 async def test_readers_that_go_away_leave_their_connections_to_others(
     make_store, redis_server
 ) -> None:
-    store = make_store(redis_server.url, stream_connection_limit=1)
-    for _ in range(10):
+    for step_count in range(25):
+        # On a connection that is yet to be made.
+        store = make_store(redis_server.url, stream_connection_limit=1, **PATIENT)
+        await append(store, b"stream", b"text")
         task = asyncio.create_task(
-            store.read_stream(1, b"silent", b"0", wait_seconds=30.0, limit=1)
+            store.read_stream(1, b"silent", b"0", wait_seconds=60.0, limit=1)
         )
-        await asyncio.sleep(0.01)
+        for _ in range(step_count):
+            await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await append(store, b"stream", b"text")
-    started = asyncio.get_running_loop().time()
-    assert await store.read_stream(1, b"stream", b"0", wait_seconds=5.0, limit=1)
-    assert asyncio.get_running_loop().time() - started < 2.0
+        async with asyncio.timeout(30):
+            assert await store.read_stream(1, b"stream", b"0", wait_seconds=60.0, limit=1)
+
+
+async def test_who_listens_ends_when_told_to_at_any_moment(make_store, redis_server) -> None:
+    store = make_store(redis_server.url, **PATIENT)
+
+    async def hear() -> None:
+        async with store.listen([b"inv"]) as notices:
+            async for _ in notices:
+                pass
+
+    for step_count in range(25):
+        hearing = asyncio.create_task(hear())
+        for _ in range(step_count):
+            await asyncio.sleep(0)
+        hearing.cancel()
+        done, _ = await asyncio.wait([hearing], timeout=30)
+        assert done
+        assert hearing.cancelled()
 
 
 async def test_what_is_published_anywhere_is_heard_by_all_who_listen(make_store, any_redis) -> None:
@@ -239,7 +252,7 @@ async def test_all_of_the_store_is_checked(store) -> None:
 async def test_cancelled_calls_cost_no_connection_and_mix_up_no_replies(
     make_store, any_redis
 ) -> None:
-    store = make_store(any_redis.url)
+    store = make_store(any_redis.url, **PATIENT)
     keys = KEYS[:12]
     await write(store, *keys)
     draw = random.Random(7)

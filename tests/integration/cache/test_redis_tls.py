@@ -9,11 +9,10 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from services.cache.ports import StoreFailure, Write
-from tests.kit.redis_stores import PATIENT_SECONDS
+from tests.kit.redis_stores import PATIENT, PATIENT_SECONDS
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificates")
 
-PATIENT = {"timeout_seconds": PATIENT_SECONDS, "connect_timeout_seconds": PATIENT_SECONDS}
 _ELLIPTIC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 

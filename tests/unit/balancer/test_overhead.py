@@ -243,3 +243,21 @@ def test_those_taken_along_have_not_queued_while_the_model_was_loaded():
     waits = [each.attributes["app.balancer.queue_wait_s"] for each in calls]
     assert len(waits) == 6
     assert max(waits) < server.load_seconds
+
+
+def test_the_last_attempts_of_a_backend_do_not_show_on_its_successor_of_the_same_id():
+    async def test(parts):
+        await parts.chat()
+        kit, backend = parts.kit, parts.kit.backend()
+        chatting = asyncio.create_task(parts.chat())
+        await asyncio.sleep(1)
+        assert backend.in_flight_count == 1
+        kit.fleet.remove(backend.id)
+        assert kit.fleet.add(backend.endpoint) is not backend
+        kit.metrics.set_gauge("balancer_backend_inflight", 3, backend.id)
+        await asyncio.wait([chatting])
+        assert backend.in_flight_count == 0
+        shown = kit.metrics.registry.get_sample_value
+        assert shown("balancer_backend_inflight", {"backend": backend.id}) == 3
+
+    run_with(test, a_server())

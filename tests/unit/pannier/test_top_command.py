@@ -13,6 +13,7 @@ import tracemalloc
 
 import grpc
 import pytest
+from rich.cells import cell_len
 
 from pannier.balancer.v1 import balancer_service_pb2 as balancer_pb
 from pannier.cache.v1 import statistics_pb2 as cache_pb
@@ -20,7 +21,7 @@ from pannier.commands.columns import Column, fit_columns
 from pannier.commands.output import Output
 from pannier.commands.top import Screen
 from pannier.commands.top_state import Growth, TopState
-from pannier.commands.top_view import FrameOptions, frame_lines
+from pannier.commands.top_view import FrameOptions, frame_lines, styled
 from pannier.rag.v1 import rag_service_pb2 as rag_pb
 from pannier.rag.v1 import usage_service_pb2 as usage_pb
 
@@ -107,6 +108,41 @@ def test_on_80_by_24_all_that_matters_is_there():
     for word in ("p95", "hits 1m", "queue", "backend", "load", "busy", "healthy", "semantic"):
         assert word in text
     assert sum(line.startswith("10.0.0.") for line in text.splitlines()) >= 6
+
+
+HOSTILE = "\x1b[31m[red]a[/red]\n你好\u202e\x9b2J\u2028" + "b" * 70
+
+
+@pytest.mark.parametrize(("width", "height"), [(200, 60), (80, 24), (40, 10), (12, 3)])
+def test_no_name_steers_the_terminal_or_takes_more_than_its_line(width, height):
+    state = full_state()
+    stats = balancer_stats()
+    for number, each in enumerate(stats.backends):
+        each.backend_id, each.models[0].model = f"{HOSTILE}{number}", HOSTILE
+    state.note_report("balancer", stats, 111.0)
+    state.note_away("cache", HOSTILE, 105.0)
+    lines = frame(state, width, height)
+    assert len(lines) <= height
+    text = styled(lines)
+    assert text.plain.splitlines() == lines
+    for line in lines:
+        assert cell_len(line) <= width
+        assert not {"\x1b", "\u202e", "\x9b"} & set(line)
+    if height > 3:
+        assert sum("[31m[red]a" in line for line in lines) >= 1
+        assert any(" healthy" in line for line in lines)
+
+
+def test_where_there_is_little_room_the_fleet_is_kept():
+    lines = frame(full_state(), 40, 10)
+    text = "\n".join(lines)
+    assert lines[1] == "rag      40.0 answers/s; errors 10.0 %"
+    assert "8 of 8 healthy" in lines[3]
+    assert "hits 1m" not in text
+    assert "p95" not in text
+    assert lines[4].startswith("queue")
+    assert sum(line.startswith("10.0.0.") for line in lines) >= 3
+    assert lines[-1] == "… and 5 more"
 
 
 def test_backends_that_do_not_fit_are_counted():
