@@ -286,7 +286,7 @@ def test_status_lists_every_process(filled):
 
 def test_metrics_of_every_service_are_served(filled):
     for service in ("rag", "cache", "balancer"):
-        port = re.search(r'"http_port": (\d+)', filled.log(service))[1]
+        port = re.search(r'"http_port": ?(\d+)', filled.log(service))[1]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
             text = page.read().decode()
         assert "rpc_server_call_duration_seconds_count" in text
