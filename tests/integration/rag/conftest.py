@@ -1,5 +1,5 @@
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -81,6 +81,23 @@ def messages(documents, collection="docs", **header):
         )
 
 
+@asynccontextmanager
+async def store_away(rag):
+    """Lets nobody reach the service's database while the context is open."""
+    name = rag.database_dsn.partition("?")[0].rpartition("/")[2]
+    connection = await asyncpg.connect(rag.database_dsn, database="postgres")
+    try:
+        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        # One that was just connecting shows up later than it was let in.
+        ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
+        while await connection.fetchval(ended, name):
+            pass
+        yield
+        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    finally:
+        await connection.close()
+
+
 @pytest.fixture
 async def start_rag(database_dsn):  # noqa: F811
     """Starts the service against a fresh database and scripted peers."""
@@ -97,6 +114,8 @@ async def start_rag(database_dsn):  # noqa: F811
                 "cache_address": await stack.enter_async_context(serving(cache)),
                 "drain_delay_seconds": 0.0,
                 "drain_grace_seconds": 2.0,
+                # A busy machine is no outage of the cache.
+                "cache_time_limit_seconds": 2.0,
             }
             service = await stack.enter_async_context(AsyncExitStack())
             running = await service.enter_async_context(

@@ -135,7 +135,11 @@ async def test_heavy_work_leaves_the_loop_free(worker: ProcessDocumentWorker) ->
 
 
 PARENT = """
-import asyncio, sys, time
+import asyncio, signal, sys, time
+
+# Ignored by what is started in the background, and by its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 from services.rag.adapters.document_worker import ProcessDocumentWorker
 
 async def main():
