@@ -218,10 +218,11 @@ async def test_a_store_that_fails_fails_the_call(filled):
             await connection.execute("LOCK TABLE rag.collection")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await ask(filled, seconds=1)
+            # The caller may know before the service does.
+            (call,) = await eventually(lambda: filled.spans.named("RagService/Query"))
     finally:
         await connection.close()
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    (call,) = await eventually(lambda: filled.spans.named("RagService/Query"))
     spans = await trace_of(filled, format(call.context.trace_id, "032x"))
     assert failed(spans) == ["Query", "invoke_workflow rag"]
     assert call.attributes["error.type"] == "DEADLINE_EXCEEDED"
