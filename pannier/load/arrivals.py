@@ -54,7 +54,9 @@ class Stage:
         slope = (self.end_rate - self.start_rate) / self.seconds
         # Rounding may put the root of a falling rate that ends at 0 a hair below 0.
         root = math.sqrt(max(0.0, self.start_rate**2 + 2 * slope * expected))
-        return min(self.seconds, 2 * expected / (self.start_rate + root))
+        total = self.start_rate + root
+        # A rate so small that its square is nothing.
+        return min(self.seconds, 2 * expected / total) if total else self.seconds
 
 
 class Timetable:
