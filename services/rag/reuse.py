@@ -165,6 +165,8 @@ class Reuse:
         lookup = await self._look_up("query_lookup", None)
         match = lookup.match if lookup is not None else None
         if match is None or match.similarity < 1.0:
+            if not self.is_over:
+                self._end("miss")
             return None
         task = self._task
         task.recorder.degrade(
@@ -173,7 +175,7 @@ class Reuse:
             f"given {match.age_seconds:.0f} s ago; its sources cannot be checked now",
         )
         _repeat_warnings(task, match)
-        self._count("stale")
+        self._count("unchecked")
         answer = match.answer.restore_unchecked(task.question)
         return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
 
@@ -204,7 +206,7 @@ class Reuse:
             answer = await self._restore(match, exact=match.similarity >= 1.0, confirmed=True)
             if answer is None:
                 verdict = Verdict.UNDECIDED
-                self._count("stale")
+                self._count("outdated")
             else:
                 self._count("confirmed")
         else:
@@ -301,7 +303,7 @@ class Reuse:
             return None
         exact = lookup.outcome == "hit_exact"
         answer = await self._restore(lookup.match, exact=exact, confirmed=False)
-        self._end("stale" if answer is None else "exact" if exact else "similar")
+        self._end("outdated" if answer is None else "exact" if exact else "similar")
         return answer
 
     async def _restore(

@@ -44,7 +44,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _RULES = DEPLOY / "prometheus" / "rules"
 _SERVICES = ("rag", "cache", "balancer")
-# How much faster at most, and how long a scenario takes at least: services do not hurry.
+# How much faster at most, and how long a scenario takes at least, where it does not say: services
+# do not hurry.
 _MOST_FACTOR = 30.0
 _LEAST_SECONDS = 40.0
 _UP_SECONDS = 600.0
@@ -181,10 +182,15 @@ def _plain_environment(folder: Path) -> dict[str, str]:
     return {**kept, "PANNIER_HOME": str(folder / "stack")}
 
 
+def _shortest_seconds(scenario: Scenario) -> float:
+    """Returns how long a scenario takes at least: what it says itself, where it does."""
+    least = scenario.needs.least_seconds or max(_LEAST_SECONDS, scenario.seconds / _MOST_FACTOR)
+    return min(scenario.seconds, least)
+
+
 async def _show(scenario: Scenario, folder: Path, metrics: Mapping[str, str]) -> Shown:
     """Runs a scenario under a Prometheus of its own."""
-    least = scenario.needs.least_seconds or _LEAST_SECONDS
-    seconds = min(scenario.seconds, max(least, scenario.seconds / _MOST_FACTOR))
+    seconds = _shortest_seconds(scenario)
     factor = scenario.seconds / seconds
     own = folder / scenario.name
     config = _compress(own, factor, metrics)

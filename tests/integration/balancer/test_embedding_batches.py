@@ -218,13 +218,13 @@ async def test_a_caller_that_leaves_takes_only_its_own_texts_with_it(run_balance
     assert len(backend.calls[1]) == 6
     for call in (calls[2], calls[5]):
         call.cancel()
+    await until_cancelled(balancer, 5)
     gate.open()
     for number in (4, 5, 7, 8):
         assert numbers_of(await calls[number - 1]) == [number]
     assert len(backend.calls) == 2
     await eventually(lambda: backend.abandoned_count == 1)
     await assert_idle(balancer)
-    await until_cancelled(balancer, 5)
 
 
 async def test_a_call_that_nobody_waits_for_is_ended(run_balancer, scripted):

@@ -28,6 +28,7 @@ MISS, LOCAL, SHARED = (
     pb.LOOKUP_OUTCOME_HIT_SHARED,
 )
 KEY = pb.InferenceKey(model_digest=DIGEST, prompt=pb.Prompt(text="why?"))
+OTHER_KEY = pb.InferenceKey(model_digest=DIGEST, prompt=pb.Prompt(text="who told?"))
 ANSWER = pb.Inference(text="because", finish_reason=generation.FINISH_REASON_STOP)
 DOCUMENT = {"document": {"collection": "manuals", "document_id": "a.md"}}
 # A replica reads anew every five seconds; the rest is for a busy machine.
@@ -64,6 +65,22 @@ async def until_missed(cache, *, seconds: float) -> float:
         while await outcome(cache) != MISS:
             await asyncio.sleep(0.005)
     return time.monotonic() - started
+
+
+async def store_witness(cache) -> None:
+    """Stores what shows, by its absence, that an invalidation has reached a replica."""
+    request = pb.StoreInferenceRequest(
+        key=OTHER_KEY, inference=ANSWER, control={"tags": [DOCUMENT]}
+    )
+    assert (await cache.stub.StoreInference(request)).stored
+
+
+async def until_told(cache) -> None:
+    """Waits until a replica knows of the invalidation of what `store_witness` stored there."""
+    request = pb.LookupInferenceRequest(key=OTHER_KEY)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await cache.stub.LookupInference(request)).outcome != MISS:
+            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -123,10 +140,11 @@ async def test_an_answer_that_was_begun_before_is_given_by_nobody(
     start_cache, redis_server, selector, storing
 ) -> None:
     both = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    await store_witness(both[0])
     read_time = (await look_up(both[0])).read_time
     # While the answer is computed, what it rests on changes; the other replica is told.
     await invalidate(both[1], selector)
-    await asyncio.sleep(0.01)
+    await until_told(both[0])
     stored = await store(both[storing], tags=[DOCUMENT], basis_time=read_time)
     assert (stored.stored, stored.degraded) == (False, False)
     for _ in range(3):
@@ -137,10 +155,12 @@ async def test_an_answer_begun_under_a_lease_before_is_given_by_nobody(
     start_cache, redis_server
 ) -> None:
     both = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    await store_witness(both[0])
     request = pb.LookupInferenceRequest(key=KEY, flight=pb.FlightOptions())
     lease = (await both[0].stub.LookupInference(request)).lease
     assert lease.token
     await invalidate(both[1])
+    await until_told(both[0])
     await store(both[0], token=lease.token, tags=[DOCUMENT])
     for _ in range(3):
         assert [await outcome(each) for each in both] == [MISS, MISS]
