@@ -187,14 +187,18 @@ async def running_replica(
     draw: Callable[[], float] = random.random,
     remaining_seconds: Callable[[], float | None] = lambda: None,
     local_limit_bytes: int = 1 << 24,
+    timeout_seconds: float = 5.0,
 ) -> AsyncIterator[Replica]:
-    """Runs a replica; nothing it began goes on afterwards."""
+    """Runs a replica; nothing it began goes on afterwards.
+
+    It waits long for Redis, as the machine may be busy; a test that has Redis in trouble says less.
+    """
     clock = SystemClock()
     store = RedisStore(
         url,
         databases=(0, 1),
-        timeout_seconds=0.1,
-        connect_timeout_seconds=0.25,
+        timeout_seconds=timeout_seconds,
+        connect_timeout_seconds=max(0.25, timeout_seconds),
         connection_limit=32,
         tracer=trace.NoOpTracer(),
     )
@@ -204,7 +208,7 @@ async def running_replica(
     shared = SharedLevel(
         store,
         databases=_DATABASES,
-        timeout_seconds=0.1,
+        timeout_seconds=timeout_seconds,
         remaining_seconds=remaining_seconds,
         clock=clock,
         recorder=recorder,

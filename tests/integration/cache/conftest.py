@@ -62,14 +62,21 @@ StartCache = Callable[..., Awaitable[RunningCache]]
 
 @pytest.fixture
 async def start_cache() -> AsyncIterator[StartCache]:
-    """Starts services in this process; all of them stop with the test."""
+    """Starts services in this process; all of them stop with the test.
+
+    They wait long for Redis, as the machine may be busy, unless a test has Redis in trouble: those
+    say `patient=False` for the time-outs that users have.
+    """
 
     async with AsyncExitStack() as everything:
 
-        async def start_one(redis_url: str, **variables: str) -> RunningCache:
+        async def start_one(
+            redis_url: str, *, patient: bool = True, **variables: str
+        ) -> RunningCache:
             one = AsyncExitStack()
             everything.push_async_callback(one.aclose)
-            variables = {"redis_url": redis_url, "drain_delay_seconds": "0s"} | variables
+            base = {"redis_url": redis_url, "drain_delay_seconds": "0s"}
+            variables = base | (PATIENCE if patient else {}) | variables
             environment = {name.upper(): value for name, value in variables.items()}
             spans = InMemorySpanExporter()
             provider = make_tracer_provider("cache", version="test", otlp_endpoint="")

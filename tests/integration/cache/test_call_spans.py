@@ -245,7 +245,7 @@ async def test_a_token_links_to_nothing_while_nobody_can_tell_whether_it_holds(
     start_cache, private_redis
 ) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url)
+    cache = await start_cache(private_redis.url, patient=False)
     private_redis.kill()
     await store(cache, forged())
     release = pb.ReleaseLeaseRequest(key=question(), lease_token=forged())
@@ -471,7 +471,7 @@ async def test_nothing_that_was_asked_shows_in_spans_logs_or_labels(
     ours.addHandler(logs)
     ours.setLevel(logging.DEBUG)
     try:
-        cache = await start_cache(private_redis.url)
+        cache = await start_cache(private_redis.url, patient=False)
         await use_everything(cache, MARKER)
         # Failures tell no more.
         private_redis.kill()

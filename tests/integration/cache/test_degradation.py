@@ -73,7 +73,7 @@ async def until_degraded(cache) -> None:
 @pytest.fixture
 async def cache(start_cache, private_redis):
     await asyncio.to_thread(private_redis.start)
-    return await start_cache(private_redis.url)
+    return await start_cache(private_redis.url, patient=False)
 
 
 async def test_a_frozen_redis_costs_a_short_wait_and_then_nothing(
@@ -104,7 +104,7 @@ async def test_many_callers_at_once_do_not_wait_for_each_other(
     start_cache, private_redis, lateness
 ) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, redis_connection_limit="2")
+    cache = await start_cache(private_redis.url, patient=False, redis_connection_limit="2")
     await ask(cache, 0)
     private_redis.freeze()
     async with asyncio.TaskGroup() as group:
@@ -205,7 +205,7 @@ async def test_a_redis_restarted_under_load_causes_no_errors(
 async def test_it_starts_without_redis_and_finds_it_later(
     start_cache, private_redis, lateness
 ) -> None:
-    seconds, cache = await timed(start_cache(private_redis.url), lateness)
+    seconds, cache = await timed(start_cache(private_redis.url, patient=False), lateness)
     assert seconds < 5
     assert (await stats_of(cache)).degraded
     assert (await ask(cache, 1)).degraded
@@ -222,7 +222,7 @@ async def test_an_outage_is_seen_without_any_calls(cache, private_redis) -> None
 
 
 async def test_a_degraded_replica_stays_ready(start_cache, private_redis) -> None:
-    cache = await start_cache(private_redis.url)
+    cache = await start_cache(private_redis.url, patient=False)
 
     def ready() -> int:
         with urllib.request.urlopen(f"http://127.0.0.1:{cache.http_port}/readyz") as response:
@@ -245,7 +245,7 @@ async def test_callers_with_short_deadlines_get_an_answer_from_a_frozen_redis(
 
 async def test_callers_that_go_away_cost_no_connections(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, redis_connection_limit="2")
+    cache = await start_cache(private_redis.url, patient=False, redis_connection_limit="2")
     await ask(cache, 0)
     private_redis.freeze()
     calls = [ask(cache, number) for number in range(1, 21)]
@@ -277,7 +277,7 @@ async def test_only_changes_of_state_are_logged(cache, private_redis, caplog) ->
 
 async def test_a_full_redis_refuses_values_and_is_read_on(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache, other = [await start_cache(private_redis.url) for _ in range(2)]
+    cache, other = [await start_cache(private_redis.url, patient=False) for _ in range(2)]
     assert (await tell(cache, 1)).stored
     private_redis.command("CONFIG", "SET", "maxmemory", "1")
     stored = await tell(cache, 2)
@@ -293,8 +293,8 @@ async def test_a_full_redis_refuses_values_and_is_read_on(start_cache, private_r
 
 async def test_a_read_only_replica_is_read_on(start_cache, shared_sentinels) -> None:
     shared_sentinels.flush()
-    writer = await start_cache(shared_sentinels.master.url)
-    reader = await start_cache(shared_sentinels.replica.url)
+    writer = await start_cache(shared_sentinels.master.url, patient=False)
+    reader = await start_cache(shared_sentinels.replica.url, patient=False)
     assert (await tell(writer, 1)).stored
     await asyncio.to_thread(shared_sentinels.master.command, "WAIT", 1, 5000)
     assert (await ask(reader, 1)).outcome == pb.LOOKUP_OUTCOME_HIT_SHARED
@@ -307,7 +307,7 @@ async def test_a_wrong_password_degrades_and_is_named(start_cache) -> None:
     server = RedisServer(options={"requirepass": "open-sesame"})
     await asyncio.to_thread(server.start)
     try:
-        cache = await start_cache(server.url.replace("//", "//:hush@"))
+        cache = await start_cache(server.url.replace("//", "//:hush@"), patient=False)
         found = await ask(cache, 1)
         assert (found.outcome, found.degraded) == (pb.LOOKUP_OUTCOME_MISS, True)
         assert (await tell(cache, 1)).degraded
@@ -331,7 +331,7 @@ async def test_a_redis_that_pauses_costs_a_short_wait(cache, private_redis, late
 
 
 async def test_every_topology_is_shared_by_the_replicas(start_cache, any_redis) -> None:
-    first, second = [await start_cache(any_redis.url) for _ in range(2)]
+    first, second = [await start_cache(any_redis.url, patient=False) for _ in range(2)]
     assert (await tell(first, 1)).stored
     assert (await ask(second, 1)).outcome == pb.LOOKUP_OUTCOME_HIT_SHARED
     texts = [f"text {number}" for number in range(100)]
@@ -351,7 +351,7 @@ async def test_a_database_that_does_not_exist_degrades_and_says_so(start_cache) 
     server = RedisServer(databases=1)
     await asyncio.to_thread(server.start)
     try:
-        cache = await start_cache(server.url)
+        cache = await start_cache(server.url, patient=False)
         stats = await stats_of(cache)
         assert stats.degraded
         assert stats.store.last_failure == "database does not exist"

@@ -19,8 +19,6 @@ from services.common.identity import TENANT_HEADER
 from tests.kit.cache_replicas import eventually, running_replica
 
 DIGEST = "0123456789abcdef" * 4
-# None of these tests is about a slow store; a machine shared with others may be one.
-PATIENT = {"redis_timeout_seconds": "2s"}
 EPOCHS_KEY = "pannier:2:ep:{default}"
 MISS, LOCAL, SHARED = (
     pb.LOOKUP_OUTCOME_MISS,
@@ -86,7 +84,7 @@ async def until_told(cache) -> None:
 @pytest.fixture
 async def replicas(start_cache, redis_server):
     """Two replicas that both hold one answer locally."""
-    both = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    both = [await start_cache(redis_server.url) for _ in range(2)]
     assert (await store(both[0], tags=[DOCUMENT])).stored
     assert await outcome(both[1]) == SHARED
     assert [await outcome(each) for each in both] == [LOCAL, LOCAL]
@@ -139,7 +137,7 @@ async def until_missed_or_shared(cache) -> None:
 async def test_an_answer_that_was_begun_before_is_given_by_nobody(
     start_cache, redis_server, selector, storing
 ) -> None:
-    both = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    both = [await start_cache(redis_server.url) for _ in range(2)]
     await store_witness(both[0])
     read_time = (await look_up(both[0])).read_time
     # While the answer is computed, what it rests on changes; the other replica is told.
@@ -154,7 +152,7 @@ async def test_an_answer_that_was_begun_before_is_given_by_nobody(
 async def test_an_answer_begun_under_a_lease_before_is_given_by_nobody(
     start_cache, redis_server
 ) -> None:
-    both = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    both = [await start_cache(redis_server.url) for _ in range(2)]
     await store_witness(both[0])
     request = pb.LookupInferenceRequest(key=KEY, flight=pb.FlightOptions())
     lease = (await both[0].stub.LookupInference(request)).lease
@@ -169,14 +167,14 @@ async def test_an_answer_begun_under_a_lease_before_is_given_by_nobody(
 async def test_a_stale_value_that_reached_the_store_is_given_by_nobody(
     start_cache, redis_server
 ) -> None:
-    both = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    both = [await start_cache(redis_server.url) for _ in range(2)]
     read_time = (await look_up(both[0])).read_time
     assert (await store(both[0], tags=[DOCUMENT], basis_time=read_time)).stored
     await invalidate(both[1])
     async with Redis(port=redis_server.port, db=1) as redis:
         assert any(key.endswith(b":v") for key in await redis.keys())
     await until_missed(both[0], seconds=PATIENCE_SECONDS)
-    third = await start_cache(redis_server.url, **PATIENT)
+    third = await start_cache(redis_server.url)
     assert [await outcome(each) for each in (*both, third)] == [MISS] * 3
 
 
@@ -189,7 +187,7 @@ async def test_nobody_can_date_a_value_out_of_reach(replicas) -> None:
 
 
 async def test_another_tenant_s_values_stay(start_cache, redis_server) -> None:
-    cache = await start_cache(redis_server.url, **PATIENT)
+    cache = await start_cache(redis_server.url)
     acme, globex = ([(TENANT_HEADER, name)] for name in ("acme", "globex"))
     storing = pb.StoreInferenceRequest(key=KEY, inference=ANSWER, control={"tags": [DOCUMENT]})
     for tenant in (acme, globex):
@@ -229,7 +227,7 @@ async def test_with_the_notes_deleted_nothing_old_is_given(
 ) -> None:
     async with Redis(port=redis_server.port, db=1) as redis:
         assert await redis.delete(EPOCHS_KEY) == 1
-    fresh = await start_cache(redis_server.url, **PATIENT)
+    fresh = await start_cache(redis_server.url)
     assert await outcome(fresh) == MISS
     for cache in replicas:
         await until_missed(cache, seconds=BOUND_SECONDS + PATIENCE_SECONDS)
@@ -240,7 +238,7 @@ async def test_with_the_notes_deleted_nothing_old_is_given(
 
 async def test_a_store_that_lost_everything_brings_nothing_back(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    both = [await start_cache(private_redis.url, **PATIENT) for _ in range(2)]
+    both = [await start_cache(private_redis.url) for _ in range(2)]
     for cache in both:
         await store(cache, tags=[DOCUMENT])
     await invalidate(both[0])
@@ -256,7 +254,7 @@ async def test_a_store_that_lost_everything_brings_nothing_back(start_cache, pri
 
 async def test_notes_survive_the_eviction_of_values(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, **PATIENT)
+    cache = await start_cache(private_redis.url)
     await invalidate(cache)
     async with Redis(port=private_redis.port, db=1) as redis:
         before = await redis.hgetall(EPOCHS_KEY)

@@ -29,6 +29,7 @@ MISS, LOCAL, COALESCED, NEGATIVE = (
 )
 # A restarted Redis is used again within 10 s.
 RECOVERY_SECONDS = 12.0
+TIMEOUT_SECONDS = 0.1
 
 
 @pytest.fixture
@@ -36,7 +37,10 @@ async def replicas(private_redis: RedisServer) -> AsyncIterator[tuple[Replica, R
     """Two replicas that know their tenant, in front of a Redis to be treated badly."""
     await asyncio.to_thread(private_redis.start)
     url = private_redis.url
-    async with running_replica(url) as one, running_replica(url) as two:
+    async with (
+        running_replica(url, timeout_seconds=TIMEOUT_SECONDS) as one,
+        running_replica(url, timeout_seconds=TIMEOUT_SECONDS) as two,
+    ):
         for replica in (one, two):
             await warm_up(replica)
         yield one, two
@@ -254,7 +258,10 @@ async def line(redis_server: RedisServer) -> AsyncIterator[LossyLine]:
 
 
 async def test_a_lease_whose_reply_was_lost_holds_nobody_up(redis_server, line) -> None:
-    async with running_replica(line.url) as one, running_replica(redis_server.url) as two:
+    async with (
+        running_replica(line.url, timeout_seconds=TIMEOUT_SECONDS) as one,
+        running_replica(redis_server.url) as two,
+    ):
         await warm_up(one)
         line.loses_replies = True
         found = await one.look_up(lease=60.0)
@@ -268,7 +275,10 @@ async def test_a_lease_whose_reply_was_lost_holds_nobody_up(redis_server, line) 
 
 
 async def test_a_lease_that_could_not_be_given_back_is_given_back_later(redis_server, line) -> None:
-    async with running_replica(line.url) as one, running_replica(redis_server.url) as two:
+    async with (
+        running_replica(line.url, timeout_seconds=TIMEOUT_SECONDS) as one,
+        running_replica(redis_server.url) as two,
+    ):
         await warm_up(one)
         lease = (await one.look_up(lease=60.0)).lease
         line.loses_requests = True

@@ -15,8 +15,6 @@ from services.common.identity import TENANT_HEADER
 from services.common.status import error_from_call
 
 DIGEST, OTHER_DIGEST = "0123456789abcdef" * 4, "f" * 64
-# None of these tests is about a slow store; a machine shared with others may be one.
-PATIENT = {"redis_timeout_seconds": "2s"}
 DOCUMENT = {"document": {"collection": "manuals", "document_id": "a.md"}}
 CHUNKS = pb.ChunkSet(spans=[pb.ChunkSpan(char_end=5, token_count=1)])
 VECTOR = {"float32_le": b"\0\0\x80\x3f", "dimension": 1}
@@ -24,7 +22,7 @@ VECTOR = {"float32_le": b"\0\0\x80\x3f", "dimension": 1}
 
 @pytest.fixture
 async def cache(start_cache, redis_server):
-    return await start_cache(redis_server.url, **PATIENT)
+    return await start_cache(redis_server.url)
 
 
 async def fill(cache, *, tenant: str = "default") -> None:
@@ -93,7 +91,7 @@ async def test_what_is_done_is_remembered_with_its_time(cache) -> None:
 
 
 async def test_it_is_one_operation_for_all_that_is_named(start_cache, redis_server) -> None:
-    one, other = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    one, other = [await start_cache(redis_server.url) for _ in range(2)]
     await fill(one)
     await call(one, *({"tag": {"custom": str(number)}} for number in range(64)), dry_run=False)
     seen = await call(other, *({"tag": {"custom": str(number)}} for number in range(64)))
@@ -131,7 +129,7 @@ async def test_without_the_store_nothing_is_acknowledged(
     start_cache, private_redis, dry_run
 ) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, **PATIENT)
+    cache = await start_cache(private_redis.url)
     await fill(cache)
     await asyncio.to_thread(private_redis.kill)
     for _ in range(8):
@@ -141,7 +139,7 @@ async def test_without_the_store_nothing_is_acknowledged(
 
 
 async def test_without_the_store_no_threshold_is_set(start_cache, private_redis) -> None:
-    cache = await start_cache(private_redis.url, **PATIENT)
+    cache = await start_cache(private_redis.url)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await set_threshold(cache, 0.97)
     assert_unavailable(caught.value)
@@ -169,7 +167,7 @@ async def set_threshold(cache, threshold: float, namespace: str = "", metadata=N
 async def test_a_threshold_is_raised_per_namespace_and_tenant_and_set_back(
     start_cache, redis_server
 ) -> None:
-    one, other = [await start_cache(redis_server.url, **PATIENT) for _ in range(2)]
+    one, other = [await start_cache(redis_server.url) for _ in range(2)]
     assert await set_threshold(one, 0.97) == 0.95
     assert await set_threshold(one, 0.99, "faq") == 0.95
     assert await set_threshold(one, 0.96, metadata=[(TENANT_HEADER, "acme")]) == 0.95

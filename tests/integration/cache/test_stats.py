@@ -176,7 +176,7 @@ async def test_percentiles_are_within_one_percent_of_what_was_measured(cache, mo
 
 async def test_misses_while_the_store_is_away_are_degraded_ones(start_cache, private_redis) -> None:
     private_redis.start()
-    cache = await start_cache(private_redis.url)
+    cache = await start_cache(private_redis.url, patient=False)
     await tell(cache, "a")
     await ask(cache, "b")
     private_redis.kill()
