@@ -19,7 +19,6 @@ from services.cache.semantic_store import Place, SemanticStore
 
 __all__ = ["SemanticLayer", "Where", "make_semantic_layer"]
 
-# What is not there by then is done without: a load goes on, a store that hangs is none.
 _WAIT_SECONDS = 0.1
 _DEADLINE_MARGIN_SECONDS = 0.01
 
@@ -62,6 +61,8 @@ class SemanticLayer:
         calibration: What was found out about matches.
         policy: When answers are given.
         remaining_seconds: What is left of the running call's deadline; None where there is none.
+        wait_seconds: How long a lookup waits for what is not in memory. What is not there by then
+            is done without: a load goes on, a store that hangs is none.
     """
 
     levels: Levels
@@ -69,6 +70,7 @@ class SemanticLayer:
     calibration: Calibration
     policy: SemanticPolicy
     remaining_seconds: Callable[[], float | None]
+    wait_seconds: float
 
     def connect(self, notices: Notices) -> None:
         """Has what other replicas say passed on to this layer; before `notices` runs."""
@@ -133,8 +135,8 @@ class SemanticLayer:
     def _wait_seconds(self) -> float:
         remaining = self.remaining_seconds()
         if remaining is None:
-            return _WAIT_SECONDS
-        return max(0.0, min(_WAIT_SECONDS, remaining - _DEADLINE_MARGIN_SECONDS))
+            return self.wait_seconds
+        return max(0.0, min(self.wait_seconds, remaining - _DEADLINE_MARGIN_SECONDS))
 
     def _take_notice(self, payload: bytes) -> None:
         kind, _, rest = payload.decode().partition(" ")
@@ -161,6 +163,7 @@ def make_semantic_layer(
     memory_limit_bytes: int,
     tenant_entry_limit: int,
     remaining_seconds: Callable[[], float | None],
+    wait_seconds: float = _WAIT_SECONDS,
 ) -> SemanticLayer:
     """Makes the layer; `connect` it, and let it `run`.
 
@@ -170,6 +173,7 @@ def make_semantic_layer(
         memory_limit_bytes: Most memory for questions and their vectors.
         tenant_entry_limit: Most questions of a tenant.
         remaining_seconds: What is left of the running call's deadline; None where there is none.
+        wait_seconds: How long a lookup waits for what is not in memory.
     """
     feed = SemanticFeed(
         SemanticStore(
@@ -193,4 +197,5 @@ def make_semantic_layer(
         calibration=calibration,
         policy=policy,
         remaining_seconds=remaining_seconds,
+        wait_seconds=wait_seconds,
     )

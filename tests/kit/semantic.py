@@ -280,6 +280,7 @@ async def start_replica() -> AsyncIterator[StartReplica]:
                 memory_limit_bytes=memory_limit_bytes,
                 tenant_entry_limit=tenant_entry_limit,
                 remaining_seconds=lambda: None,
+                wait_seconds=timeout_seconds,
             )
             notices = Notices(store, clock=clock)
             notices.on(EPOCH_CHANNEL, epochs.on_notice)

@@ -117,6 +117,8 @@ async def test_the_answer_is_there_for_those_who_come_later(replicas) -> None:
     lease = (await one.look_up()).lease
     await two.store(token=lease.token)
     assert (await two.look_up()).outcome == LOCAL
+    # Whoever asks before the notice has come waits with the others for the answer.
+    await eventually(lambda: one.is_idle)
     found = await one.look_up()
     assert (found.outcome, found.inference) == (SHARED, ANSWER)
     assert 0 < found.remaining.ToSeconds() <= 86_400
