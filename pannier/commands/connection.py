@@ -49,8 +49,8 @@ TenantOption = Annotated[
 AddressOption = Annotated[
     str,
     typer.Option(
-        help="Address of the service, host:port. Default: PANNIER_<SERVICE>_ADDRESS, else that "
-        "of the stack in the state folder."
+        help="Address of the service, host:port. Default: PANNIER_CLIENT_<SERVICE>_ADDRESS, "
+        "else that of the stack in the state folder."
     ),
 ]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Name of a collection.")]
