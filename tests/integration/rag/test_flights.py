@@ -10,6 +10,7 @@ from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import RelayedError, StatusCode
 from services.rag.background import BACKGROUND_KINDS
+from services.rag.coalesce import Coalescer
 from tests.kit.questions import ACME, DOCUMENTS, query
 from tests.kit.rpc import error_of
 
@@ -84,7 +85,14 @@ async def test_two_who_ask_the_same_at_once_cost_one_generation(filled):
     assert filled.cache.calls["StoreSemantic"] == 1, "each has kept the one answer"
 
 
-async def test_the_vector_of_a_question_is_computed_once_for_all_who_ask_it(filled):
+async def test_the_vector_of_a_question_is_computed_once_for_all_who_ask_it(filled, monkeypatch):
+    waiting_keys, run = [], Coalescer.run
+
+    async def noted_run(self, key, compute):
+        waiting_keys.append(key)
+        return await run(self, key, compute)
+
+    monkeypatch.setattr(Coalescer, "run", noted_run)
     filled.balancer.hold_embedding = asyncio.Event()
     before = filled.balancer.tenants["acme"]
     request = pb.RetrieveRequest(collection="docs", query="A new question about cheese?")
@@ -92,10 +100,9 @@ async def test_the_vector_of_a_question_is_computed_once_for_all_who_ask_it(fill
         asyncio.ensure_future(filled.rag.Retrieve(request, metadata=ACME, timeout=20))
         for _ in range(5)
     ]
-    while len(filled.spans.named("SELECT collection")) < len(calls):
-        await asyncio.sleep(0)
-    while filled.balancer.tenants["acme"] == before:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while len(waiting_keys) < len(calls) or filled.balancer.tenants["acme"] == before:
+            await asyncio.sleep(0.001)
     calls[0].cancel()
     filled.balancer.hold_embedding.set()
     for call in calls[1:]:
