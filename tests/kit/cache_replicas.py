@@ -21,7 +21,7 @@ from services.cache.core.layers import Layer
 from services.cache.core.local_level import LocalLevel
 from services.cache.core.store_clock import StoreClock
 from services.cache.epoch_scripts import CHANNEL
-from services.cache.epochs import Epochs
+from services.cache.epochs import Bump, Epochs
 from services.cache.inference_calls import InferenceCalls
 from services.cache.levels import Levels
 from services.cache.metrics import CATALOGUE
@@ -113,6 +113,11 @@ class Replica:
     ) -> pb.FillInferenceResponse:
         """Hands an answer over."""
         return await self.calls.fill_inference(messages)
+
+    async def told_of(self, bump: Bump, field: str) -> None:
+        """Waits until this replica knows of an invalidation."""
+        epochs = self.levels.epochs
+        await eventually(lambda: epochs.invalidated_at("default", field) >= bump.epoch_ms)
 
     @property
     def is_idle(self) -> bool:

@@ -404,8 +404,8 @@ async def test_an_answer_invalidated_while_it_was_followed_is_void(replicas) -> 
     generation = Generation(one, token)
     generation.generate("stale")
     await eventually(lambda: all(each.text == "stale" for each in followers))
-    await two.levels.epochs.bump("default", [EVERYTHING])
-    await asyncio.sleep(0.05)
+    bump = await two.levels.epochs.bump("default", [EVERYTHING])
+    await one.told_of(bump, EVERYTHING)
     late = Follower(one)
     await asyncio.sleep(0.1)
     assert not late.events

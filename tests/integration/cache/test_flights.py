@@ -303,8 +303,8 @@ async def test_an_answer_invalidated_while_it_was_computed_is_given_to_nobody(re
     lease = (await one.look_up()).lease
     callers = start(6, one, two)
     await all_waiting(6, one, two)
-    await two.levels.epochs.bump("default", [EVERYTHING])
-    await asyncio.sleep(0.05)
+    bump = await two.levels.epochs.bump("default", [EVERYTHING])
+    await one.told_of(bump, EVERYTHING)
     stored = await one.store(token=lease.token, inference=answer("stale"))
     assert not stored.stored
     second = await leader(callers)
@@ -318,7 +318,6 @@ async def test_an_answer_invalidated_since_does_not_stand_in_the_way(replicas) -
     one, two = replicas
     await one.store(inference=answer("stale"))
     await one.levels.epochs.bump("default", [EVERYTHING])
-    await asyncio.sleep(0.05)
     callers = start(10, two)
     lease = await leader(callers)
     await all_waiting(9, two)
