@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from services.cache.adapters.redis_pools import PoolBook, PoolUsage
-from services.cache.adapters.redis_tasks import heed_cancellation
+from services.cache.adapters.redis_tasks import all_of, heed_cancellation
 from services.cache.core.store_address import Endpoint
 
 __all__ = ["Command", "ConnectionOptions", "Node", "RawConnection", "Reply"]
@@ -174,9 +174,11 @@ class Node:
         return self._commands.make()
 
     async def close(self) -> None:
-        """Ends all connections, those in use included."""
-        await self._commands.close()
-        await self._streams.close()
+        """Ends all connections, those in use included.
+
+        Whoever got hold of the server before may still talk to it; nothing of that stays open.
+        """
+        await all_of([self._commands.close(), self._streams.close()])
 
 
 class _Connections:
@@ -196,6 +198,7 @@ class _Connections:
         self._book = book
         self._in_use_count = 0
         self._released: set[RawConnection] = set()
+        self._is_closed = False
         book.add(self)
 
     async def acquire(self) -> RawConnection:
@@ -214,6 +217,8 @@ class _Connections:
         """Gives a connection back."""
         self._in_use_count -= 1
         self._released.add(connection)
+        if self._is_closed:
+            await connection.disconnect(nowait=True)
         await self._pool.release(connection)
 
     def make(self) -> RawConnection:
@@ -222,6 +227,7 @@ class _Connections:
 
     async def close(self) -> None:
         """Ends all connections."""
+        self._is_closed = True
         self._book.remove(self)
         await self._pool.aclose()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.cache.adapters.redis_node import ConnectionOptions, Node
+from services.cache.adapters.redis_tasks import all_of
 from services.cache.core.store_address import Endpoint
 from services.cache.ports import StoreFailure
 
@@ -123,6 +124,5 @@ class SingleRoutes(Unsharded):
 
 
 async def close_all(nodes: Iterable[Node]) -> None:
-    """Ends all connections of some servers."""
-    for node in nodes:
-        await node.close()
+    """Ends all connections of some servers, also where one of them makes trouble."""
+    await all_of([node.close() for node in nodes])

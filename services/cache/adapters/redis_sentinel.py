@@ -96,9 +96,8 @@ class SentinelRoutes(Unsharded):
     async def close(self) -> None:
         """Ends all connections."""
         await self._tasks.finish()
-        if self._master is not None:
-            await close_all(self._master.nodes.values())
-        await close_all(self._sentinels)
+        masters = [] if self._master is None else self._master.nodes.values()
+        await close_all([*masters, *self._sentinels])
 
     async def _known_master(self) -> _Master:
         if self._master is None:

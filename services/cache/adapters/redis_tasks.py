@@ -50,7 +50,8 @@ async def all_of(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         Exception: What the first failed call in order raised.
     """
     tasks = [asyncio.ensure_future(call) for call in calls]
-    await asyncio.wait(tasks)
+    if tasks:
+        await asyncio.wait(tasks)
     failures = [task.exception() for task in tasks]
     for failure in failures:
         if failure is not None:

@@ -91,7 +91,7 @@ async def test_the_queue_bound_does_not_protect_a_loaded_model(start):
 
 
 async def test_another_model_waits_until_the_loaded_one_is_idle(start):
-    client = await start(max_loaded_models=1, tokens_per_second=100)
+    client = await start(max_loaded_models=1, tokens_per_second=20)
     await client.load()
     chat = asyncio.ensure_future(client.chat(options={"num_predict": 20}))
     await client.until("/api/chat", lambda entry: entry["tokens"] > 0)
