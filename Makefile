@@ -18,8 +18,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
-        docs-check monitoring monitoring-check pictures unit contract integration e2e bench \
-        bench-balancer bench-cache bench-cache-quality bench-rag bench-observability clean
+        docs-check monitoring monitoring-check pictures alerts-shown unit contract integration e2e \
+        bench bench-balancer bench-cache bench-cache-quality bench-rag bench-observability clean
 
 ##@ Use
 
@@ -110,6 +110,9 @@ monitoring-check: $(VENV)/.dev ## Fail where dashboards and rules are not up to 
 
 pictures: $(VENV)/.dev $(VENV)/.monitoring ## Draw dashboards/images/ from a stack under traffic
 	@$(BIN)/python -m tests.monitoring.pictures
+
+alerts-shown: $(VENV)/.dev $(VENV)/.monitoring ## Show each alert firing on a real stack (over an hour; OPTIONS="--scenario NAME" for one)
+	@$(BIN)/python -m tests.monitoring.firing $(OPTIONS)
 
 ##@ House-keeping
 

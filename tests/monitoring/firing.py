@@ -14,7 +14,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -51,6 +51,7 @@ _LEAST_SECONDS = 40.0
 _UP_SECONDS = 600.0
 _READY_SECONDS = 60.0
 _WELL_SECONDS = 60.0
+_QUIET_SCRAPES = 5
 _MARGIN_SECONDS = 30.0
 # Answers that are under way may take until their own deadline.
 _DRAIN_SECONDS = 150.0
@@ -61,7 +62,7 @@ _ALWAYS = frozenset({"Watchdog"})
 
 
 class NotWellError(Exception):
-    """A backend is still out because of an earlier scenario."""
+    """A backend is still out, or a cache full, because of an earlier scenario."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +119,12 @@ async def _show_all(
     shown: list[Shown] = []
     while left:
         try:
-            one = await _show(left[0], folder, metrics)
+            one = await _show(left[0], folder, metrics, new=not shown)
         except NotWellError:
             if not shown:
                 raise
-            # A backend that was put out again and again stays out for long: begin anew.
+            # A backend that was put out again and again stays out for long, and a cache that is
+            # full stays so: begin anew.
             return shown
         del left[0]
         output.table(_COLUMNS, list(_rows(one)))
@@ -188,8 +190,20 @@ def _shortest_seconds(scenario: Scenario) -> float:
     return min(scenario.seconds, least)
 
 
-async def _show(scenario: Scenario, folder: Path, metrics: Mapping[str, str]) -> Shown:
-    """Runs a scenario under a Prometheus of its own."""
+async def _show(
+    scenario: Scenario, folder: Path, metrics: Mapping[str, str], *, new: bool
+) -> Shown:
+    """Runs a scenario under a Prometheus of its own.
+
+    Args:
+        scenario: The scenario.
+        folder: Where files go, in a folder of its name.
+        metrics: Where the services show their metrics.
+        new: Whether nothing has gone wrong on the stack yet.
+
+    Raises:
+        NotWellError: Something still does.
+    """
     seconds = _shortest_seconds(scenario)
     factor = scenario.seconds / seconds
     own = folder / scenario.name
@@ -197,7 +211,7 @@ async def _show(scenario: Scenario, folder: Path, metrics: Mapping[str, str]) ->
     command = ("-m", "pannier.commands.main", "load", "--scenario", scenario.name)
     environment = _plain_environment(folder)
     async with running_prometheus(config, own) as prometheus:
-        await _become_ready(prometheus)
+        await _become_ready(prometheus, () if new else scenario.shows)
         log = AlertLog(prometheus)
         watching = asyncio.create_task(log.run())
         try:
@@ -240,14 +254,20 @@ def _compress(folder: Path, factor: float, metrics: Mapping[str, str]) -> str:
     return derived(config, {str(_RULES / "*.yaml"): str(rules / "*.yaml")})
 
 
-async def _become_ready(prometheus: Server) -> None:
+async def _become_ready(prometheus: Server, quiet: Collection[str]) -> None:
+    """Waits until all is well, and some alerts are not there."""
     for job in _SERVICES:
         await prometheus.wait_for(f'up{{job="{job}"}} == 1', timeout_seconds=_READY_SECONDS)
+    conditions = ["min(balancer_backend_healthy) == 1"]
+    if quiet:
+        # Only after some scrapes: before, no rule has been looked at yet.
+        watched = f'count_over_time(up{{job="{_SERVICES[0]}"}}[1m]) >= {_QUIET_SCRAPES}'
+        conditions.append(f'absent(ALERTS{{alertname=~"{"|".join(quiet)}"}}) and on () ({watched})')
     try:
-        healthy = "min(balancer_backend_healthy) == 1"
-        await prometheus.wait_for(healthy, timeout_seconds=_WELL_SECONDS)
+        for condition in conditions:
+            await prometheus.wait_for(condition, timeout_seconds=_WELL_SECONDS)
     except TimeoutError:
-        raise NotWellError from None
+        raise NotWellError(f"not within {_WELL_SECONDS:.0f} s: {condition}") from None
 
 
 async def _load(
@@ -295,7 +315,7 @@ async def _process(
 
 
 _COLUMNS = (
-    *("scenario", "alert", ">faster", ">pending", ">firing", ">that is", ">over", "beside"),
+    *("alert", "scenario", ">faster", ">pending", ">firing", ">that is", ">over", "beside"),
 )
 
 
@@ -303,16 +323,16 @@ def _rows(shown: Shown) -> Iterator[tuple[str, ...]]:
     """Writes what became of a scenario: seconds as they were, and minutes at real speed."""
     beside = ", ".join(shown.beside) or "-"
     problem = f" (load ended with {shown.status})" if shown.status else ""
-    first = (f"{shown.scenario.name}{problem}", f"{shown.factor:.1f}")
+    scenario, factor = f"{shown.scenario.name}{problem}", f"{shown.factor:.1f}"
     if not shown.alerts:
-        yield (first[0], "-", first[1], "-", "-", "-", "-", beside)
+        yield ("-", scenario, factor, "-", "-", "-", "-", beside)
     for name, times in shown.alerts.items():
         firing = times.firing
         over = "later" if not _ends_soon(shown.scenario) else "never"
         if times.ended is not None:
             over = f"{times.ended - shown.seconds:+.0f} s"
         yield (
-            *(first[0], name, first[1]),
+            *(name, scenario, factor),
             *(_seconds(times.pending), _seconds(firing)),
             "-" if firing is None else f"{firing * shown.factor / 60:.1f} min",
             over,
@@ -332,7 +352,7 @@ async def _main(names: Sequence[str], folder: Path) -> int:
     with cancelled_by_signals():
         shown = await run_all(scenarios, folder, output)
     output.line()
-    output.table(_COLUMNS, [row for each in shown for row in _rows(each)])
+    output.table(_COLUMNS, sorted(row for each in shown for row in _rows(each)))
     failed = [each.scenario.name for each in shown if not each.complete]
     for name in failed:
         output.problem(f"{name} did not show what it is to show")

@@ -1,6 +1,8 @@
 """`pannier load`, against services whose answers are written down here."""
 
+import asyncio
 import json
+import re
 import signal
 import threading
 import time
@@ -11,11 +13,16 @@ import pytest
 
 from pannier.balancer.v1 import balancer_service_pb2 as balancer_pb
 from pannier.cache.v1 import semantic_pb2, statistics_pb2
+from pannier.commands.load_faults import rule_count
 from pannier.commands.load_files import faults_to_ourselves, write_figures
 from pannier.rag.v1 import corpus_service_pb2 as corpus_pb
 from pannier.rag.v1 import rag_service_pb2 as pb
 from pannier.rag.v1 import usage_service_pb2 as usage_pb
+from tests.kit.standin import running_standins
+from tests.kit.terminal import running_on_terminal
 
+# Wipes a line and the one above it.
+UP = "\x1b[1A\x1b[2K"
 RUN = ("load", "--rate", "40", "--duration", "1s", "--arrivals", "constant", "--seed", "5")
 
 
@@ -263,6 +270,110 @@ def test_ctrl_c_ends_it_with_a_summary_and_no_traceback(ready, number):
     assert "broken off at the end" in shown
     assert "0 answered" in shown
     assert ready.cancelled.wait(10)
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_figures_are_whole_where_a_run_is_broken_off(ready, tmp_path, to_file):
+    """Of those under way one is answered within the grace, and the rest is broken off."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def answer(_request, context):
+        if begun.is_set():
+            context.add_callback(ready.cancelled.set)
+            ready.cancelled.wait(20)
+            return
+        begun.set()
+        yield pb.StreamQueryResponse(text_delta="So")
+        go_on.wait(20)
+        yield pb.StreamQueryResponse(completed=pb.QueryResponse(answer="So."))
+
+    ready.answers["StreamQuery"] = answer
+    path = tmp_path / "figures.json"
+    arguments = ("load", "--rate", "20", "--duration", "1h", "--grace", "1s", "--seed", "5")
+    began = time.monotonic()
+    with ready.start(*arguments, "--json", str(path) if to_file else "-") as process:
+        try:
+            assert begun.wait(20)
+            # Once it has sent some more.
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            go_on.set()
+            shown, _ = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    took = time.monotonic() - began
+    assert process.returncode == 130
+    document = json.loads(path.read_text() if to_file else shown)
+    assert document["broken_off"] is True
+    assert document["planned_seconds"] == 3600
+    assert 0.4 < document["elapsed_seconds"] < took
+    total = document["total"]
+    assert (total["answered"], total["failed"]) == (1, 0)
+    assert total["cancelled"] == total["sent"] - 1 > 0
+    assert document["most_in_flight"] == total["sent"]
+    assert total["whole_seconds"]["count"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_run_that_is_broken_off_takes_back_its_faults_its_document_and_the_lock(
+    ready, tmp_path, number
+):
+    changed, deleted = threading.Event(), []
+
+    def ingest(requests, _context):
+        list(requests)
+        changed.set()
+        yield corpus_pb.IngestDocumentsResponse()
+
+    def delete(request, _context):
+        deleted.append(request.collection)
+        return corpus_pb.DeleteCollectionResponse()
+
+    ready.answers |= {"IngestDocuments": ingest, "DeleteCollection": delete}
+    home = tmp_path / "home"
+    home.mkdir()
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'name = "own"\nabout = "x"\n[[phases]]\nname = "p"\nduration = "1h"\nrate = 1\n'
+        'document_changes_every = "1h"\nfaults = [{ kind = "hang" }]\n'
+    )
+    async with running_standins(1) as (standin,):
+        arguments = ("load", "--scenario", str(path), "--standin", standin.backend_id)
+        with ready.start(*arguments) as process:
+            try:
+                assert await asyncio.to_thread(changed.wait, 20)
+                assert await asyncio.to_thread(rule_count, standin.backend_id) == 1
+                with ready.start(*arguments) as second:
+                    _, refusal = await asyncio.to_thread(second.communicate, timeout=20)
+                process.send_signal(number)
+                _, errors = await asyncio.to_thread(process.communicate, timeout=20)
+            finally:
+                process.kill()
+        assert second.returncode == 2
+        assert "another `pannier load` orders faults" in refusal
+        assert process.returncode == 130
+        assert "Traceback" not in errors
+        assert await asyncio.to_thread(rule_count, standin.backend_id) == 0
+    assert len(deleted) == 1
+    with faults_to_ourselves(home):
+        pass
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 80), (10, 40), (50, 200), (4, 20)])
+def test_the_live_view_keeps_to_its_terminal_and_leaves_the_summary_behind(ready, rows, columns):
+    command = ("load", "--rate", "20", "--duration", "1200ms", "--mode", "rag=1,direct=1")
+    with running_on_terminal(
+        *command, "--address", ready.address, rows=rows, columns=columns
+    ) as terminal:
+        terminal.wait_for("/s answered")
+        assert terminal.wait_for_end() == 0
+        # Each frame is wiped line by line for the next; a longer one would have scrolled away.
+        ups = re.findall(rf"(?:{re.escape(UP)})+", terminal.shown)
+        assert 1 < max(len(each) // len(UP) for each in ups) < rows
+        left = terminal.shown.rpartition(UP)[2]
+        assert " questions were due in " in left
+        assert "/s answered" not in left
+        assert terminal.settings == terminal.before
 
 
 def test_a_service_that_is_not_there_is_said_before_anything_is_asked(ready):

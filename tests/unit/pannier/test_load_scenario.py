@@ -212,6 +212,14 @@ def test_the_document_names_each_scenario_of_each_alert_and_each_kind_of_fault()
         assert all(f"`{option}`" in row for option in kind.defaults)
 
 
+def test_the_document_says_what_was_seen_of_each_scenario_and_each_alert_by_name():
+    text = (ROOT / "docs" / "load.md").read_text()
+    _, _, after = text.partition("\n### What was seen\n")
+    seen = re.findall(r"^\| (\w+) \| `([\w-]+)` \|", after.partition("\n### ")[0], re.MULTILINE)
+    shown = {(alert, each.name) for each, _ in list_scenarios() for alert in each.shows}
+    assert seen == sorted(shown)
+
+
 def test_settings_that_scenarios_want_are_settings_that_there_are():
     known = (ROOT / "docs" / "configuration.md").read_text()
     for scenario, _ in list_scenarios():

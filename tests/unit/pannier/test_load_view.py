@@ -29,12 +29,12 @@ def busy_tally():
     return tally
 
 
-def shown(width, height):
+def shown(width, height, elapsed=10.0):
     view = live_view(
         busy_tally(),
         title=f"a run, {HOSTILE}",
         planned_rate=4.0,
-        elapsed=10.0,
+        elapsed=elapsed,
         now=100.5,
         width=width,
         height=height,
@@ -64,6 +64,28 @@ def test_eighty_by_twenty_four_have_room_for_times_errors_modes_and_tenants():
     (mode,) = (each for each in lines if each.startswith("mode"))
     assert "answered" in mode
     assert "failed" in mode
+
+
+def headings(name, width):
+    (line,) = (each for each in shown(width, 60) if each.split()[:1] == [name])
+    return line.split()
+
+
+def test_on_a_narrower_terminal_columns_go_one_after_the_other_the_least_wanted_first():
+    columns = ["mode", "sent", "answered", "failed", "cached", "degraded", "p50", "p95", "p99"]
+    assert headings("mode", 120) == columns
+    gone = []
+    for width in range(119, 14, -1):
+        left = headings("mode", width)
+        gone += [each for each in columns if each not in left and each not in gone]
+        assert left == [each for each in columns if each not in gone]
+    assert gone[:5] == ["sent", "degraded", "cached", "p50", "p99"]
+    assert set(gone) == set(columns) - {"mode", "p95"}
+
+
+@pytest.mark.parametrize(("elapsed", "rate"), [(0.1, 32), (2.0, 16), (8.0, 4), (3600.0, 3.2)])
+def test_rates_are_those_of_the_time_that_has_passed_at_most_of_ten_seconds(elapsed, rate):
+    assert f"{rate:.1f}/s answered" in shown(120, 30, elapsed)[1]
 
 
 def test_a_small_terminal_shows_rates_and_times_first():

@@ -32,9 +32,12 @@ GROUP = Group(
             name="SuddenCostSpike",
             # The hour before the last is what it is held against: one that held the spike itself
             # would grow with it. Below the floor, the first question after a quiet night is none.
+            # The last line asks for the whole of that hour: of the part that there is at first, the
+            # rate would be that of a whole hour with less in it.
             expr=f"{_cost('10m')}"
             f"\n  > {thresholds.COST_SPIKE_FACTOR:g} * ({_cost('1h', ' offset 1h')} > 0)"
-            f"\nand {_cost('10m')} * {_DAY_SECONDS} > {thresholds.COST_SPIKE_FLOOR_PER_DAY:g}",
+            f"\nand {_cost('10m')} * {_DAY_SECONDS} > {thresholds.COST_SPIKE_FLOOR_PER_DAY:g}"
+            "\nand sum by (currency) (rag_cost_total offset 2h)",
             limit=f"more than {thresholds.COST_SPIKE_FACTOR:g} times the rate of an hour before, "
             f"and more than {thresholds.COST_SPIKE_FLOOR_PER_DAY:g} a day",
             minutes=10,

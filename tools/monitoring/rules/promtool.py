@@ -34,10 +34,12 @@ class Quiet:
     Attributes:
         levels: The series.
         before: The same series for `before_steps` of the case before that.
+        at: A step at which it is looked at as well; None for no other than those of each state.
     """
 
     levels: Levels
     before: Levels = field(default_factory=dict)
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,8 @@ def _is_quiet(alert: Alert, case: Case, name: str, state: Quiet) -> Value:
     last = fires + _LONG_AFTER
     before_steps = case.before_steps if state.before else 0
     phases = [(state.before, before_steps), (state.levels, last - before_steps)]
-    checks = [_check(alert, fires + _NEAR, []), _check(alert, last, [])]
+    steps = [fires + _NEAR, last] if state.at is None else [state.at, fires + _NEAR, last]
+    checks = [_check(alert, each, []) for each in steps]
     return _test(f"{alert.name} is quiet {name}", phases, checks)
 
 
