@@ -213,12 +213,19 @@ def _build(
         await curer.abandon(backend_id)
 
     membership.departing = end_own_work
+    retries = RatioBudget(ratio=_RETRY_RATIO, burst=_RETRY_BURST)
+
+    def show_retries() -> None:
+        # It fills up again by itself, while there are no calls that could tell.
+        metrics.set_gauge("balancer_retry_budget_ratio", retries.level(clock.monotonic()))
+
+    metrics.before_scrape(show_retries)
     equipment = Equipment(
         fleet=fleet,
         scheduler=scheduler,
         servers=servers,
         effects=effects,
-        retries=RatioBudget(ratio=_RETRY_RATIO, burst=_RETRY_BURST),
+        retries=retries,
         clock=clock,
         metrics=metrics,
         tracer=tracer,

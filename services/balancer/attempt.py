@@ -357,10 +357,12 @@ class Attempt:
         its, backend_id = self._its, self.backend.id
         seconds = its.clock.monotonic() - self._began_at
         operation = self._series.operation.value
-        its.metrics.observe("balancer_request_duration_seconds", seconds, backend_id, operation)
+        its.metrics.observe("balancer_request_duration_seconds", seconds, backend_id)
+        its.metrics.observe("balancer_operation_duration_seconds", seconds, operation)
         its.metrics.count("balancer_tokens_total", backend_id, "input", amount=prompt_token_count)
         if load_seconds >= _SHORTEST_LOAD_SECONDS:
-            its.metrics.observe("balancer_model_load_seconds", load_seconds, backend_id)
+            its.metrics.observe("balancer_model_load_seconds", load_seconds)
+            its.metrics.count("balancer_backend_loads_total", backend_id)
         return seconds
 
     def _outcome(self, error: BaseException | None) -> AttemptOutcome:
@@ -382,10 +384,7 @@ class Attempt:
                 return AttemptOutcome.ERROR
 
     def _report(self, outcome: AttemptOutcome, error: BaseException | None) -> None:
-        operation = self._series.operation.value
-        self._its.metrics.count(
-            "balancer_requests_total", self.backend.id, operation, outcome.value
-        )
+        self._its.metrics.count("balancer_requests_total", self.backend.id, outcome.value)
         self._show_load()
         self._span.end(outcome, error)
 

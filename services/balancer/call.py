@@ -124,9 +124,7 @@ class Call:
         self._has_begun = True
         self._counters.request_count += 1
         self._counters.in_flight_count += 1
-        now = self._clock.monotonic()
-        self._retries.note_request(now)
-        self._metrics.set_gauge("balancer_retry_budget_ratio", self._retries.level(now))
+        self._retries.note_request(self._clock.monotonic())
         return self
 
     def __exit__(

@@ -175,8 +175,6 @@ class ModelLoader:
             each.residency = Residency.UNLOADING
             each.view = None
         self._fleet.counters.load_count += 1
-        self._fleet.counters.eviction_count += len(victims)
-        self._metrics.count("balancer_model_evictions_total", amount=len(victims))
 
     async def wait(self, backend_id: str) -> LoadResult | None:
         """Waits for the load under way on a backend; the load goes on when the waiter leaves.
@@ -224,6 +222,8 @@ class ModelLoader:
             for each in victims:
                 if not await self.unloader.send_away(backend, each):
                     return NotLoaded(f"{each.installed.name} is in use and does not go")
+                self._fleet.counters.eviction_count += 1
+                self._metrics.count("balancer_model_evictions_total")
             seconds = await self._servers[backend.id].load(
                 state.installed.name,
                 embedding=order.embeds or state.installed.only_embeds,
@@ -234,7 +234,8 @@ class ModelLoader:
         except AttemptFailed as failure:
             return failure
         now = self._clock.monotonic()
-        self._metrics.observe("balancer_model_load_seconds", seconds, backend.id)
+        self._metrics.observe("balancer_model_load_seconds", seconds)
+        self._metrics.count("balancer_backend_loads_total", backend.id)
         self._fleet.estimates.note_load(
             backend.id,
             state.placement_key,

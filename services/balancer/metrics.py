@@ -22,13 +22,18 @@ _OPERATION = one_of(*(each.value for each in Operation))
 _PRIORITY = one_of(*(each.label for each in Priority))
 _TRIAL = one_of(*(each.value for each in TrialOutcome))
 
-# With 64 backends each edge of the first costs 192 lines of `/metrics`, of the others 64: they hold
-# what tells backends apart. What callers see is measured more finely where they are (rag).
-_DURATION_BUCKETS_SECONDS = (0.05, 0.2, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
+# With 64 backends each edge costs 64 lines of `/metrics`: they hold what tells backends apart. What
+# callers see is measured more finely where they are (rag).
+_DURATION_BUCKETS_SECONDS = (
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0,
+)  # fmt: skip
 _FIRST_TOKEN_BUCKETS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # From small models on good cards to large ones on processors.
 _TOKEN_BUCKETS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-_LOAD_BUCKETS_SECONDS = (1.0, 5.0, 10.0, 30.0, 120.0)
+# Up to the longest time that a load is given by default.
+_LOAD_BUCKETS_SECONDS = (
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 330.0,
+)  # fmt: skip
 _QUEUE_BUCKETS_SECONDS = (
     0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
@@ -47,7 +52,6 @@ CATALOGUE = (
         "Attempts at backends that have ended; a retried request has several.",
         {
             "backend": _BACKEND,
-            "operation": _OPERATION,
             "outcome": one_of(
                 *(each.value for each in AttemptOutcome),
                 timeout="the backend was silent, or slower than the deadline",
@@ -60,7 +64,15 @@ CATALOGUE = (
         "balancer_request_duration_seconds",
         MetricKind.HISTOGRAM,
         "What successful attempts took, from request to last byte.",
-        {"backend": _BACKEND, "operation": _OPERATION},
+        {"backend": _BACKEND},
+        _DURATION_BUCKETS_SECONDS,
+        has_exemplars=True,
+    ),
+    Metric(
+        "balancer_operation_duration_seconds",
+        MetricKind.HISTOGRAM,
+        "What successful attempts took at any backend, by what was asked for.",
+        {"operation": _OPERATION},
         _DURATION_BUCKETS_SECONDS,
         has_exemplars=True,
     ),
@@ -89,8 +101,14 @@ CATALOGUE = (
         "balancer_model_load_seconds",
         MetricKind.HISTOGRAM,
         "What loading a model took, by the balancer's order or within a request.",
-        {"backend": _BACKEND},
+        {},
         _LOAD_BUCKETS_SECONDS,
+    ),
+    Metric(
+        "balancer_backend_loads_total",
+        MetricKind.COUNTER,
+        "Models loaded, by the balancer's order or within a request.",
+        {"backend": _BACKEND},
     ),
     Metric(
         "balancer_backend_healthy",
@@ -252,4 +270,3 @@ def create_series(metrics: Metrics) -> None:
     """
     for priority in Priority:
         metrics.set_gauge("balancer_queue_depth", 0, priority.label)
-    metrics.set_gauge("balancer_retry_budget_ratio", 1)

@@ -142,12 +142,6 @@ _CONTENTS = (
         "Items in the local level; what nobody asks for any more leaves by and by once expired.",
         {"layer": _LAYER},
     ),
-    Metric(
-        "cache_capacity_entries",
-        MetricKind.GAUGE,
-        "Most items the local level may hold; 0 where it is bounded by bytes only.",
-        {"layer": _LAYER},
-    ),
     Metric("cache_memory_bytes", MetricKind.GAUGE, "Bytes in the local level.", {"layer": _LAYER}),
     Metric(
         "cache_memory_limit_bytes",

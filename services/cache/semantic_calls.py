@@ -54,7 +54,7 @@ class SemanticCalls:
             question.where.tenant_id,
             started,
             # One question is one lookup, though it takes two calls.
-            with_vector_to_follow=not request.HasField("vector"),
+            with_vector_to_follow=request.vector_follows and not request.HasField("vector"),
         )
         describe_semantic_lookup(lookup)
         return convert.lookup(lookup)

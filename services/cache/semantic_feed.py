@@ -8,8 +8,9 @@ background while it is in use, so that callers do not wait for that.
 import asyncio
 import logging
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 from services.cache.core.layers import Layer
@@ -40,6 +41,7 @@ _REFRESH_AGE_SECONDS = 3.0
 _IN_USE_SECONDS = 60.0
 _SWEEP_SECONDS = 60.0
 _LOAD_LIMIT = 3
+_OWN_LIMIT = 64
 _PARTITION_LIMIT = 1000
 _COMPONENT_BYTES = 4
 _GROWTH_RATIO = 1.5
@@ -58,6 +60,7 @@ class _Held:
         announced: How far it had come by the last notice that came meanwhile.
         swept_at: When expired entries were last removed.
         leaving: Entries of no more use that are still in the store.
+        own: Versions of the entries that were stored here last.
     """
 
     name: PartitionName
@@ -68,6 +71,7 @@ class _Held:
     announced: Place | None = None
     swept_at: float = -math.inf
     leaving: list[Version] = field(default_factory=list)
+    own: deque[bytes] = field(default_factory=partial(deque, maxlen=_OWN_LIMIT))
 
     @property
     def place(self) -> Place:
@@ -131,6 +135,7 @@ class SemanticFeed:
         """
         held = self._hold(name)
         held.putting_count += 1
+        held.own.append(entry.version)
         try:
             place = await self._store.put(name, entry, vector, ttl_ms=ttl_ms)
             self._take_own(held, (entry, vector), place)
@@ -304,13 +309,14 @@ class SemanticFeed:
         return partition, useless
 
     def _apply(self, held: _Held, changes: Changes) -> None:
+        # What this replica itself has changed comes along, and is no news.
+        if any(_is_news(held, *each) for each in changes.records.items()):
+            self._recorder.feed_lag(changes.lag_seconds)
         for form, record in changes.records.items():
             if record is None:
                 held.partition.remove(form)
             else:
                 self._insert(held, record)
-        if changes.records:
-            self._recorder.feed_lag(changes.lag_seconds)
         if changes.rejected_count:
             self._recorder.rejected(Layer.SEMANTIC, changes.rejected_count)
 
@@ -375,3 +381,12 @@ class SemanticFeed:
             total_bytes -= dropped.partition.size_bytes
         entry_count = sum(len(held.partition) for held in self._held.values())
         self._recorder.semantic_size(entry_count, len(self._held), total_bytes)
+
+
+def _is_news(held: _Held, form: str, record: Record | None) -> bool:
+    """Tells whether a change is another replica's, and not known yet."""
+    known = held.partition.find(form)
+    if record is None:
+        return known is not None
+    version = record[0].version
+    return version not in held.own and (known is None or known.version != version)

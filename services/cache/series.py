@@ -23,7 +23,6 @@ def create_series(metrics: Metrics, local: Mapping[Layer, LocalLevel], *, curren
     """
     metrics.create_series("currency", currency)
     for layer, level in local.items():
-        metrics.set_gauge("cache_capacity_entries", 0, layer.value)
         metrics.set_gauge("cache_memory_limit_bytes", level.limit_bytes, layer.value)
     metrics.set_gauge("cache_false_hit_upper_bound", 1)
     show_phase(metrics, Phase.NORMAL)

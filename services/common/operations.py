@@ -14,7 +14,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from services.common.exposition import OPENMETRICS_TYPE, TEXT_TYPE, Page
+from services.common.exposition import OPENMETRICS_TYPE, TEXT_TYPE
 from services.common.metrics import Metrics
 
 __all__ = ["OperationsServer"]
@@ -61,7 +61,6 @@ class OperationsServer:
         self, host: str, port: int, *, metrics: Metrics, ready: Callable[[], bool]
     ) -> None:
         self._metrics = metrics
-        self._page = Page(metrics.registry)
         self._ready = ready
         self._server = make_server(
             host,
@@ -114,7 +113,7 @@ class OperationsServer:
             self._metrics.refresh()
             openmetrics = _wants_openmetrics(environ.get("HTTP_ACCEPT", ""))
             content_type = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
-            page = self._page.render(openmetrics=openmetrics)
+            page = self._metrics.page.render(openmetrics=openmetrics)
             start_response("200 OK", [("Content-Type", content_type)])
             return [page]
         if path == "/healthz":

@@ -4,9 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -20,8 +24,9 @@ _logger = logging.getLogger(__name__)
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _TIMEOUT_SECONDS = 3.0
 _RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 4.0)
-# Where the receiver asks for it, or nobody is there (OTLP specification, failures). With
-# RESOURCE_EXHAUSTED a receiver refuses what is too large for it, each time anew.
+# Who is asked to come again later than this has lost what it has.
+_LONGEST_DELAY_SECONDS = 60.0
+# Where nobody is there, or the receiver is short of something (OTLP specification, failures).
 _RETRYABLE = frozenset(
     {
         grpc.StatusCode.CANCELLED,
@@ -38,7 +43,33 @@ _MOST_REQUEST_BYTES = 2 * 1024**2
 _SPANS_BETWEEN_PAUSES = 64
 _PAUSE_SECONDS = 0.0001
 
+# Refused once and for all, as what is too large is, unless the receiver says when to come again.
+_RETRYABLE_WHERE_ASKED_FOR = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
+
 _Encoded = tuple[InstrumentationScope | None, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reply:
+    """What a receiver says to a request.
+
+    Attributes:
+        code: Whether it has taken it.
+        rejected_count: Spans of it that it has not.
+        delay_seconds: When it wants it again; None where it says nothing of that.
+    """
+
+    code: grpc.StatusCode
+    rejected_count: int = 0
+    delay_seconds: float | None = None
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether it is of use to try again."""
+        if self.delay_seconds is None:
+            return self.code in _RETRYABLE
+        wanted = self.code in _RETRYABLE or self.code in _RETRYABLE_WHERE_ASKED_FOR
+        return wanted and self.delay_seconds <= _LONGEST_DELAY_SECONDS
 
 
 class OtlpSender:
@@ -90,26 +121,29 @@ class OtlpSender:
 
     def _send(self, request: bytes, span_count: int) -> int:
         for delay in (*_RETRY_DELAYS_SECONDS, None):
-            code, rejected_count = self._try(request)
-            if code is grpc.StatusCode.OK:
-                self._note(failing=False, code=code)
+            reply = self._try(request)
+            if reply.code is grpc.StatusCode.OK:
+                self._note(failing=False, code=reply.code)
                 # The number is the receiver's word, which can be any.
-                return span_count - min(max(rejected_count, 0), span_count)
-            self._note(failing=True, code=code)
-            if code not in _RETRYABLE or delay is None or self._hurried.wait(delay):
+                return span_count - min(max(reply.rejected_count, 0), span_count)
+            self._note(failing=True, code=reply.code)
+            if delay is None or not reply.is_retryable:
+                break
+            if self._hurried.wait(max(delay, reply.delay_seconds or 0.0)):
                 break
         return 0
 
-    def _try(self, request: bytes) -> tuple[grpc.StatusCode, int]:
+    def _try(self, request: bytes) -> _Reply:
         try:
             self._call = self._export.future(request, timeout=self._timeout_seconds)
             response = self._call.result()
         except grpc.RpcError as error:
-            return error.code(), 0
+            return _Reply(code=error.code(), delay_seconds=_delay_seconds(error))
         except (grpc.FutureCancelledError, ValueError):
             # Cancelled by `close`, or the channel is closed.
-            return grpc.StatusCode.CANCELLED, 0
-        return grpc.StatusCode.OK, response.partial_success.rejected_spans
+            return _Reply(code=grpc.StatusCode.CANCELLED)
+        rejected_count = response.partial_success.rejected_spans
+        return _Reply(code=grpc.StatusCode.OK, rejected_count=rejected_count)
 
     def _note(self, *, failing: bool, code: grpc.StatusCode) -> None:
         """Logs the first failure of a series and its end, not each one."""
@@ -119,6 +153,20 @@ class OtlpSender:
                 _logger.warning("receiver takes no spans", extra={"code": code.name})
             else:
                 _logger.info("receiver takes spans again")
+
+
+def _delay_seconds(error: grpc.RpcError) -> float | None:
+    """Returns when a receiver wants to be asked again; None where it says nothing of that."""
+    retry = error_details_pb2.RetryInfo()
+    try:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has what is called
+        for detail in status.details if status is not None else ():
+            if detail.Unpack(retry):
+                return float(retry.retry_delay.ToNanoseconds() / 1e9)
+    except (ValueError, DecodeError):
+        # Another code in the details than gRPC's own, or no details that anybody could read.
+        pass
+    return None
 
 
 def _encoded(spans: Sequence[ReadableSpan]) -> Iterator[_Encoded]:

@@ -48,6 +48,8 @@ _NO_FAILURES = frozenset({"OK", "CANCELLED"})
 # A caller whose deadline passes hangs up; that can arrive before the deadline has passed here.
 _DEADLINE_TOLERANCE_SECONDS = 0.02
 _DEADLINE_TOLERANCE_RATIO = 0.1
+# How soon it is looked again whether the time of a call may end that is just being interrupted.
+_LOOK_AGAIN_SECONDS = 0.1
 
 _CANCELLATION_FOLLOWS_SECONDS = 1.0
 _CANCELLATION_MAY_FOLLOW_SECONDS = 0.002
@@ -136,7 +138,10 @@ class ServerCall:
         self._attributes = attributes
         self._context = context
         self._reason = ""
+        # gRPC interrupts the task of a call whose caller leaves, and says nothing else of it.
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._tolerance_seconds = 0.0
+        self._left_in_time: bool | None = None
         self._expired = False
         self._caller_left = False
         self._timer: asyncio.TimerHandle | None = None
@@ -230,20 +235,39 @@ class ServerCall:
 
     def _set_deadline(self) -> None:
         remaining = cast("float | None", self._context.time_remaining())
+        loop = asyncio.get_running_loop()
         if remaining is None:
             remaining = self._its.default_deadline_seconds
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(remaining, self._expire, asyncio.current_task())
+            self._timer = loop.call_later(remaining, self._expire)
         else:
             self._tolerance_seconds = min(
                 _DEADLINE_TOLERANCE_SECONDS, remaining * _DEADLINE_TOLERANCE_RATIO
             )
+            due = loop.time() + remaining - self._tolerance_seconds
+            self._timer = loop.call_at(due, self._look_who_is_there, due)
         set_deadline(remaining)
 
-    def _expire(self, task: asyncio.Task[Any] | None) -> None:
+    def _look_who_is_there(self, due: float) -> None:
+        """Notes, just before the caller's time is up, whether it has left before.
+
+        How long the handler needs to end is no matter then.
+
+        Args:
+            due: When this should be called, seconds of the loop's clock.
+        """
+        lateness = asyncio.get_running_loop().time() - due
+        # On a loop that is late, the end of the time itself may have interrupted the call.
+        if lateness <= self._tolerance_seconds / 2:
+            self._left_in_time = self._task.cancelling() > 0
+
+    def _expire(self) -> None:
+        if self._task.cancelling():
+            # The caller has left; or a limit of the handler's own is up, which is soon over.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_LOOK_AGAIN_SECONDS, self._expire)
+            return
         self._expired = True
-        if task is not None:
-            task.cancel()
+        self._task.cancel()
 
     async def __aexit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
         """Ends everything, whatever has happened."""
@@ -256,14 +280,16 @@ class ServerCall:
             self._its.gate.leave()
 
     async def _end(self, error: BaseException | None) -> None:
-        if error is None or isinstance(error, grpc.aio.AbortError | GeneratorExit):
+        if error is None or isinstance(error, grpc.aio.AbortError):
+            return
+        if isinstance(error, GeneratorExit) and not self._is_running():
+            # Nobody waits for a call any more that is thrown away.
             return
         if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if self._expired and task is not None:
-                task.uncancel()
+            if self._expired:
+                self._task.uncancel()
                 error = DeadlineExceeded(self._its.default_deadline_seconds)
-            elif self._caller_left or (task is not None and task.cancelling()):
+            elif self._caller_left or self._task.cancelling():
                 return
             # Otherwise the handler's own doing: without a status the caller would wait for ever.
         if not isinstance(error, ServiceError):
@@ -282,12 +308,23 @@ class ServerCall:
         code = cast("grpc.StatusCode | int", self._context.code())
         return code if isinstance(code, grpc.StatusCode) else None
 
+    def _is_running(self) -> bool:
+        try:
+            return asyncio.current_task() is self._task
+        except RuntimeError:
+            # There is no loop any more.
+            return False
+
     def _code(self, error: BaseException | None) -> str:
         sent = self._status_sent()
         if sent is not None:
             return sent.name
-        if error is None:
+        # A handler may go on as if nothing were; its answer reaches nobody.
+        interrupted = self._task.cancelling() > self._expired
+        if error is None and not interrupted:
             return "OK"
+        if self._left_in_time is not None:
+            return "CANCELLED" if self._left_in_time else "DEADLINE_EXCEEDED"
         remaining = cast("float | None", self._context.time_remaining())
         expired = remaining is not None and remaining <= self._tolerance_seconds
         return "DEADLINE_EXCEEDED" if expired else "CANCELLED"

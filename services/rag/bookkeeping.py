@@ -23,7 +23,11 @@ from services.rag.meter import RETRIEVE_MODE, Meter, current_meter
 from services.rag.recorder import Recorder
 from services.rag.spending import INFERENCE_LAYER, SEMANTIC_LAYER
 
-__all__ = ["Account", "Bookkeeping"]
+__all__ = ["REFUSED", "Account", "Bookkeeping"]
+
+REFUSED = "refused"
+"""What metrics and traces call a question that its tenant's budget forbids: nothing is out of
+order. In the books it has failed."""
 
 _CACHED = frozenset({AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR})
 _TOOL_PREFIX = "tool_"
@@ -158,7 +162,7 @@ class Account:
 
         Args:
             answer: Its answer; None without one.
-            outcome: `success`, `error` or `cancelled`.
+            outcome: `success`, `error`, `cancelled` or `REFUSED`.
             error: What it failed with.
         """
         recorder, ledger = self._recorder, self._its.ledger
@@ -181,7 +185,7 @@ class Account:
                 replace(
                     self._record,
                     model=model,
-                    outcome=outcome,
+                    outcome="error" if outcome == REFUSED else outcome,
                     error_reason=_reason(outcome, error),
                     origin=answer.origin.value if answer is not None else "",
                     degradations=tuple(

@@ -343,6 +343,7 @@ class SemanticCachePort(Protocol):
         query: str,
         *,
         vector: Vector | None,
+        vector_follows: bool,
         mode: str,
         collection: str,
         bypass: bool,
@@ -353,6 +354,7 @@ class SemanticCachePort(Protocol):
             partition: Where to look.
             query: The question.
             vector: Its embedding; without it the question's words must be the same.
+            vector_follows: Whether the same is looked up with the vector if nothing is found.
             mode: Label that the lookup is counted under.
             collection: Where the answer comes from.
             bypass: Whether to learn the cache's time only.

@@ -13,8 +13,9 @@ from services.common.deadline import remaining_seconds
 from services.common.errors import ServiceError
 from services.common.tracing import mark_failed
 from services.rag.answer import Answerer
-from services.rag.bookkeeping import Account, Bookkeeping
+from services.rag.bookkeeping import REFUSED, Account, Bookkeeping
 from services.rag.core.answer import Answer, AnswerEvent
+from services.rag.core.bookkeeping_errors import BudgetExceeded
 from services.rag.core.options import Question
 from services.rag.core.stream_errors import AnswerOutOfTime
 from services.rag.recorder import Recorder
@@ -90,6 +91,8 @@ class CountedAnswers:
                 outcome = "cancelled"
             raise
         except Exception as error:
+            if isinstance(error, BudgetExceeded):
+                outcome = REFUSED
             failure = error
             raise
         finally:
@@ -145,7 +148,7 @@ class _Spans:
 
         Args:
             answer: Its answer; None without one.
-            outcome: `success`, `error` or `cancelled`.
+            outcome: `success`, `error`, `refused` or `cancelled`.
             failure: What it failed with; None where it did not.
             cost_nanos: What it has cost, in billionths of the currency.
         """
@@ -170,7 +173,7 @@ class _Spans:
         told.set_attributes(known)
         if recorder.told_bottleneck:
             self.workflow.set_attribute("app.rag.profile_bottleneck", recorder.told_bottleneck)
-        if failure is not None:
+        if failure is not None and outcome != REFUSED:
             name = failure.error_reason if isinstance(failure, ServiceError) else failure
             mark_failed(self.workflow, name)
         recorder.end_span(self.workflow)

@@ -30,6 +30,9 @@ _MODEL = {"model": up_to(32, "models that were asked")}
 _CURRENCY = {"currency": up_to(1, "ISO code of the prices, `none` where there are none")}
 _TENANT = {"tenant": up_to(MOST_TENANTS, "tenants, by default the first 50")}
 _TOOL = one_of(*TOOL_NAMES, UNKNOWN_TOOL)
+_OUTCOME = one_of(
+    "success", "error", "refused", "cancelled", refused="the budget of the tenant is spent"
+)
 _FOUND = one_of("success", "empty", "error")
 
 # The line between good and not is 0.8.
@@ -48,7 +51,7 @@ CATALOGUE = (
         "rag_requests_total",
         MetricKind.COUNTER,
         "Questions by what became of them.",
-        {**_MODE, "outcome": one_of("success", "error", "cancelled")},
+        {**_MODE, "outcome": _OUTCOME},
     ),
     Metric(
         "rag_request_duration_seconds",
@@ -127,7 +130,7 @@ CATALOGUE = (
                 "miss",
                 "bypassed",
                 "unavailable",
-                outdated="found and not given: what it was made from has changed, or cannot be read",
+                outdated="found, not given: what it was made from has changed or cannot be read",
                 unchecked="given, though what it was made from cannot be read",
             ),
         },
@@ -330,7 +333,7 @@ CATALOGUE = (
         "rag_tenant_requests_total",
         MetricKind.COUNTER,
         "Questions of tenants by what became of them.",
-        {**_TENANT, "outcome": one_of("success", "error", "cancelled")},
+        {**_TENANT, "outcome": _OUTCOME},
     ),
     Metric(
         "rag_tenant_cost_total",
@@ -407,7 +410,7 @@ CATALOGUE = (
     Metric(
         "rag_tool_duration_seconds",
         MetricKind.HISTOGRAM,
-        "Time of one call of a tool.",
-        {"tool": _TOOL},
+        "Time of one call of a tool; those that were refused take none.",
+        {"tool": one_of(*TOOL_NAMES)},
     ),
 )

@@ -147,8 +147,8 @@ class Reuse:
 
     async def find_same(self) -> Answer | None:
         """Returns the answer to the same question in the same words, if there is one."""
-        lookup = await self._look_up("query_lookup", None)
         task_has_history = bool(self._task.question.history)
+        lookup = await self._look_up("query_lookup", None, vector_follows=not task_has_history)
         answer = await self._judge(lookup)
         if task_has_history and not self.is_over:
             # What is meant by the words depends on what was said before.
@@ -267,7 +267,9 @@ class Reuse:
             else:
                 self._note_entry(entry_id, 1.0)
 
-    async def _look_up(self, stage_name: str, vector: Vector | None) -> SemanticLookup | None:
+    async def _look_up(
+        self, stage_name: str, vector: Vector | None, *, vector_follows: bool = False
+    ) -> SemanticLookup | None:
         task, lookup = self._task, None
         with task.recorder.stage(stage_name) as stage:
             try:
@@ -275,6 +277,7 @@ class Reuse:
                     self._partition,
                     task.question.text,
                     vector=vector,
+                    vector_follows=vector_follows,
                     mode=task.question.mode.value,
                     collection=task.question.collection,
                     bypass=task.question.cache_policy is not CachePolicy.USE,

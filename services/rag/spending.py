@@ -106,7 +106,7 @@ class Spending:
 
         Args:
             mode: How it was answered.
-            outcome: `success`, `error` or `cancelled`.
+            outcome: `success`, `error`, `refused` or `cancelled`.
             tenant_id: Who has asked.
             generation_count: Texts that models were asked for.
         """

@@ -134,13 +134,13 @@ class RagStatistics:
             mode: How it was to be answered.
             recorder: Its stages and degradations.
             answer: Its answer; None without one.
-            outcome: `success`, `error` or `cancelled`.
+            outcome: `success`, `error`, `refused` or `cancelled`.
         """
         counts = self.modes[mode]
         self.in_flight_count -= 1
         self._metrics.add_gauge("rag_active_queries", -1, mode.value)
         self._metrics.count("rag_requests_total", mode.value, outcome)
-        counts.failure_count += outcome == "error"
+        counts.failure_count += outcome in ("error", "refused")
         counts.cancelled_count += outcome == "cancelled"
         self.add_stages(recorder)
         if answer is None:
@@ -221,9 +221,10 @@ class RagStatistics:
         counts = self.tools[name]
         counts.execution_count += 1
         counts.success_count += execution.outcome.is_success
-        counts.duration_seconds.add(execution.duration_seconds)
         self._metrics.count("rag_tool_executions_total", name, execution.outcome.value)
-        self._metrics.observe("rag_tool_duration_seconds", execution.duration_seconds, name)
+        if execution.outcome.was_carried_out:
+            counts.duration_seconds.add(execution.duration_seconds)
+            self._metrics.observe("rag_tool_duration_seconds", execution.duration_seconds, name)
 
     def add_document(self, done: DocumentDone) -> None:
         """Counts a document."""

@@ -77,6 +77,25 @@ def test_the_edges_of_a_histogram_rise(metric):
         assert metric.kind is MetricKind.HISTOGRAM
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "balancer_model_load_seconds",
+        "balancer_operation_duration_seconds",
+        "balancer_request_duration_seconds",
+        "rag_request_duration_seconds",
+        "rag_time_to_first_token_seconds",
+        "rpc_client_call_duration_seconds",
+        "rpc_server_call_duration_seconds",
+    ],
+)
+def test_whole_calls_are_measured_with_three_buckets_to_a_decade_at_least(name):
+    edges = EVERY_METRIC[name].buckets
+    for least in (0.01, 0.1, 1.0, 10.0):
+        assert sum(least < edge <= 10 * least for edge in edges) >= 3, f"from {least} s on"
+    assert least in edges
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_starts_with_few_series(service):
     metrics = Metrics(CATALOGUES[service], version="1")

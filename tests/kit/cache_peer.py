@@ -85,6 +85,7 @@ class FakeCache(CacheServiceServicer):
         failures: What is known to fail, by key.
         answered: Answers by question, in their partitions.
         fills: How fills have ended: `commit`, `abort` or `cut`.
+        semantic_lookups: Questions looked up, in the order they came.
         inference_controls: How the answers to prompts are to be kept, in the order they came.
         hold_completion: The end of a streamed hit waits for it.
     """
@@ -97,6 +98,7 @@ class FakeCache(CacheServiceServicer):
         self.holds: dict[str, asyncio.Event] = {}
         self.entries: dict[bytes, object] = {}
         self.calls: Counter[str] = Counter()
+        self.semantic_lookups: list[semantic_pb2.LookupSemanticRequest] = []
         self.wants_refresh = False
         self.wants_verification = False
         self.sure = True
@@ -229,6 +231,7 @@ class FakeCache(CacheServiceServicer):
 
     async def LookupSemantic(self, request, context):
         await self._enter("LookupSemantic", context)
+        self.semantic_lookups.append(request)
         response = semantic_pb2.LookupSemanticResponse(
             outcome=semantic_pb2.SEMANTIC_OUTCOME_MISS, degraded=self.degraded
         )

@@ -24,7 +24,7 @@ class BurnRate(NamedTuple):
 # The twelve alerts -----------------------------------------------------------------------------
 
 ERROR_RATIO: Final = 0.05
-"""HighErrorRate: failed questions among all."""
+"""HighErrorRate: failed questions among all but those that budgets forbade."""
 
 HIGH_LATENCY_SECONDS: Final = 10.0
 """HighLatency: 95th percentile of the time of a whole answer. An edge of the histogram."""
@@ -36,7 +36,7 @@ LOW_CACHE_HIT_RATIO: Final = 0.40
 """LowCacheHitRate: hits among hits and misses; fires below."""
 
 CACHE_FULL_RATIO: Final = 0.95
-"""CacheNearCapacity: entries to their limit, or bytes to theirs."""
+"""CacheNearCapacity: bytes of a layer to their limit."""
 
 CACHE_EVICTIONS_PER_SECOND: Final = 10.0
 """HighCacheEvictionRate: entries that had to leave before their time to live was over."""
@@ -65,7 +65,8 @@ RETRIEVAL_FAILURE_RATIO: Final = 0.05
 # Service level objectives ----------------------------------------------------------------------
 
 OBJECTIVE_RATIO: Final = 0.99
-"""Share of questions that are answered within 30 days; cancelled ones count nowhere."""
+"""Share of questions that are answered within 30 days; those cancelled, and those that budgets
+forbade, count nowhere."""
 
 ERROR_BUDGET_RATIO: Final = 0.01
 """Share of questions that may fail within 30 days: 1 - `OBJECTIVE_RATIO`."""

@@ -2026,7 +2026,9 @@ class BackendHealth(_message.Message):
     consecutive_failure_count: _builtins.int
     """OUTPUT ONLY. Failures since the last success."""
     last_failure: _builtins.str
-    """OUTPUT ONLY. What the last failure said; empty where there was none since the last success."""
+    """OUTPUT ONLY. What the last failed request, check or canary said. Empty where there was none, and again after a good
+    request, a return to service, or a good check of a backend that nothing else speaks against.
+    """
     version: _builtins.str
     """OUTPUT ONLY. Version of its Ollama server; empty before the first successful check."""
     @_builtins.property

@@ -300,12 +300,17 @@ class LookupSemanticRequest(_message.Message):
     CONTROL_FIELD_NUMBER: _builtins.int
     MIN_SIMILARITY_FIELD_NUMBER: _builtins.int
     COLLECTIONS_FIELD_NUMBER: _builtins.int
+    VECTOR_FOLLOWS_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """REQUIRED. The question, [1, 8000] characters; in a conversation, one that can be understood by itself."""
     mode: _builtins.str
     """OPTIONAL. Label the lookup is counted under: "direct", "rag", "deep" or "agent"."""
     min_similarity: _builtins.float
     """OPTIONAL. Least cosine similarity, [0, 1]; can only raise the threshold of the namespace."""
+    vector_follows: _builtins.bool
+    """OPTIONAL. Whether the same with the vector will follow a miss of this one without it. Such a miss is not counted: one
+    question is one lookup, though it takes two calls.
+    """
     @_builtins.property
     def partition(self) -> Global___SemanticPartition:
         """REQUIRED. Where to look."""
@@ -313,7 +318,7 @@ class LookupSemanticRequest(_message.Message):
     @_builtins.property
     def vector(self) -> _vector_pb2.EmbeddingVector:
         """OPTIONAL. The question's embedding; finite and not zero. Without it only the same question in the same words is found,
-        which is the cheaper look-up to begin with; a miss of it is not counted, since the same with the vector follows.
+        which is the cheaper look-up to begin with.
         """
 
     @_builtins.property
@@ -334,10 +339,11 @@ class LookupSemanticRequest(_message.Message):
         control: _control_pb2.LookupControl | None = ...,
         min_similarity: _builtins.float | None = ...,
         collections: _abc.Iterable[_builtins.str] | None = ...,
+        vector_follows: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "control", b"control", "min_similarity", b"min_similarity", "partition", b"partition", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "collections", b"collections", "control", b"control", "min_similarity", b"min_similarity", "mode", b"mode", "partition", b"partition", "query", b"query", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity", "collections", b"collections", "control", b"control", "min_similarity", b"min_similarity", "mode", b"mode", "partition", b"partition", "query", b"query", "vector", b"vector", "vector_follows", b"vector_follows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_similarity: _TypeAlias = _typing.Literal["min_similarity"]  # noqa: Y015
     _WhichOneofArgType__min_similarity: _TypeAlias = _typing.Literal["_min_similarity", b"_min_similarity"]  # noqa: Y015

@@ -128,11 +128,11 @@ class ToolStats(_message.Message):
     """OUTPUT ONLY. Share of the calls that succeeded, [0, 1]; absent before the first."""
     @_builtins.property
     def duration_p50(self) -> _duration_pb2.Duration:
-        """OUTPUT ONLY. Median duration; absent before the first."""
+        """OUTPUT ONLY. Median duration of the calls that were not refused; absent before the first."""
 
     @_builtins.property
     def duration_p95(self) -> _duration_pb2.Duration:
-        """OUTPUT ONLY. 95th percentile of the duration; absent before the first."""
+        """OUTPUT ONLY. 95th percentile of the same; absent before the first."""
 
     def __init__(
         self,

@@ -62,6 +62,7 @@ class GrpcSemanticCache:
         query: str,
         *,
         vector: Vector | None,
+        vector_follows: bool,
         mode: str,
         collection: str,
         bypass: bool,
@@ -74,6 +75,7 @@ class GrpcSemanticCache:
             mode=mode,
             control=control_pb2.LookupControl(bypass=bypass),
             collections=[collection],
+            vector_follows=vector_follows,
         )
         response = await answer_of(self._stub.LookupSemantic(request, timeout=self._limit))
         outcome = _OUTCOMES.get(response.outcome, "miss")

@@ -48,6 +48,11 @@ class ToolOutcome(Enum):
         """Whether the model was given what it asked for."""
         return self in (ToolOutcome.SUCCESS, ToolOutcome.REPEATED)
 
+    @property
+    def was_carried_out(self) -> bool:
+        """Whether the tool was at work; whatever else is answered takes no time."""
+        return self in (ToolOutcome.SUCCESS, ToolOutcome.FAILED, ToolOutcome.TIMED_OUT)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolExecution:

@@ -109,12 +109,11 @@ async def test_in_flight_counts_return_to_zero_and_every_request_has_one_outcome
             ]:
                 await asyncio.sleep(0.01)
         page = {
-            (sample.labels["backend"], sample.labels["operation"], sample.labels["outcome"]):
-                sample.value
+            (sample.labels["backend"], sample.labels["outcome"]): sample.value
             for family in balancer.runtime.metrics.registry.collect()
             for sample in family.samples
             if sample.name == "balancer_requests_total"
-        }  # fmt: skip
+        }
     assert len(outcomes) == 200
     assert set(outcomes) <= REASONS | {"complete", "cancelled"}
     assert outcomes.count("complete") > 40

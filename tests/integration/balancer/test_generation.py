@@ -120,7 +120,7 @@ async def test_a_silent_backend_is_given_up_after_the_first_token_limit(
         assert entry["faults"] == ["hang"]
         assert entry["outcome"] == "cancelled"
     assert sorted(attempt_counts) == [1, 2]
-    labels = {"backend": silent.backend_id, "operation": "generate", "outcome": "timeout"}
+    labels = {"backend": silent.backend_id, "outcome": "timeout"}
     assert balancer.value("balancer_requests_total", **labels) == 1
     assert balancer.value("balancer_retries_total", reason="timeout") == 1
 
@@ -338,7 +338,7 @@ async def test_a_caller_that_goes_away_stops_the_backend(run_balancer, warm_stan
         stats = await balancer.backend(standin.backend_id)
     assert stats.in_flight_count == 0
     assert stats.failure_count == 0
-    labels = {"backend": standin.backend_id, "operation": "generate", "outcome": "cancelled"}
+    labels = {"backend": standin.backend_id, "outcome": "cancelled"}
     assert balancer.value("balancer_requests_total", **labels) == 1
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import Counter
 
 import aiohttp
@@ -12,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.balancer.metrics import CATALOGUE
+from services.common.clock import SystemClock
 from services.common.metrics import COMMON_METRICS
 from tests.kit.balancer import opened_admin
 from tests.kit.generations import chat, generation, read, read_all, unrelated
@@ -301,15 +303,30 @@ async def read_all_of(call):
         return error
 
 
+async def test_the_retry_budget_fills_up_again_while_there_are_no_calls(
+    run_balancer, warm_standins, monkeypatch
+):
+    name = "balancer_retry_budget_ratio"
+    async with warm_standins(2) as standins:
+        balancer = await run_balancer(*(each.url for each in standins))
+        assert values_of(await page_of(balancer), name) == [1.0]
+        for each in standins:
+            await each.order_fault(status=500, count=2)
+        await read(balancer.stub.Chat(chat()))
+        (left,) = values_of(await page_of(balancer), name)
+        assert left < 1.0
+        # Beyond what the budget remembers; nobody calls meanwhile.
+        monkeypatch.setattr(SystemClock, "monotonic", lambda _clock: time.monotonic() + 11.0)
+        assert values_of(await page_of(balancer), name) == [1.0]
+
+
 async def test_the_overhead_is_a_small_part_of_a_call(run_balancer, warm_standins):
     async with warm_standins(1, tokens_per_second=200.0) as (standin,):
         balancer = await run_balancer(standin.url)
         for _ in range(3):
             await read(balancer.stub.Chat(chat()))
     seconds = balancer.value("balancer_overhead_seconds_sum", operation="chat")
-    whole = balancer.value(
-        "balancer_request_duration_seconds_sum", backend=standin.backend_id, operation="chat"
-    )
+    whole = balancer.value("balancer_operation_duration_seconds_sum", operation="chat")
     assert balancer.value("balancer_overhead_seconds_count", operation="chat") == 3
     assert 0 < seconds < whole / 2
 
@@ -321,7 +338,11 @@ async def test_times_point_at_the_traces_of_their_calls(run_balancer, warm_stand
         await eventually(lambda: balancer.spans.named("/Chat"))
         samples = await page_of(balancer)
     trace_id = f"{balancer.spans.named('/Chat')[0].context.trace_id:032x}"
-    for name in ("balancer_time_to_first_token_seconds", "balancer_request_duration_seconds"):
+    for name in (
+        "balancer_time_to_first_token_seconds",
+        "balancer_request_duration_seconds",
+        "balancer_operation_duration_seconds",
+    ):
         (found,) = (
             each.exemplar for each in samples if each.name == f"{name}_bucket" and each.exemplar
         )

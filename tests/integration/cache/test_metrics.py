@@ -391,6 +391,44 @@ async def test_the_index_shows_its_size_its_limit_and_how_late_it_is(caches) -> 
         assert cache.metric("cache_semantic_memory_limit_bytes") == 256 << 20
 
 
+@pytest.mark.parametrize(("vector_follows", "counted"), [(False, 1), (True, 0)])
+async def test_a_miss_by_words_alone_counts_unless_the_vector_follows(
+    cache, vector_follows: bool, counted: int
+) -> None:
+    request = semantic_pb2.LookupSemanticRequest(
+        partition=partition(), query=ASKED, mode="rag", vector_follows=vector_follows
+    )
+    found = await cache.stub.LookupSemantic(request)
+    assert found.outcome == semantic_pb2.SEMANTIC_OUTCOME_MISS
+    labels = {"layer": "semantic", "mode": "rag", "result": "miss"}
+    assert cache.metric("cache_lookups_total", **labels) == counted
+    # With the vector, or with an answer, each lookup is one.
+    request.vector.CopyFrom(vector(BASE))
+    await cache.stub.LookupSemantic(request)
+    assert cache.metric("cache_lookups_total", **labels) == counted + 1
+    await tell(cache)
+    request.ClearField("vector")
+    await cache.stub.LookupSemantic(request)
+    assert cache.metric("cache_lookups_total", **labels) == counted + 1
+    assert cache.metric("cache_lookups_total", **labels | {"result": "hit"}) == 1
+
+
+async def test_what_a_replica_changes_itself_is_no_news_to_it(caches) -> None:
+    first, second = caches
+    await ask(first)
+    await ask(second)
+    # At the same time, so that the replies come in another order than the changes.
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(tell(first, f"{ASKED} {number}")) for number in range(8)]
+    await eventually(lambda: first.metric("cache_semantic_entries") == 8)
+    entry_id = tasks[0].result().entry_id
+    await report(first, entry_id, semantic_pb2.MATCH_VERDICT_WRONG)
+    await eventually(lambda: second.metric("cache_semantic_entries") == 7)
+    await ask(first)
+    assert not (await stats_of(first)).semantic.HasField("feed_lag")
+    assert (await stats_of(second)).semantic.HasField("feed_lag")
+
+
 async def test_similarities_and_guards_show(cache) -> None:
     await tell(cache, "How do I turn the lamp on?")
     await ask(cache, "How do I turn the lamp off?", at_similarity(BASE, 0.985))

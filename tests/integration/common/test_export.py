@@ -9,11 +9,26 @@ from contextlib import contextmanager
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as pb_grpc
 
 from services.common.metrics import Metrics
 from services.common.tracing import make_tracer_provider
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def details(code, delay):
+    """What tells a sender when to come again, or cannot be read."""
+    if isinstance(delay, bytes):
+        return delay
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(int(delay * 1000))
+    status = status_pb2.Status(code=code.value[0], message="not now")
+    status.details.add().Pack(retry)
+    return status.SerializeToString()
 
 
 class Receiver(pb_grpc.TraceServiceServicer):
@@ -21,6 +36,7 @@ class Receiver(pb_grpc.TraceServiceServicer):
 
     def __init__(self):
         self.requests = []
+        self.times = []
         self.failures = []
         self.rejected_count = 0
 
@@ -35,8 +51,12 @@ class Receiver(pb_grpc.TraceServiceServicer):
         ]
 
     def Export(self, request, context):
+        self.times.append(time.monotonic())
         if self.failures:
-            context.abort(self.failures.pop(0), "not now")
+            code, *delay = self.failures.pop(0)
+            if delay:
+                context.set_trailing_metadata([("grpc-status-details-bin", details(code, *delay))])
+            context.abort(code, "not now")
         self.requests.append(request)
         rejected = pb.ExportTracePartialSuccess(rejected_spans=self.rejected_count)
         return pb.ExportTraceServiceResponse(partial_success=rejected)
@@ -151,7 +171,7 @@ def test_a_span_that_no_receiver_has_room_for_is_tried_once_and_holds_up_none():
 
 def test_a_receiver_that_is_away_for_a_moment_costs_no_span(caplog):
     with receiving() as (receiver, endpoint):
-        receiver.failures = [grpc.StatusCode.UNAVAILABLE]
+        receiver.failures = [(UNAVAILABLE,)]
         provider, tracer, metrics = make(endpoint)
         tracer.start_span("a").end()
         assert provider.force_flush()
@@ -163,9 +183,34 @@ def test_a_receiver_that_is_away_for_a_moment_costs_no_span(caplog):
     ]
 
 
-def test_what_a_receiver_will_never_take_is_not_tried_again():
+@pytest.mark.parametrize("code", [UNAVAILABLE, RESOURCE_EXHAUSTED])
+def test_a_receiver_that_says_when_to_come_again_is_asked_then_and_not_before(code):
     with receiving() as (receiver, endpoint):
-        receiver.failures = [grpc.StatusCode.INVALID_ARGUMENT]
+        receiver.failures = [(code, 1.2)]
+        provider, tracer, metrics = make(endpoint)
+        tracer.start_span("a").end()
+        assert provider.force_flush()
+        provider.shutdown()
+        assert receiver.names == ["a"]
+        assert counted(metrics) == (1, 0)
+    first, second = receiver.times
+    assert 1.2 <= second - first < 3
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT,),
+        (grpc.StatusCode.INVALID_ARGUMENT, 0.1),
+        (RESOURCE_EXHAUSTED,),
+        (RESOURCE_EXHAUSTED, b"\xff\xff"),
+        (RESOURCE_EXHAUSTED, 3600),
+        (UNAVAILABLE, 3600),
+    ],
+)
+def test_what_a_receiver_will_not_take_soon_is_not_tried_again(failure):
+    with receiving() as (receiver, endpoint):
+        receiver.failures = [failure]
         provider, tracer, metrics = make(endpoint)
         tracer.start_span("a").end()
         assert provider.force_flush()

@@ -296,6 +296,99 @@ async def test_a_caller_that_leaves_has_not_sent_everything(method, leaves, code
         assert len(reader.complete) == (1 if leaves == "never" else 0)
 
 
+class Late:
+    """Handlers that do not end when they are interrupted."""
+
+    def __init__(self):
+        self.entered = asyncio.Event()
+
+    async def _wait(self, ending):
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if ending == b"swallows":
+                return
+            await asyncio.sleep(0.3)
+            raise
+
+    async def answer(self, request, context):
+        if request == b"raises":
+            raise GeneratorExit
+        await self._wait(request)
+        return b"answer"
+
+    async def stream(self, request, context):
+        if request == b"raises":
+            raise GeneratorExit
+        await self._wait(request)
+        yield b"answer"
+
+    def register(self, server):
+        handlers = {
+            "Answer": grpc.unary_unary_rpc_method_handler(self.answer),
+            "Stream": grpc.unary_stream_rpc_method_handler(self.stream),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a.B", handlers),))
+
+
+@asynccontextmanager
+async def late_handlers(**settings):
+    late = Late()
+    runtime, spans = make_runtime("rag")
+    settings = CommonSettings(drain_delay_seconds=0.0, **settings)
+    async with (
+        serve("rag", settings, runtime, registrations=[("a.B", late.register)]) as server,
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+    ):
+
+        def call(method, ending, seconds):
+            if method == "Answer":
+                return channel.unary_unary("/a.B/Answer")(ending, timeout=seconds)
+            return channel.unary_stream("/a.B/Stream")(ending, timeout=seconds)
+
+        yield late, call, spans
+
+
+async def code_of(spans, method):
+    async with asyncio.timeout(5):
+        while not spans.named(method):
+            await asyncio.sleep(0.001)
+    (span,) = spans.named(method)
+    return span.attributes["rpc.response.status_code"]
+
+
+@pytest.mark.parametrize("method", ["Answer", "Stream"])
+@pytest.mark.parametrize("ending", [b"cleans up", b"swallows"])
+@pytest.mark.parametrize("seconds", [0.25, None])
+async def test_who_leaves_in_time_has_cancelled_however_late_the_handler_ends(
+    method, ending, seconds
+):
+    async with late_handlers(default_deadline_seconds=0.25) as (late, make, spans):
+        call = make(method, ending, seconds)
+        await late.entered.wait()
+        call.cancel()
+        assert await code_of(spans, method) == "CANCELLED"
+
+
+@pytest.mark.parametrize("method", ["Answer", "Stream"])
+@pytest.mark.parametrize("ending", [b"cleans up", b"swallows"])
+async def test_whose_time_is_up_is_late_however_the_handler_ends(method, ending):
+    async with late_handlers() as (_, make, spans):
+        call = make(method, ending, 0.2)
+        assert (await call.code()).name == "DEADLINE_EXCEEDED"
+        assert await code_of(spans, method) == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("method", ["Answer", "Stream"])
+async def test_a_handler_that_raises_what_ends_generators_leaves_nobody_waiting(method):
+    async with late_handlers() as (_, make, spans):
+        call = make(method, b"raises", None)
+        async with asyncio.timeout(5):
+            assert (await call.code()).name == "INTERNAL"
+        assert await code_of(spans, method) == "INTERNAL"
+
+
 async def soak(running, count):
     """Makes calls of all kinds and leaves many of them, early, late, or just as they end."""
     chance = random.Random(2)

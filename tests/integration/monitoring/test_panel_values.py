@@ -163,7 +163,6 @@ CACHE_COUNTERS: Counters = {
 }
 CACHE_GAUGES: Gauges = {
     'cache_entries{layer="inference"}': (100, 300),
-    'cache_capacity_entries{layer="inference"}': (0, 0),
     'cache_memory_bytes{layer="inference"}': (50, 99),
     'cache_memory_limit_bytes{layer="inference"}': (100, 100),
     "cache_semantic_entries": (40, 38),
@@ -177,18 +176,19 @@ CACHE_GAUGES: Gauges = {
     'cache_redis_breaker_state{phase="open"}': (0, 1),
 }
 BALANCER_COUNTERS: Counters = {
-    'balancer_requests_total{backend="o1",operation="chat",outcome="success"}': (2, 1),
-    'balancer_requests_total{backend="o1",operation="chat",outcome="error"}': (0, 0),
-    'balancer_requests_total{backend="o2",operation="chat",outcome="success"}': (1, 0),
-    'balancer_requests_total{backend="o2",operation="chat",outcome="error"}': (0.5, 0),
-    'balancer_requests_total{backend="o2",operation="chat",outcome="timeout"}': (0, 0.5),
-    'balancer_requests_total{backend="o3",operation="chat",outcome="success"}': (0, 0),
-    'balancer_model_load_seconds_sum{backend="o1"}': (0.3, 0),
-    'balancer_model_load_seconds_count{backend="o1"}': (0.1, 0),
+    'balancer_requests_total{backend="o1",outcome="success"}': (2, 1),
+    'balancer_requests_total{backend="o1",outcome="error"}': (0, 0),
+    'balancer_requests_total{backend="o2",outcome="success"}': (1, 0),
+    'balancer_requests_total{backend="o2",outcome="error"}': (0.5, 0),
+    'balancer_requests_total{backend="o2",outcome="timeout"}': (0, 0.5),
+    'balancer_requests_total{backend="o3",outcome="success"}': (0, 0),
+    "balancer_model_load_seconds_sum": (0.3, 0),
+    "balancer_model_load_seconds_count": (0.1, 0),
+    'balancer_backend_loads_total{backend="o1"}': (0.1, 0),
     'balancer_queue_wait_seconds_sum{priority="interactive"}': (3, 1),
     'balancer_queue_wait_seconds_count{priority="interactive"}': (4, 4),
-    'balancer_request_duration_seconds_sum{backend="o1",operation="chat"}': (6, 2),
-    'balancer_request_duration_seconds_count{backend="o1",operation="chat"}': (3, 1),
+    'balancer_request_duration_seconds_sum{backend="o1"}': (6, 2),
+    'balancer_request_duration_seconds_count{backend="o1"}': (3, 1),
 }
 BALANCER_GAUGES: Gauges = {
     'balancer_backend_healthy{backend="o1"}': (1, 1),

@@ -368,6 +368,10 @@ async def test_tools_are_counted(filled):
         text = await reply.text()
     assert 'rag_tool_executions_total{outcome="success",tool="calculator"} 1.0' in text
     assert 'rag_tool_executions_total{outcome="unknown_tool",tool="unknown"} 1.0' in text
+    # What is refused takes no time; counted, it would only make tools look quick.
+    assert 'rag_tool_duration_seconds_count{tool="calculator"} 1.0' in text
+    assert 'rag_tool_duration_seconds_count{tool="unknown"}' not in text
+    assert not tools["unknown"].HasField("duration_p95")
     assert 'rag_requests_total{mode="agent",outcome="success"} 1.0' in text
 
 

@@ -11,6 +11,7 @@ from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import quality_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import PeerUnavailable, RelayedError, StatusCode
+from tests.integration.rag.telemetry import page_of
 from tests.kit.cache_peer import abort
 from tests.kit.questions import ACME, ANSWER, DOCUMENTS, QUESTION, ask, query, reasons, stream
 from tests.kit.rpc import error_of
@@ -194,6 +195,8 @@ async def test_a_lost_store_leaves_the_answer_given_before(filled):
             "STORE_UNAVAILABLE",
         )
         assert error.retry_delay_seconds
+        counted = (await page_of(filled)).labels("rag_answer_reuse_total", "outcome")
+    assert counted == {"miss": 2, "unchecked": 1}
 
 
 async def test_a_stale_answer_is_for_those_only_who_might_have_read_its_sources(filled):

@@ -13,6 +13,7 @@ from pannier.rag.v1 import filter_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import PeerUnavailable, RelayedError, StatusCode
 from tests.integration.rag.conftest import as_tenant
+from tests.integration.rag.telemetry import page_of
 from tests.kit.questions import ACME, ANSWER, QUESTION, query
 
 DOCUMENTS = {
@@ -84,6 +85,21 @@ async def test_a_question_that_means_the_same_gets_the_same_answer(filled):
     assert len(filled.balancer.chats) == 1
 
 
+async def test_the_cache_is_told_whether_a_look_up_with_the_vector_follows(filled):
+    def lookups():
+        found = [(each.HasField("vector"), each.vector_follows) for each in asked]
+        asked.clear()
+        return found
+
+    asked = filled.cache.semantic_lookups
+    await ask(filled)
+    assert lookups() == [(False, True), (True, False)]
+    # What a question means depends on what was said before: its vector is not looked up.
+    turn = pb.ConversationTurn(question=QUESTION, answer=ANSWER)
+    await ask(filled, PARAPHRASE, history=[turn])
+    assert lookups() == [(False, False)]
+
+
 async def test_a_candidate_is_given_once_its_evidence_is_found_again(filled):
     first = await ask(filled)
     filled.cache.sure = False
@@ -140,6 +156,8 @@ async def test_a_changed_document_is_not_answered_from_though_the_cache_was_not_
     assert outcomes(response)["evidence_check"] == "miss"
     assert response.origin == pb.ANSWER_ORIGIN_GENERATED
     assert "green lever" in response.passages[0].text
+    counted = (await page_of(filled)).labels("rag_answer_reuse_total", "outcome")
+    assert counted == {"miss": 1, "outdated": 1}
 
 
 @pytest.mark.parametrize("sure", [True, False])

@@ -33,6 +33,7 @@ from tests.integration.rag.bookkeeping import (
     usage_stub,
 )
 from tests.integration.rag.conftest import as_tenant
+from tests.integration.rag.telemetry import finished, page_of
 from tests.kit.rpc import channel_to, error_of, make_runtime
 
 BY_ALL = [
@@ -307,6 +308,21 @@ async def test_another_tenant_is_not_concerned_and_a_budget_can_be_taken_away(fi
     await ask(filled, mode="QUERY_MODE_DIRECT", metadata=as_tenant("other"))
     await set_budget(filled)
     await ask(filled, mode="QUERY_MODE_DIRECT")
+
+
+async def test_what_a_budget_forbids_is_no_failure_of_the_service(filled):
+    await set_budget(filled, daily_cost_nanos=0)
+    assert (await error_of(ask(filled, mode="QUERY_MODE_DIRECT"))).error_reason == "BUDGET_EXCEEDED"
+    page = await page_of(filled)
+    assert page.labels("rag_requests_total", "outcome") == {"refused": 1}
+    assert page.labels("rag_tenant_requests_total", "outcome") == {"refused": 1}
+    # Who looks for the reason finds it all the same.
+    assert page.value("service_errors_total", error_type="BUDGET_EXCEEDED") == 1
+    (workflow,) = [each for each in finished(filled) if each.name.startswith("invoke_workflow")]
+    assert workflow.status.status_code.name == "UNSET"
+    await get_usage(filled)
+    (logged,) = await rows(filled, "SELECT outcome, error_reason FROM rag.query_log")
+    assert tuple(logged) == ("error", "BUDGET_EXCEEDED")
 
 
 async def test_a_budget_that_is_nearly_spent_is_warned_of_and_the_warning_not_kept(filled):

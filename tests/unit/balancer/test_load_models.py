@@ -88,6 +88,23 @@ async def test_victims_are_gone_before_the_load_begins():
     await fleet.loader.wait("h0:11434")
     assert at_load[0] == set()
     assert fleet.residency(B) is Residency.INSTALLED
+    assert evictions(fleet) == (1, 1)
+
+
+def evictions(fleet):
+    counted = fleet.metrics.registry.get_sample_value("balancer_model_evictions_total")
+    return counted, fleet.fleet.counters.eviction_count
+
+
+@virtually
+async def test_who_had_to_go_for_a_load_that_failed_has_gone_all_the_same():
+    fleet, server = await a_fleet()
+    server.hold(B)
+    await fleet.list()
+    server.disturb = failing("load", FailureKind.SERVER_ERROR)
+    await fleet.load(A, evicted=(B,))
+    assert fleet.residency(B) is Residency.INSTALLED
+    assert evictions(fleet) == (1, 1)
 
 
 @virtually
@@ -173,6 +190,7 @@ async def test_a_victim_that_does_not_go_ends_the_load():
     assert server.loads == []
     assert fleet.residency(B) is Residency.WARM
     assert fleet.residency(A) is Residency.INSTALLED
+    assert evictions(fleet) == (0, 0)
 
 
 @virtually

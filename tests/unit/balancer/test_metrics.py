@@ -2,7 +2,6 @@
 
 import pytest
 
-from services.balancer.core.requests import Operation
 from services.balancer.metrics import CATALOGUE, create_series
 from services.common.metrics import Metrics
 
@@ -38,9 +37,7 @@ def series_count(metrics):
     )
 
 
-@pytest.mark.parametrize(
-    ("backend_count", "most"), [(1, 300), (8, 1_000), (48, 5_000), (64, 6_200)]
-)
+@pytest.mark.parametrize(("backend_count", "most"), [(1, 300), (8, 700), (48, 3_100), (64, 4_000)])
 def test_a_fleet_has_a_bounded_number_of_series(backend_count, most):
     assert series_count(of_a_fleet(backend_count)) <= most
 
@@ -48,8 +45,6 @@ def test_a_fleet_has_a_bounded_number_of_series(backend_count, most):
 def test_all_that_is_counted_of_a_backend_exists_once_it_has_come():
     metrics = Metrics(CATALOGUE, version="test")
     metrics.create_series("backend", "h:1")
-    for operation in Operation:
-        labels = {"backend": "h:1", "operation": operation.value}
-        value = metrics.registry.get_sample_value
-        assert value("balancer_requests_total", labels | {"outcome": "timeout"}) == 0
-        assert value("balancer_request_duration_seconds_count", labels) == 0
+    value = metrics.registry.get_sample_value
+    assert value("balancer_requests_total", {"backend": "h:1", "outcome": "timeout"}) == 0
+    assert value("balancer_request_duration_seconds_count", {"backend": "h:1"}) == 0

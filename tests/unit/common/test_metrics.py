@@ -36,6 +36,14 @@ def page(metrics):
     return generate_latest(metrics.registry).decode()
 
 
+def test_a_counter_cannot_fall():
+    metrics = Metrics(CATALOGUE, version="1")
+    metrics.count("jobs_total", "ok", amount=2)
+    with pytest.raises(ValueError, match="jobs_total"):
+        metrics.count("jobs_total", "ok", amount=-1)
+    assert 'jobs_total{outcome="ok"} 2.0' in page(metrics)
+
+
 def test_what_is_declared_can_be_measured():
     metrics = Metrics(CATALOGUE, version="1.2", revision="abc")
     metrics.count("jobs_total", "ok")

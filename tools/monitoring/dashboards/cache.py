@@ -31,13 +31,7 @@ _ANSWERED = f'{_LOOKUPS}{{result=~"hit|miss"}}'
 _MISSES = f'{_LOOKUPS}{{result="miss"}}'
 
 
-def _fullness(part: str, limit: str) -> str:
-    # A label tells the two kinds of limit apart, or only one of them would be looked at.
-    return f'label_replace({ratio(part, limit)}, "limit", "{part}", "layer", ".*")'
-
-
-_BY_ITEMS = _fullness("cache_entries", "cache_capacity_entries")
-_BY_BYTES = _fullness("cache_memory_bytes", "cache_memory_limit_bytes")
+_FULLEST = f"max by (layer) ({ratio('cache_memory_bytes', 'cache_memory_limit_bytes')})"
 
 _FOUND = Section(
     "What is found",
@@ -153,12 +147,12 @@ _KEPT = Section(
             "Cache size",
             Why(
                 "Items in the local level of each layer, of all replicas together; on the right "
-                "how full the fullest replica is, by items or bytes, whichever is more.",
+                "how full the fullest replica is by its bytes, which are what is limited.",
                 "A full level throws out what is still good.",
                 "Near the limit: raise the layer's limit, or shorten its time to live.",
             ),
             Query(total("cache_entries", "layer"), "{{layer}}"),
-            Query(f"max by (layer) ({_BY_ITEMS} or {_BY_BYTES})", "{{layer}}, fullest"),
+            Query(_FULLEST, "{{layer}}, fullest"),
             unit="short",
             alerts=("CacheNearCapacity",),
             overrides=(
@@ -188,10 +182,7 @@ _KEPT = Section(
                 "From its limit on each new item pushes out another.",
                 "Above the line for long: raise the layer's limit of bytes.",
             ),
-            Query(
-                f"max by (layer) ({ratio('cache_memory_bytes', 'cache_memory_limit_bytes')})",
-                "{{layer}}",
-            ),
+            Query(_FULLEST, "{{layer}}"),
             unit="percentunit",
             limits=above(limits.CACHE_FULL_RATIO),
             alerts=("CacheNearCapacity",),

@@ -8,7 +8,7 @@ from tools.monitoring.dashboards.panels import Query, Why, above
 
 __all__ = ["ANSWERS", "SHARED_STORE"]
 
-_REUSED = 'rag_answer_reuse_total{outcome=~"exact|similar|confirmed"}'
+_REUSED = 'rag_answer_reuse_total{outcome=~"exact|similar|confirmed|unchecked"}'
 _LOOKED_FOR = 'rag_answer_reuse_total{outcome!~"bypassed|unavailable"}'
 
 ANSWERS = Section(
@@ -21,8 +21,9 @@ ANSWERS = Section(
                 "Questions in modes rag and deep by what came of looking for an answer given "
                 "before; on the right the share that got one, of those that could be looked for.",
                 "An answer given again costs nothing and is there at once.",
-                "Many stale ones: documents change faster than answers live. Many unconfirmed "
-                "ones: questions are alike, and their sources are not.",
+                "Many outdated ones: documents change faster than answers live. Many unconfirmed "
+                "ones: questions are alike, and their sources are not. Unchecked ones were given "
+                "while the store was away.",
             ),
             Query(occurring("rag_answer_reuse_total", "outcome"), "{{outcome}}"),
             Query(ratio(rate(_REUSED), rate(_LOOKED_FOR)), "share given again"),

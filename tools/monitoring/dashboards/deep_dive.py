@@ -62,7 +62,7 @@ _GENERATION = Section(
                 "A cold load is the longest wait that a healthy fleet has.",
                 "Regular ones: pin the model, or make room; see VRAM beside.",
             ),
-            Query(rate("balancer_model_load_seconds_count", "backend"), "{{backend}}"),
+            Query(rate("balancer_backend_loads_total", "backend"), "{{backend}}"),
             Query(mean("balancer_model_load_seconds"), "mean of a load"),
             unit="ops",
             overrides=(on_the_right("B", "s"),),
@@ -98,7 +98,7 @@ _GENERATION = Section(
             "Tool time P95",
             Why(
                 "The time within which 95 of 100 calls of each tool were done; those that were "
-                "refused took next to nothing. Less than 1 ms shows as somewhat below it.",
+                "refused do not count. Less than 1 ms shows as somewhat below it.",
                 "An agent waits for each of its tools in turn.",
                 "web_search slow: its service. retrieve slow: see Stage latency.",
             ),

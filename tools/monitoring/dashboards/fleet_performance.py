@@ -193,7 +193,7 @@ _MODELS = Section(
                 "embed slow alone: its model was pushed out of memory; pin it.",
             ),
             Query(
-                quantile(0.95, "balancer_request_duration_seconds", "operation"), "{{operation}}"
+                quantile(0.95, "balancer_operation_duration_seconds", "operation"), "{{operation}}"
             ),
             unit="s",
         ),
@@ -202,7 +202,7 @@ _MODELS = Section(
             "Model loads and evictions",
             Why(
                 "Loads of models that the balancer has ordered each second, by cause, and models "
-                "that were told to go to make room.",
+                "that have gone to make room.",
                 "Loads take seconds to minutes, and a fleet that keeps swapping does little else.",
                 "Both high: too many models for the memory; pin fewer, or use fewer.",
             ),

@@ -62,6 +62,7 @@ EXEMPLARS: Final = frozenset(
         "rag_request_duration_seconds_bucket",
         "rag_time_to_first_token_seconds_bucket",
         "cache_lookup_duration_seconds_bucket",
+        "balancer_operation_duration_seconds_bucket",
         "balancer_request_duration_seconds_bucket",
         "balancer_time_to_first_token_seconds_bucket",
         "rpc_server_call_duration_seconds_bucket",

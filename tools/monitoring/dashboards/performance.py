@@ -27,7 +27,7 @@ _ENDED = '{outcome=~"success|error"}'
 
 
 def _failed_share(window: str) -> str:
-    # Who leaves is neither served well nor badly.
+    # Who leaves, or has spent its budget, is neither served well nor badly.
     return ratio(rate(_FAILED, window=window), rate(f"{_QUESTIONS}{_ENDED}", window=window))
 
 
@@ -78,13 +78,13 @@ _TRAFFIC = Section(
             5,
             "Error rate",
             Why(
-                "Failed questions among all; those that their callers gave up count as asked, not "
-                "as failed.",
+                "Failed questions among all but those that the budgets of their tenants forbade; "
+                "those that their callers gave up count as asked, not as failed.",
                 "Each one is somebody without an answer.",
                 "Open Error types on System health for the reasons, then a failed trace. "
                 "Look first at Healthy instances on Fleet health.",
             ),
-            Query(ratio(rate(_FAILED), rate(_QUESTIONS)), "failed"),
+            Query(ratio(rate(_FAILED), rate(f'{_QUESTIONS}{{outcome!="refused"}}')), "failed"),
             unit="percentunit",
             small=2 * limits.ERROR_RATIO,
             limits=above(limits.ERROR_RATIO, limits.GOOD_ERROR_RATIO),
@@ -94,7 +94,8 @@ _TRAFFIC = Section(
             11,
             "Success rate",
             Why(
-                "Answered questions among those that were not cancelled, now.",
+                "Answered questions among those that were neither cancelled nor forbidden by a "
+                "budget, now.",
                 "It is the service level objective seen from the user's side.",
                 "Below the objective: follow Error rate beside it.",
             ),
@@ -313,7 +314,7 @@ _OBJECTIVE = Section(
             "Top tenants",
             Why(
                 "The ten tenants with the most questions within the chosen range, with how many "
-                "of them failed.",
+                "of them failed; what a budget forbade did not.",
                 "Load and errors are seldom spread evenly; one client's loop can be all of it.",
                 "If one tenant stands out, talk to its owner or give it a budget.",
             ),

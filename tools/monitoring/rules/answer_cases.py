@@ -11,10 +11,11 @@ _HOUR = 240
 _DAY_STEPS = 24 * _HOUR
 
 
-def _requests(*, error: float, success: float) -> Levels:
+def _requests(*, error: float, success: float, refused: float = 0) -> Levels:
     return {
         'rag_requests_total{job="rag",mode="rag",outcome="error"}': error,
         'rag_requests_total{job="rag",mode="rag",outcome="success"}': success,
+        'rag_requests_total{job="rag",mode="direct",outcome="refused"}': refused,
     }
 
 
@@ -31,8 +32,11 @@ def _durations(edge: str, within: float, beyond_edge: str) -> Levels:
 ANSWERS = (
     Case(
         alert="HighErrorRate",
-        above=_requests(error=6, success=94),
+        above=_requests(error=6, success=94, refused=500),
         below=_requests(error=5, success=95),
+        quiet={
+            "while a tenant's budget is spent": Quiet(_requests(error=1, success=99, refused=500))
+        },
         value="6%",
         ends=20,
     ),
@@ -122,10 +126,8 @@ def _lookups(*, hit: float, miss: float, error: float = 0) -> Levels:
     }
 
 
-def _room(*, entries: float, capacity: float, size_bytes: float, limit_bytes: float) -> Levels:
+def _room(*, size_bytes: float, limit_bytes: float) -> Levels:
     return {
-        'cache_entries{layer="chunk"}': entries,
-        'cache_capacity_entries{layer="chunk"}': capacity,
         'cache_memory_bytes{layer="chunk"}': size_bytes,
         'cache_memory_limit_bytes{layer="chunk"}': limit_bytes,
     }
@@ -167,21 +169,9 @@ CACHING = (
     ),
     Case(
         alert="CacheNearCapacity",
-        above=_room(entries=951, capacity=1000, size_bytes=10, limit_bytes=1000),
-        below=_room(entries=950, capacity=1000, size_bytes=10, limit_bytes=1000),
-        quiet={
-            "in a layer without limits": Quiet(
-                _room(entries=951, capacity=0, size_bytes=10, limit_bytes=0)
-            ),
-        },
-        labels={"layer": "chunk"},
-        value="95.1%",
-        begins=0,
-    ),
-    Case(
-        alert="CacheNearCapacity",
-        above=_room(entries=5, capacity=0, size_bytes=951, limit_bytes=1000),
-        below=_room(entries=5, capacity=0, size_bytes=950, limit_bytes=1000),
+        above=_room(size_bytes=951, limit_bytes=1000),
+        below=_room(size_bytes=950, limit_bytes=1000),
+        quiet={"in a layer without a limit": Quiet(_room(size_bytes=951, limit_bytes=0))},
         labels={"layer": "chunk"},
         value="95.1%",
         begins=0,
@@ -251,6 +241,7 @@ COSTS = (
         quiet={
             "after a quiet night": Quiet(_costs(daily=44), _costs(daily=0)),
             "where it is cheap all the same": Quiet(_costs(daily=9), _costs(daily=4)),
+            "in the second hour of its life": Quiet(_costs(daily=44), at=_HOUR * 5 // 4),
         },
         labels={"currency": "EUR"},
         value="0.00051",

@@ -28,13 +28,10 @@ GROUP = Group(
         ),
         Alert(
             name="CacheNearCapacity",
-            # A layer is bounded by entries, by bytes or by both; 0 stands for no limit.
-            expr="max by (layer) (cache_entries / (cache_capacity_entries > 0))"
-            f" > {thresholds.CACHE_FULL_RATIO:g}"
-            "\nor max by (layer) (cache_memory_bytes / (cache_memory_limit_bytes > 0))"
+            # A layer whose limit is 0 is switched off.
+            expr="max by (layer) (cache_memory_bytes / (cache_memory_limit_bytes > 0))"
             f" > {thresholds.CACHE_FULL_RATIO:g}",
-            limit=f"a layer is more than {thresholds.CACHE_FULL_RATIO:.0%} full, by entries or "
-            "by bytes",
+            limit=f"a layer takes more than {thresholds.CACHE_FULL_RATIO:.0%} of its bytes",
             minutes=10,
             severity=Severity.WARNING,
             channels=(Channel.SLACK,),

@@ -13,7 +13,7 @@ __all__ = ["ALERTS", "RECORDINGS"]
 
 
 def _failed(window: str) -> str:
-    # Who leaves is neither served well nor badly.
+    # Who leaves, or has spent its budget, is neither served well nor badly.
     return (
         f'sum by (job) (rate(rag_requests_total{{outcome="error"}}[{window}]))'
         f'\n  / sum by (job) (rate(rag_requests_total{{outcome=~"success|error"}}[{window}]))'

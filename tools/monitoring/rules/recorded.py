@@ -35,6 +35,7 @@ def recordings_test(group: Group) -> dict[str, Value]:
         'rag_requests_total{job="rag",mode="rag",outcome="error"}': oldest_first,
         'rag_requests_total{job="rag",mode="rag",outcome="success"}': good_part,
         'rag_requests_total{job="rag",mode="rag",outcome="cancelled"}': whole,
+        'rag_requests_total{job="rag",mode="rag",outcome="refused"}': whole,
         f'{duration}_bucket{{job="rag",mode="rag",cache="miss",le="5.0"}}': good_part,
         f'{duration}_bucket{{job="rag",mode="rag",cache="miss",le="+Inf"}}': whole,
         f'{duration}_count{{job="rag",mode="rag",cache="miss"}}': whole,
