@@ -239,7 +239,7 @@ class Retriever:
         if isinstance(found, ServiceError):
             raise found
         round_ = _Round(found=found, likeness=likeness.result(), passages={}, candidates=[])
-        await self._load(search, round_, _fuse(search, found))
+        await self._load(search, round_, self._fuse(search, found))
         return round_
 
     async def _measure(self, search: Search) -> Likeness | None:
@@ -252,9 +252,8 @@ class Retriever:
             # The estimate does without; the arms say what is wrong with the store.
             return None
 
-    async def _load(self, search: Search, round_: _Round, fused: Sequence[FusedChunk]) -> None:
-        """Loads the best of what was fused as candidates, as far as that is still to be done."""
-        best = fused[: self._ranker.candidate_count(search)]
+    async def _load(self, search: Search, round_: _Round, best: Sequence[FusedChunk]) -> None:
+        """Loads what was fused as candidates, as far as that is still to be done."""
         missing = [each.chunk_id for each in best if each.chunk_id not in round_.passages]
         if missing:
             with search.recorder.stage("load_passages") as stage:
@@ -292,22 +291,25 @@ class Retriever:
         with search.recorder.stage("search_variants") as stage:
             found = await self._searcher.search_variants(search, variants)
             stage.item_count = sum(len(each.hits.vector) + len(each.hits.keyword) for each in found)
-        await self._load(search, round_, _fuse(search, round_.found, found))
+        await self._load(search, round_, self._fuse(search, round_.found, found))
 
-
-def _fuse(search: Search, found: Found, variants: Sequence[Found] = ()) -> list[FusedChunk]:
-    with search.recorder.stage("fuse") as stage:
-        fused = fuse(
-            search.options.fusion,
-            found.hits,
-            [each.hits for each in variants if each.hits.vector or each.hits.keyword],
-            vector_weight=search.options.vector_weight_ratio,
-        )
-        stage.item_count = len(fused)
-        stage.span.update_name(f"fuse.{_FUSIONS[search.options.fusion]}")
-        if search.options.fusion is FusionMethod.RECIPROCAL_RANK:
-            stage.span.set_attribute("app.rrf.k", DEFAULT_RANK_CONSTANT)
-    return fused
+    def _fuse(
+        self, search: Search, found: Found, variants: Sequence[Found] = ()
+    ) -> list[FusedChunk]:
+        """Returns the best of what the arms have found, as many as are worth loading."""
+        with search.recorder.stage("fuse") as stage:
+            fused = fuse(
+                search.options.fusion,
+                found.hits,
+                [each.hits for each in variants if each.hits.vector or each.hits.keyword],
+                vector_weight=search.options.vector_weight_ratio,
+                limit=self._ranker.candidate_count(search),
+            )
+            stage.item_count = fused.total_count
+            stage.span.update_name(f"fuse.{_FUSIONS[search.options.fusion]}")
+            if search.options.fusion is FusionMethod.RECIPROCAL_RANK:
+                stage.span.set_attribute("app.rrf.k", DEFAULT_RANK_CONSTANT)
+        return fused.best
 
 
 def _candidates(fused: Sequence[FusedChunk], passages: Mapping[int, Passage]) -> list[Candidate]:

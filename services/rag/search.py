@@ -95,7 +95,7 @@ class Search:
 
     def terms_in(self, language: str) -> tuple[str, ...]:
         """Returns those of the terms that a passage in one of the languages can hold."""
-        if language not in self.collection.languages:
+        if language not in self.collection.languages or self.collection.languages == (language,):
             return self.terms
         return analyse_query(self.keyword_text or self.question, languages=(language,))
 

@@ -179,7 +179,14 @@ def _surface_terms(text: str) -> Iterator[str]:
         return chain.from_iterable(
             map(_known_terms.__getitem__, _ASCII_TOKEN.findall(_plain(text)))
         )
-    return _any_surface_terms(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)))
+    # No term goes over the end of a line, and of a passage often only the header is not plain.
+    return chain.from_iterable(map(_line_terms, text.split("\n")))
+
+
+def _line_terms(line: str) -> Iterable[str]:
+    if line.isascii():
+        return _surface_terms(line)
+    return _any_surface_terms(_INVISIBLE.sub("", unicodedata.normalize("NFKC", line)))
 
 
 def _any_surface_terms(visible: str) -> Iterator[str]:

@@ -59,7 +59,7 @@ _AGREEMENT_SHARE = 5
 _USUAL_LIKENESS = 0.2
 _USUAL_PAIR_COUNT = 10
 _GREATEST_LIKENESS = 0.7
-_QUANTILE_COUNT = 201
+_SHARES = np.linspace(0.0, 1.0, 201)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,8 +78,7 @@ class Likeness:
         """Returns the share of pairs that are less alike, 0 to 1; None without a pair."""
         if self.quantiles is None:
             return None
-        shares = np.linspace(0.0, 1.0, len(self.quantiles))
-        return float(np.interp(similarity, self.quantiles, shares))
+        return float(np.interp(similarity, self.quantiles, _SHARES))
 
     def margin(self, similarity: float) -> float:
         """Returns how far a similarity has come from that of chance to identity, 0 to 1.
@@ -105,9 +104,7 @@ def likeness_of(vectors: Sequence[Vector]) -> Likeness:
     mean = total / (len(similarities) + _USUAL_PAIR_COUNT)
     return Likeness(
         mean=min(_GREATEST_LIKENESS, max(0.0, mean)),
-        quantiles=np.quantile(similarities, np.linspace(0.0, 1.0, _QUANTILE_COUNT))
-        if len(similarities)
-        else None,
+        quantiles=np.quantile(similarities, _SHARES) if len(similarities) else None,
     )
 
 

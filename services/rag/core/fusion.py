@@ -15,6 +15,7 @@ from services.rag.core.passages import FusedChunk, ScoredChunk
 __all__ = [
     "DEFAULT_RANK_CONSTANT",
     "DEFAULT_VECTOR_WEIGHT",
+    "Fused",
     "FusionMethod",
     "Hits",
     "fuse",
@@ -48,10 +49,21 @@ class Hits:
     weight: float = 1.0
 
 
+# Rank and score in an arm.
+_Place = tuple[int, float]
+
+
 @dataclass(frozen=True, slots=True)
-class _Place:
-    rank: int
-    score: float
+class Fused:
+    """What came of fusing.
+
+    Attributes:
+        best: The chunks, best first, as many as were asked for.
+        total_count: How many there are in all.
+    """
+
+    best: list[FusedChunk]
+    total_count: int
 
 
 def fuse(
@@ -60,8 +72,9 @@ def fuse(
     variants: Sequence[Hits] = (),
     *,
     vector_weight: float = DEFAULT_VECTOR_WEIGHT,
-) -> list[FusedChunk]:
-    """Fuses by the given method, best first; only the convex one uses the weight of the vector arm.
+    limit: int | None = None,
+) -> Fused:
+    """Fuses by the given method; only the convex one uses the weight of the vector arm.
 
     Ranks and scores of the arms are those of the question itself; a chunk that only other wordings
     found has none.
@@ -71,14 +84,21 @@ def fuse(
         question: What was found for the question.
         variants: What was found for other wordings.
         vector_weight: See `fuse_convex`.
+        limit: Most chunks to return; None for all.
     """
     wordings = (question, *variants)
-    fused = (
+    scores = (
         fuse_convex(wordings, vector_weight=vector_weight)
         if method is FusionMethod.CONVEX
         else fuse_reciprocal_ranks(wordings)
     )
-    return _rank(fused, _places(question.vector), _places(question.keyword))
+    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
+    vector, keyword = _places(question.vector), _places(question.keyword)
+    best = [
+        _describe(chunk_id, score, vector.get(chunk_id), keyword.get(chunk_id))
+        for chunk_id, score in ordered
+    ]
+    return Fused(best, len(scores))
 
 
 def fuse_convex(
@@ -128,7 +148,7 @@ def fuse_reciprocal_ranks(
     scores: dict[int, float] = {}
     for each in wordings:
         for hits in (each.vector, each.keyword):
-            parts = {chunk_id: 1.0 / (k + place.rank) for chunk_id, place in _places(hits).items()}
+            parts = {chunk_id: 1.0 / (k + rank) for chunk_id, (rank, _) in _places(hits).items()}
             _add(scores, parts, each.weight / greatest)
     return scores
 
@@ -140,7 +160,7 @@ def _add(scores: dict[int, float], parts: Mapping[int, float], factor: float) ->
 
 def _places(hits: Sequence[ScoredChunk]) -> dict[int, _Place]:
     ordered = sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
-    return {hit.chunk_id: _Place(rank, hit.score) for rank, hit in enumerate(ordered, start=1)}
+    return {hit.chunk_id: (rank, hit.score) for rank, hit in enumerate(ordered, start=1)}
 
 
 def _min_max(hits: Sequence[ScoredChunk], lowest: float) -> dict[int, float]:
@@ -150,24 +170,14 @@ def _min_max(hits: Sequence[ScoredChunk], lowest: float) -> dict[int, float]:
     return {hit.chunk_id: (hit.score - lowest) / spread for hit in hits}
 
 
-def _rank(
-    scores: Mapping[int, float], vector: Mapping[int, _Place], keyword: Mapping[int, _Place]
-) -> list[FusedChunk]:
-    ordered = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-    return [
-        _describe(chunk_id, score, vector.get(chunk_id), keyword.get(chunk_id))
-        for chunk_id, score in ordered
-    ]
-
-
 def _describe(
     chunk_id: int, score: float, vector: _Place | None, keyword: _Place | None
 ) -> FusedChunk:
     return FusedChunk(
         chunk_id=chunk_id,
         score=min(score, 1.0),
-        vector_rank=vector.rank if vector else None,
-        vector_score=vector.score if vector else None,
-        keyword_rank=keyword.rank if keyword else None,
-        keyword_score=keyword.score if keyword else None,
+        vector_rank=vector[0] if vector else None,
+        vector_score=vector[1] if vector else None,
+        keyword_rank=keyword[0] if keyword else None,
+        keyword_score=keyword[1] if keyword else None,
     )

@@ -31,13 +31,15 @@ def is_hopeless(confidence: Confidence, question: str, passages: Sequence[Ranked
     """
     if confidence.band is not Band.LOW or confidence.score >= _HOPELESS_SCORE:
         return False
-    wanted = set(analyse_query(question))
-    held: set[str] = set()
-    for each in passages:
-        held.update(analyse_query(f"{each.passage.header}\n{each.passage.text}"))
-    share = len(wanted & held) / len(wanted) if wanted else 0.0
     by_words_alone = confidence.vector_percentile is None and confidence.rerank_ratio is None
-    return share == 0.0 if by_words_alone else share <= _HOPELESS_SHARE
+    wanted = set(analyse_query(question))
+    most = 0.0 if by_words_alone else _HOPELESS_SHARE * len(wanted)
+    missing = set(wanted)
+    for each in passages:
+        missing.difference_update(analyse_query(f"{each.passage.header}\n{each.passage.text}"))
+        if len(wanted) - len(missing) > most:
+            return False
+    return True
 
 
 def refusal_text(passages: Sequence[RankedPassage]) -> str:

@@ -6,6 +6,7 @@ on library documentation, Markdown and Python source, where a token has 3.2 to 3
 """
 
 import re
+import string
 from bisect import bisect_right
 from math import ceil
 
@@ -15,6 +16,8 @@ _LATIN = r"[A-Za-z\u00c0-\u024f]+"
 _DIGITS = r"[0-9]+"
 _ALPHABET = r"[\u0370-\u0dff\u10a0-\u10ff\u1200-\u16ff\u1e00-\u1fff]+"
 _PIECE = re.compile(rf"(?P<latin>{_LATIN})|(?P<digits>{_DIGITS})|(?P<alphabet>{_ALPHABET})|\S")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_LETTER = re.compile(f"{_LATIN}|{_ALPHABET}")
 _LATIN_RUN, _DIGITS_RUN, _ALPHABET_RUN = map(re.compile, (_LATIN, _DIGITS, _ALPHABET))
 
 _ALPHABET_TOKENS_PER_CHARACTER = 0.8
@@ -25,9 +28,26 @@ _ENCODED_TOKENS_PER_CHARACTER = 0.5
 _MOST_KNOWN_WORDS = 20_000
 
 
+def _alone(kept: str) -> bytes:
+    """Returns a table that has nothing but these characters left, and spaces for all others."""
+    return bytes(code if chr(code) in kept else 32 for code in range(256))
+
+
+_LETTERS_ALONE, _DIGITS_ALONE = _alone(string.ascii_letters), _alone(string.digits)
+# What counts nothing, or as a part of a run; each of all others counts one.
+_UNCOUNTED = bytes(code for code in range(128) if chr(code).isspace() or chr(code).isalnum())
+
+
 def estimate_tokens(text: str) -> int:
     """Returns the estimated number of model tokens, without the model's own special tokens."""
     # By kinds instead of piece by piece: every answer estimates all of its prompt.
+    if text.isascii():
+        return ceil(_cost_of_ascii(text.encode()))
+    beyond = "".join(_BEYOND_ASCII.findall(text))
+    if _LETTER.search(beyond) is None:
+        # Only signs, each of which counts one, as a question mark does; spaces count nothing.
+        space_count = len(beyond) - len("".join(beyond.split()))
+        return ceil(_cost_of_ascii(text.encode("ascii", "replace")) - space_count)
     words = _LATIN_RUN.findall(text)
     total = sum(map(_word_costs.__getitem__, words))
     other_count = sum(map(len, text.split())) - sum(map(len, words))
@@ -36,6 +56,15 @@ def estimate_tokens(text: str) -> int:
             total += cost(len(piece))
             other_count -= len(piece)
     return ceil(total + other_count)
+
+
+def _cost_of_ascii(text: bytes) -> float:
+    """Does the same for the commonest kind of text, in a quarter of the time."""
+    words = text.translate(_LETTERS_ALONE).decode().split()
+    digits = text.translate(_DIGITS_ALONE).split()
+    total = sum(map(_word_costs.__getitem__, words))
+    total += sum(_digits_cost(len(run)) for run in digits)
+    return total + len(text.translate(None, _UNCOUNTED))
 
 
 class TokenMeter:

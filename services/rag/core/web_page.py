@@ -151,7 +151,7 @@ def rank_passages(
         cosines = {key: _cosine(question_vector, each) for key, each in vectors.items()}
         order = sorted(cosines, key=lambda key: -cosines[key])
         near = [ScoredChunk(key, cosines[key]) for key in order]
-    fused = fuse(FusionMethod.CONVEX, Hits(vector=near, keyword=by_words))
+    fused = fuse(FusionMethod.CONVEX, Hits(vector=near, keyword=by_words)).best
     candidates = [
         Candidate.of(RankedPassage(passages[each.chunk_id], each)) for each in fused[: 4 * limit]
     ]

@@ -1,7 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rag.core.ranking.duplicates import Shingles, without_near_duplicates
+from services.rag.core.ranking.duplicates import (
+    _SEPARATORS,
+    Shingles,
+    _words,
+    without_near_duplicates,
+)
 from tests.kit.candidates import candidate, passage
 
 LLAMAS = (
@@ -56,3 +61,8 @@ def test_the_best_is_kept_and_whatever_is_left_out_has_a_better_one_in_its_place
         if number not in numbers:
             better = [texts[other - 1] for other in numbers if other < number]
             assert any(Shingles(text).says_the_same(Shingles(other)) for other in better)
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_the_words_of_plain_text_are_those_of_any_text(text: str) -> None:
+    assert _words(text) == text.lower().translate(_SEPARATORS).split()

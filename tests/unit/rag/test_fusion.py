@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rag.core.fusion import FusionMethod, Hits, fuse
+from services.rag.core import fusion
+from services.rag.core.fusion import FusionMethod, Hits
 from services.rag.core.passages import ScoredChunk
 
 
@@ -16,6 +17,18 @@ def hits(low: float, high: float) -> st.SearchStrategy[list[ScoredChunk]]:
 
 COSINES, BM25_SCORES = hits(-1, 1), hits(0, 50)
 METHODS = st.sampled_from(FusionMethod)
+
+
+def fuse(*arguments, **options):
+    return fusion.fuse(*arguments, **options).best
+
+
+@given(COSINES, BM25_SCORES, METHODS, st.integers(0, 12))
+def test_a_limit_leaves_the_best_and_tells_how_many_there_are(vector, keyword, method, limit):
+    whole = fusion.fuse(method, Hits(vector, keyword))
+    limited = fusion.fuse(method, Hits(vector, keyword), limit=limit)
+    assert limited.best == whole.best[:limit]
+    assert limited.total_count == whole.total_count == len(whole.best)
 
 
 def test_convex_fusion_weighs_normalised_scores() -> None:

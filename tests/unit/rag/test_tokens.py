@@ -1,3 +1,5 @@
+from math import ceil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,3 +36,14 @@ def test_the_parts_of_a_text_add_up(text: str, data: st.DataObject) -> None:
     parts = meter.count(0, middle) + meter.count(middle, len(text))
     assert parts == pytest.approx(meter.count(0, len(text)))
     assert meter.count(0, middle) >= 0
+
+
+PIECES = (
+    *(*"aZ09 .,_-\n\t\x1f", "word", "2026", "\u203a", "\u2014", "\u201c", "\u00a0", "\u2003"),
+    *("\u00e4", "\u1e9e", "\u0431", "\u4e2d", "\ud800", "\U0001f600"),
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_whatever_stands_in_a_text_its_estimate_is_the_sum_of_its_pieces(text: str) -> None:
+    assert estimate_tokens(text) == ceil(TokenMeter(text).count(0, len(text)) - 1e-9)

@@ -8,6 +8,7 @@ of the next.
 import string
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import filterfalse
 
 from services.rag.core.ranking.candidate import Candidate
 
@@ -21,6 +22,10 @@ _LEAST_SHARED_WORDS_RATIO = 0.6
 
 _SHINGLE_WORDS = 3
 _SEPARATORS = str.maketrans(dict.fromkeys(string.punctuation, " "))
+# The same for plain text, and in lower case.
+_LOWERED_WORDS = bytes(
+    ord(" ") if chr(code) in string.punctuation else ord(chr(code).lower()) for code in range(128)
+) + bytes(range(128, 256))
 # From here on letters are mostly written without spaces between words.
 _FIRST_UNSPACED = "\u0e00"
 
@@ -35,7 +40,7 @@ class Shingles:
     def __init__(self, text: str) -> None:
         self._words = _words(text)
         self._vocabulary = frozenset(self._words)
-        self._marks = frozenset(word for word in self._vocabulary if not word.isalpha())
+        self._marks = frozenset(filterfalse(str.isalpha, self._vocabulary))
 
     @cached_property
     def _runs(self) -> frozenset[tuple[str, ...]]:
@@ -80,9 +85,9 @@ def without_near_duplicates(candidates: Sequence[Candidate], *, limit: int) -> l
 
 
 def _words(text: str) -> list[str]:
-    words = text.lower().translate(_SEPARATORS).split()
     if text.isascii():
-        return words
+        return text.encode().translate(_LOWERED_WORDS).decode().split()
+    words = text.lower().translate(_SEPARATORS).split()
     pieces: list[str] = []
     for word in words:
         if max(word) < _FIRST_UNSPACED:
