@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextvars import Context
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -93,6 +94,7 @@ class PostgresPool:
         if self._gauge is not None:
             self._gauge.watch(self._state)
         self._in_use_count = 0
+        self._ending: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
         self._pool: asyncpg.Pool | None = None
 
@@ -124,20 +126,14 @@ class PostgresPool:
             StoreUnavailable: The database cannot be reached, or fails or stalls in the block.
         """
         with translated_errors():
-            pool = await self._opened()
-            with self._gauge.waiting() if self._gauge is not None else nullcontext():
-                connection = await pool.acquire(timeout=_ACQUIRE_SECONDS)
-            self._in_use_count += 1
+            pool, connection = await self._take()
             try:
                 yield connection
             except _CONNECTION_LOST:
-                # The idle ones are likely to be lost too.
-                connection.terminate()
-                await pool.expire_connections()
+                await _lose(pool, connection)
                 raise
             finally:
-                self._in_use_count -= 1
-                await pool.release(connection)
+                await self._give_back(pool, connection)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -158,16 +154,23 @@ class PostgresPool:
         Raises:
             StoreUnavailable: As for `connection`.
         """
-        async with self.connection() as connection:
-            # One round trip; `Connection.transaction` would need another one for itself.
-            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        # One round trip; `Connection.transaction` would need another one for itself.
+        begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._confinement(tenant_id)}"
+        with translated_errors():
+            pool, connection = await self._take()
             try:
                 # Who is cancelled meanwhile may have a transaction all the same.
-                await connection.execute(f"{begin}; {self._confinement(tenant_id)}")
+                await connection.execute(begin)
                 yield connection
+            except _CONNECTION_LOST:
+                await _lose(pool, connection)
+                raise
             finally:
-                if not connection.is_closed():
-                    await _roll_back(connection)
+                # What was read is there: nobody need wait for the end of it, or can cut it short.
+                ending = self._end_reading(pool, connection)
+                task = asyncio.create_task(ending, context=Context())
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
 
     @asynccontextmanager
     async def writing(self, tenant_id: str) -> AsyncIterator[Connection]:
@@ -207,6 +210,35 @@ class PostgresPool:
             finally:
                 # A statement under way is cancelled first.
                 await connection.close(timeout=self._connect_seconds)
+
+    async def _take(self) -> tuple[asyncpg.Pool, "PoolConnectionProxy[asyncpg.Record]"]:
+        pool = await self._opened()
+        with self._gauge.waiting() if self._gauge is not None else nullcontext():
+            connection = await pool.acquire(timeout=_ACQUIRE_SECONDS)
+        self._in_use_count += 1
+        return pool, connection
+
+    async def _give_back(
+        self, pool: asyncpg.Pool, connection: "PoolConnectionProxy[asyncpg.Record]"
+    ) -> None:
+        self._in_use_count -= 1
+        await pool.release(connection)
+
+    async def _end_reading(
+        self, pool: asyncpg.Pool, connection: "PoolConnectionProxy[asyncpg.Record]"
+    ) -> None:
+        """Ends a transaction that has changed nothing, and gives its connection back."""
+        try:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+        except _CONNECTION_LOST:
+            # The pool may have been closed meanwhile.
+            with suppress(asyncpg.InterfaceError):
+                await _lose(pool, connection)
+        except (asyncpg.PostgresError, TimeoutError):
+            connection.terminate()
+        finally:
+            await self._give_back(pool, connection)
 
     def _state(self) -> tuple[int, int]:
         """Returns how many connections are in use and how many are idle; for any thread."""
@@ -290,14 +322,10 @@ async def _dial(*args: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Recor
     return connection
 
 
-async def _roll_back(connection: Connection) -> None:
-    try:
-        await connection.execute("ROLLBACK")
-    except asyncio.CancelledError:
-        # It may have been stopped half-way: a transaction that is given back is told of as a fault.
-        if not connection.is_closed():
-            await connection.execute("ROLLBACK")
-        raise
+async def _lose(pool: asyncpg.Pool, connection: Connection) -> None:
+    """Gives up a connection that is lost; the idle ones are likely to be lost too."""
+    connection.terminate()
+    await pool.expire_connections()
 
 
 async def _reset(connection: Connection) -> None:

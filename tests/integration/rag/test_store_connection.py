@@ -69,6 +69,33 @@ async def test_a_cancelled_statement_ends_on_the_server_and_leaves_the_pool_usab
     await pool.close()
 
 
+async def test_a_connection_that_was_read_with_is_lent_again_as_it_was(database_dsn: str) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    async with pool.connection() as connection:
+        user = await connection.fetchval("SELECT current_user")
+    for tenant in ("acme", "other"):
+        async with pool.reading(tenant) as connection:
+            assert await connection.fetchval("SELECT current_setting('app.tenant')") == tenant
+            assert await connection.fetchval("SELECT current_user") != user
+        async with pool.connection() as connection:
+            assert not connection.is_in_transaction()
+            assert await connection.fetchval("SELECT current_user") == user
+            assert not await connection.fetchval("SELECT current_setting('app.tenant', true)")
+    await pool.close()
+
+
+async def test_what_was_read_stands_although_its_connection_is_lost_then(database_dsn: str) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    admin = await asyncpg.connect(database_dsn)
+    async with pool.reading("acme") as connection:
+        lost = await connection.fetchval("SELECT pg_backend_pid()")
+        await admin.execute("SELECT pg_terminate_backend($1, 5000)", lost)
+    async with pool.reading("acme") as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") != lost
+    await admin.close()
+    await pool.close()
+
+
 async def test_a_cancelled_put_is_done_wholly_or_not_at_all(store: PostgresDocumentStore) -> None:
     chunks = indexed_chunks([({f"t{n}": 1}, unit_vector(1, n)) for n in range(400)])
     await store.put_document(document("first"), chunks, embedding_model=MODEL)
