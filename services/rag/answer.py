@@ -6,7 +6,7 @@ sources answer; where the documents do not hold the answer, that is said.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 from services.rag.agent import Agent, Gathered
@@ -221,14 +221,20 @@ class Answerer:
 
     async def _find_current(self, task: AnswerTask) -> _Findings:
         question = task.question
+        early = self._reuse.begin_early(task)
+        if early is not None:
+            with suppress(StoreUnavailable):
+                # The collection that is looked up next then says so, or that it is back.
+                if (answer := await early.find_same()) is not None:
+                    return _Findings(reuse=early, answer=answer)
         search = await self._retriever.open(
             task.tenant_id, question.collection, question.text, question.retrieval, task.recorder
         )
         search.mode = question.mode
         search.bypass_cache = question.cache_policy is CachePolicy.BYPASS
-        reuse = self._reuse.begin(task, search)
+        reuse = self._reuse.begin(task, search, early)
         found = _Findings(search=search, reuse=reuse)
-        if reuse is not None:
+        if reuse is not None and not reuse.was_looked_up:
             found.answer = await reuse.find_same()
         if found.answer is None:
             await self._understand(task, search)

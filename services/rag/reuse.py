@@ -5,9 +5,12 @@ stored as it was then; so what was deleted or changed is never answered from, no
 cache has still to be told.
 """
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 from services.common.errors import PeerUnavailable, ServiceError
 from services.common.metrics import Metrics
@@ -23,7 +26,7 @@ from services.rag.cache_port import (
 from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
 from services.rag.core.documents import Vector
 from services.rag.core.options import CachePolicy, Mode
-from services.rag.core.passages import RankedPassage
+from services.rag.core.passages import Passage, RankedPassage
 from services.rag.core.profile import DegradationReason, WarningKind
 from services.rag.core.query_record import CacheEntry
 from services.rag.core.reuse import (
@@ -44,6 +47,8 @@ from services.rag.verify import Verifier
 __all__ = ["AnswerReuse", "Reuse"]
 
 _MOST_COLLECTIONS = 10_000
+_MOST_ANSWERS = 10_000
+_KEY_BYTES = 16
 
 
 class AnswerReuse:
@@ -76,18 +81,48 @@ class AnswerReuse:
         self._catalogue = catalogue
         # What embeds each collection, for when the store cannot be asked.
         self._identities: OrderedDict[tuple[str, str], str] = OrderedDict()
+        # What the answers given last were made from, by a digest of what was asked and by whom.
+        self._evidence: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
 
-    def begin(self, task: AnswerTask, search: Search) -> "Reuse | None":
+    def begin_early(self, task: AnswerTask) -> "Reuse | None":
+        """Begins to look for the answer to a question before its collection was looked up.
+
+        What embeds a collection never changes while the collection lasts. Where another one has
+        taken its name since, nothing that is found here holds: an answer is given only while the
+        passages that it was made from are stored, in a collection of that name.
+
+        Args:
+            task: The question, with a collection.
+
+        Returns:
+            None where there can be no answer, or the collection is not known.
+        """
+        identity = self._identities.get((task.tenant_id, task.question.collection))
+        reuse = self._reuse(task, identity) if identity is not None else None
+        if reuse is not None:
+            reuse.needs_store = True
+        return reuse
+
+    def begin(
+        self, task: AnswerTask, search: Search, early: "Reuse | None" = None
+    ) -> "Reuse | None":
         """Begins to look for the answer to a question; None where there can be none.
 
         Args:
             task: The question, with a collection.
             search: The search for its passages.
+            early: What `begin_early` has begun, to go on with where the collection is the same.
         """
         identity = search.collection.embedding_model
         if identity is None:
             return None
         self._note_identity((task.tenant_id, task.question.collection), identity)
+        if early is None or early.partition.embedding_model_digest != split_identity(identity)[1]:
+            return self._reuse(task, identity)
+        early.needs_store = False
+        return early
+
+    def _reuse(self, task: AnswerTask, identity: str) -> "Reuse | None":
         partition = self._partition(task, identity)
         # What an agent looked for is its own choice, which another call may make otherwise.
         if partition is None or not task.may_keep or task.question.mode is Mode.AGENT:
@@ -118,11 +153,31 @@ class AnswerReuse:
             configuration_fingerprint=configuration_fingerprint(question, task.sampling),
         )
 
+    def evidence_of(self, key: bytes) -> tuple[int, ...]:
+        """Returns the passages that an answer given again was made from; empty if not known."""
+        return self._evidence.get(key, ())
+
+    def note_evidence(self, key: bytes, chunk_ids: tuple[int, ...]) -> None:
+        """Remembers what an answer that is given again was made from; empty to forget it."""
+        self._evidence.pop(key, None)
+        if chunk_ids:
+            self._evidence[key] = chunk_ids
+            if len(self._evidence) > _MOST_ANSWERS:
+                self._evidence.popitem(last=False)
+
     def _note_identity(self, key: tuple[str, str], identity: str) -> None:
         self._identities[key] = identity
         self._identities.move_to_end(key)
         if len(self._identities) > _MOST_COLLECTIONS:
             self._identities.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """Passages that are looked for, and what will have been found of them."""
+
+    chunk_ids: tuple[int, ...]
+    passages: asyncio.Task[Mapping[int, Passage]]
 
 
 class Reuse:
@@ -134,25 +189,40 @@ class Reuse:
         partition: Where answers to it are kept.
 
     Attributes:
+        partition: Where answers to it are kept.
         is_over: Whether there is no use in looking any further.
+        was_looked_up: Whether the same question was looked for.
+        needs_store: Whether it is for the caller to see to it that the store is away.
     """
 
     def __init__(self, parts: AnswerReuse, task: AnswerTask, partition: SemanticPartition) -> None:
         self.is_over = False
+        self.was_looked_up = False
+        self.needs_store = False
+        self.partition = partition
         self._its = parts
         self._task = task
-        self._partition = partition
         self._candidate: SemanticMatch | None = None
         self._basis_time_ns: int | None = None
 
     async def find_same(self) -> Answer | None:
-        """Returns the answer to the same question in the same words, if there is one."""
+        """Returns the answer to the same question in the same words, if there is one.
+
+        Raises:
+            StoreUnavailable: There may be one, and with `needs_store` nobody can say if it holds.
+        """
         task_has_history = bool(self._task.question.history)
-        lookup = await self._look_up("query_lookup", None, vector_follows=not task_has_history)
-        answer = await self._judge(lookup)
+        key = self._key()
+        async with self._checked(self._its.evidence_of(key)) as check:
+            lookup = await self._look_up("query_lookup", None, vector_follows=not task_has_history)
+            answer = await self._judge(lookup, check)
+        if lookup is not None and lookup.outcome != "bypassed":
+            given = lookup.match if answer is not None else None
+            self._its.note_evidence(key, given.answer.chunk_ids if given is not None else ())
         if task_has_history and not self.is_over:
             # What is meant by the words depends on what was said before.
             self._end("miss")
+        self.was_looked_up = True
         if lookup is not None and lookup.outcome == "bypassed":
             self._end("bypassed")
             if self._task.question.cache_policy is CachePolicy.USE:
@@ -214,7 +284,7 @@ class Reuse:
         self._its.background.start(
             "report",
             lambda: self._its.cache.report(
-                self._partition,
+                self.partition,
                 match,
                 verdict,
                 Judge.EVIDENCE,
@@ -252,7 +322,7 @@ class Reuse:
         with task.recorder.stage("semantic_store") as stage:
             try:
                 entry_id = await self._its.cache.store(
-                    self._partition,
+                    self.partition,
                     task.question.text,
                     vector,
                     answer,
@@ -274,7 +344,7 @@ class Reuse:
         with task.recorder.stage(stage_name) as stage:
             try:
                 lookup = await self._its.cache.look_up(
-                    self._partition,
+                    self.partition,
                     task.question.text,
                     vector=vector,
                     vector_follows=vector_follows,
@@ -296,7 +366,45 @@ class Reuse:
         task.note_read_time(lookup.read_time_ns)
         return lookup
 
-    async def _judge(self, lookup: SemanticLookup | None) -> Answer | None:
+    def _key(self) -> bytes:
+        """Names what is asked, and by whom, for what is remembered of it."""
+        digest = blake2b(
+            repr((self._task.tenant_id, self.partition)).encode(), digest_size=_KEY_BYTES
+        )
+        digest.update(self._task.question.text.encode("utf-8", "replace"))
+        return digest.digest()
+
+    @asynccontextmanager
+    async def _checked(self, chunk_ids: tuple[int, ...]) -> AsyncIterator["_Check | None"]:
+        """Looks for evidence while the cache is asked, where it is known what will be needed."""
+        if not chunk_ids or self._task.question.cache_policy is not CachePolicy.USE:
+            yield None
+            return
+        check = _Check(chunk_ids, asyncio.create_task(self._current(chunk_ids)))
+        try:
+            yield check
+        finally:
+            if not check.passages.done():
+                check.passages.cancel()
+            await asyncio.wait([check.passages])
+            if not check.passages.cancelled():
+                # Where nobody has asked for it, nobody need know of a failure.
+                check.passages.exception()
+
+    async def _current(self, chunk_ids: tuple[int, ...]) -> Mapping[int, Passage]:
+        """Returns those of some passages that are stored now, and that the caller may see."""
+        retrieval = self._task.question.retrieval
+        return await self._its.store.load_passages(
+            self._task.tenant_id,
+            chunk_ids,
+            # Labels may have changed since, and the cache not have been told.
+            filter=retrieval.filter,
+            access=retrieval.access,
+        )
+
+    async def _judge(
+        self, lookup: SemanticLookup | None, check: "_Check | None" = None
+    ) -> Answer | None:
         """Takes the answer of a hit if it still holds, and notes a candidate."""
         if lookup is None or lookup.match is None:
             return None
@@ -305,27 +413,26 @@ class Reuse:
             self.is_over = True
             return None
         exact = lookup.outcome == "hit_exact"
-        answer = await self._restore(lookup.match, exact=exact, confirmed=False)
+        answer = await self._restore(lookup.match, exact=exact, confirmed=False, check=check)
         self._end("outdated" if answer is None else "exact" if exact else "similar")
         return answer
 
     async def _restore(
-        self, match: SemanticMatch, *, exact: bool, confirmed: bool
+        self, match: SemanticMatch, *, exact: bool, confirmed: bool, check: "_Check | None" = None
     ) -> Answer | None:
         """Makes the answer of a match, if all it was made from is stored as it was then."""
         task, kept = self._task, match.answer
         origin = AnswerOrigin.CACHED if exact else AnswerOrigin.CACHED_SIMILAR
         with task.recorder.stage("evidence_check") as stage:
             try:
-                current = await self._its.store.load_passages(
-                    task.tenant_id,
-                    kept.chunk_ids,
-                    # Labels may have changed since, and the cache not have been told.
-                    filter=task.question.retrieval.filter,
-                    access=task.question.retrieval.access,
-                )
+                if check is not None and check.chunk_ids == kept.chunk_ids:
+                    current = await check.passages
+                else:
+                    current = await self._current(kept.chunk_ids)
             except ServiceError:
                 stage.failed = True
+                if self.needs_store:
+                    raise
                 current = {}
             answer = kept.restore(task.question, origin, current)
             stage.item_count = len(current)
@@ -340,14 +447,14 @@ class Reuse:
         if match.verification_wanted and not task.question.history:
             self._its.background.start(
                 "verification",
-                lambda: self._its.verifier.verify(task, self._partition, match),
+                lambda: self._its.verifier.verify(task, self.partition, match),
             )
         return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
 
     def _note_entry(self, entry_id: str, similarity: float) -> None:
         """Notes which kept answer is given, for when its user finds it wrong."""
         if entry_id:
-            its = self._partition
+            its = self.partition
             self._task.recorder.cache_entry = CacheEntry(
                 entry_id=entry_id,
                 similarity=similarity,

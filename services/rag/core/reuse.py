@@ -166,8 +166,8 @@ class ReusableAnswer:
             current: Of the passages it was made from, those that are stored now.
 
         Returns:
-            The answer; None where a passage is gone. Every version of a document has passages of
-            its own, so whatever has become of the document since shows here.
+            The answer; None where a passage is gone, or there was none. Every version of a document
+            has passages of its own, so whatever has become of the document since shows here.
         """
         passages = [
             RankedPassage(_joined_again(passage, each.passage), each.ranking)
@@ -176,7 +176,7 @@ class ReusableAnswer:
             and passage.text in each.passage.text
             and passage.collection == question.collection
         ]
-        if len(passages) < len(self.passages):
+        if not passages or len(passages) < len(self.passages):
             return None
         return self._given(question, origin, passages)
 
@@ -329,6 +329,9 @@ def judge_answers(
 
 def _joined_again(current: Passage, kept: Passage) -> Passage:
     """Returns a passage with what it was joined with, which is of the same document version."""
+    if current.text == kept.text and not kept.injection_suspected:
+        # It was joined with nothing, and stands where it stood: a version is never changed.
+        return current
     return replace(
         current,
         text=kept.text,

@@ -148,7 +148,7 @@ async def test_the_same_question_again_comes_from_the_cache(filled):
     assert second.backend_id == ""
     assert len(filled.balancer.chats) == 1
     stages = {stage.name: stage.cache_outcome for stage in second.profile.stages}
-    assert stages == {"collection": "", "query_lookup": "hit_exact", "evidence_check": ""}
+    assert stages == {"query_lookup": "hit_exact", "evidence_check": ""}
 
 
 async def test_the_same_prompt_again_comes_from_the_cache(filled):

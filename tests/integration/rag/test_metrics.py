@@ -13,7 +13,7 @@ from services.common.errors import PeerUnavailable
 from services.common.metrics import COMMON_METRICS, MetricKind
 from services.rag.core.prices import parse_prices
 from services.rag.metrics import CATALOGUE
-from tests.integration.rag.conftest import as_tenant
+from tests.integration.rag.conftest import as_tenant, store_away
 from tests.integration.rag.telemetry import eventually, page_of
 from tests.kit.questions import ACME, ANSWER, DOCUMENTS, ask, query, stream
 from tests.kit.rpc import error_of
@@ -156,18 +156,9 @@ async def test_a_search_that_finds_nothing_is_empty_and_one_that_cannot_search_h
 
 
 async def test_a_store_that_is_away_fails_a_question_and_its_search_once(filled):
-    name = filled.database_dsn.partition("?")[0].rpartition("/")[2]
-    connection = await asyncpg.connect(filled.database_dsn, database="postgres")
-    try:
-        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
-        )
+    async with store_away(filled):
         for mode in ("QUERY_MODE_RAG", "QUERY_MODE_AGENT"):
             await error_of(ask(filled, query(mode=mode)))
-        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    finally:
-        await connection.close()
     page = await page_of(filled)
     assert page.labels("rag_retrievals_total", "mode") == {"rag": 1, "agent": 1}
     assert page.labels("rag_retrievals_total", "outcome") == {"error": 2}

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -25,7 +24,7 @@ from tests.integration.rag.bookkeeping import (
     rows,
     usage_stub,
 )
-from tests.integration.rag.conftest import as_tenant
+from tests.integration.rag.conftest import as_tenant, store_away
 from tests.kit.rpc import error_of
 
 SECRET = "How do I stop the xyzzy?"
@@ -157,23 +156,6 @@ async def test_texts_are_kept_where_that_is_set(start_rag):
     answered = await ask(rag, "What is\u00a0it?", mode="QUERY_MODE_DIRECT")
     (record,) = (await list_profiles(rag)).records
     assert (record.question, record.answer) == ("What is\u00a0it?", answered.answer)
-
-
-@asynccontextmanager
-async def store_away(rag):
-    """Lets nobody reach the service's database while the context is open."""
-    name = rag.database_dsn.partition("?")[0].rpartition("/")[2]
-    connection = await asyncpg.connect(rag.database_dsn, database="postgres")
-    try:
-        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        # One that was just connecting shows up later than it was let in.
-        ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1"
-        while await connection.fetchval(ended, name):
-            pass
-        yield
-        await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    finally:
-        await connection.close()
 
 
 async def test_while_the_store_is_away_memory_answers(filled):

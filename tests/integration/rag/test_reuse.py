@@ -12,9 +12,10 @@ from pannier.rag.v1 import corpus_service_pb2 as corpus
 from pannier.rag.v1 import filter_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import PeerUnavailable, RelayedError, StatusCode
-from tests.integration.rag.conftest import as_tenant
-from tests.integration.rag.telemetry import page_of
-from tests.kit.questions import ACME, ANSWER, QUESTION, query
+from tests.integration.rag.conftest import as_tenant, store_away
+from tests.integration.rag.telemetry import finished, page_of
+from tests.kit.questions import ACME, ANSWER, QUESTION, query, reasons
+from tests.kit.rpc import error_of
 
 DOCUMENTS = {
     "fox.md": "# Animals\n\nThe red fox jumps over the lazy dog. Foxes are quick.\n",
@@ -47,6 +48,11 @@ async def delete(rag, document_id):
     await rag.corpus.DeleteDocument(request, metadata=ACME)
 
 
+async def delete_collection(rag):
+    request = corpus.DeleteCollectionRequest(collection="docs", confirm="docs")
+    await rag.corpus.DeleteCollection(request, metadata=ACME)
+
+
 def outcomes(response):
     return {stage.name: stage.cache_outcome for stage in response.profile.stages}
 
@@ -66,6 +72,85 @@ async def test_the_same_words_need_neither_vector_nor_search(filled):
     assert (again.cached.query, again.cached.similarity) == (QUESTION, 1.0)
     assert again.cached.age.seconds == 60
     assert dict(filled.cache.calls) == {"LookupSemantic": 1}
+
+
+async def test_a_collection_that_is_gone_is_not_answered_from_though_the_cache_was_not_told(filled):
+    await ask(filled)
+    filled.cache.faults["Invalidate"] = PeerUnavailable("redis", "away")
+    await delete_collection(filled)
+    error = await error_of(ask(filled))
+    assert error.error_reason == "COLLECTION_NOT_FOUND"
+
+
+async def test_a_collection_made_anew_is_not_taken_for_the_old_one(filled):
+    first = await ask(filled)
+    assert (await ask(filled)).cached.query == QUESTION
+    filled.cache.faults["Invalidate"] = PeerUnavailable("redis", "away")
+    await delete_collection(filled)
+    await filled.ingest(DOCUMENTS)
+    response = await ask(filled)
+    # The same passages make the same prompt, whose answer may be known; the question's may not be.
+    assert not response.HasField("cached")
+    old = {each.passage_id for each in first.passages}
+    assert response.passages
+    assert not old & {each.passage_id for each in response.passages}
+
+
+@pytest.mark.parametrize("change", ["delete", "replace", "hide"])
+async def test_an_answer_that_was_given_again_is_checked_anew_each_time(filled, change):
+    for origin in (pb.ANSWER_ORIGIN_GENERATED, pb.ANSWER_ORIGIN_CACHED, pb.ANSWER_ORIGIN_CACHED):
+        assert (await ask(filled)).origin == origin
+    filled.cache.faults["Invalidate"] = PeerUnavailable("redis", "away")
+    if change == "delete":
+        await delete(filled, "button.md")
+    else:
+        readers = ["group:others"] if change == "hide" else []
+        text = DOCUMENTS["button.md"].replace("blue", "green" if change == "replace" else "blue")
+        await filled.ingest({"button.md": text}, readers=readers)
+    response = await ask(filled)
+    assert response.origin != pb.ANSWER_ORIGIN_CACHED
+    assert all("blue" not in each.text for each in response.passages)
+
+
+async def test_what_an_answer_was_made_from_is_looked_for_while_the_cache_is_asked(start_rag):
+    rag = await fill(await start_rag(cache_time_limit_seconds=60.0))
+    await ask(rag)
+    await ask(rag)
+
+    def read_count():
+        return sum(each.name.startswith("SELECT chunk") for each in finished(rag))
+
+    before = read_count()
+    rag.cache.holds["LookupSemantic"] = asyncio.Event()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        asked = group.create_task(ask(rag))
+        while read_count() == before:
+            await asyncio.sleep(0.01)
+        rag.cache.holds["LookupSemantic"].set()
+    assert asked.result().origin == pb.ANSWER_ORIGIN_CACHED
+    assert read_count() == before + 1
+
+
+async def test_what_is_looked_for_in_vain_is_left_where_the_cache_knows_nothing(filled):
+    await ask(filled)
+    await ask(filled)
+    filled.cache.faults["LookupSemantic"] = PeerUnavailable("redis", "away")
+    response = await ask(filled)
+    assert response.origin == pb.ANSWER_ORIGIN_GENERATED
+    assert "evidence_check" not in outcomes(response)
+    async with asyncio.timeout(30):
+        while (await page_of(filled)).value("connection_pool_connections", state="in_use"):
+            pass
+
+
+async def test_an_answer_served_while_the_store_is_away_counts_once(filled):
+    await ask(filled)
+    async with store_away(filled):
+        response = await ask(filled)
+    assert reasons(response.degradations) == {"STORE_UNAVAILABLE", "SERVED_STALE"}
+    page = await page_of(filled)
+    assert page.labels("rag_answer_reuse_total", "outcome") == {"miss": 1, "unchecked": 1}
+    assert page.value("rag_retrievals_total", outcome="error") == 1
 
 
 async def test_a_question_that_means_the_same_gets_the_same_answer(filled):

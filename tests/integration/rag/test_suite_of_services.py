@@ -138,7 +138,7 @@ async def test_the_same_question_is_answered_from_the_cache(services):
     assert first.citations
     again = await services.ask()
     assert (again.origin, again.answer) == (pb.ANSWER_ORIGIN_CACHED, first.answer)
-    assert outcomes(again) == {"collection": "", "query_lookup": "hit_exact", "evidence_check": ""}
+    assert outcomes(again) == {"query_lookup": "hit_exact", "evidence_check": ""}
     assert again.passages == first.passages
     assert await services.generation_count() == 1
 

@@ -145,7 +145,7 @@ async def test_an_answer_from_the_cache_takes_few_spans(filled):
             [
                 (
                     "invoke_workflow rag",
-                    ["> SELECT collection", "> LookupSemantic", SELECT_PASSAGES],
+                    ["> LookupSemantic", SELECT_PASSAGES],
                 )
             ],
         )
