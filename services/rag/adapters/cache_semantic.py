@@ -1,6 +1,7 @@
 """The semantic layer of the cache service, over gRPC."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -22,9 +23,13 @@ from services.rag.cache_port import (
 )
 from services.rag.core.answer import Answer
 from services.rag.core.documents import Vector
-from services.rag.core.reuse import Evidence, Verdict
+from services.rag.core.reuse import Evidence, ReusableAnswer, Verdict
 
 __all__ = ["GrpcSemanticCache"]
+
+# Answers that are asked for again and again; together they take a few MiB at most.
+_MOST_KNOWN = 128
+_MOST_KNOWN_BYTES = 32_768
 
 _OUTCOMES = {
     pb.SEMANTIC_OUTCOME_HIT_EXACT: "hit_exact",
@@ -158,10 +163,10 @@ def _to_partition(partition: SemanticPartition) -> pb.SemanticPartition:
 
 
 def _match_of(message: pb.SemanticMatch) -> SemanticMatch | None:
-    kept = rag_service_pb2.QueryResponse()
-    if not message.answer.Unpack(kept):
+    if not message.answer.Is(rag_service_pb2.QueryResponse.DESCRIPTOR):
         return None
-    answer = reusable_of(kept)
+    kept = message.answer.value
+    answer = _known_answer(kept) if len(kept) <= _MOST_KNOWN_BYTES else _read(kept)
     if answer is None:
         return None
     return SemanticMatch(
@@ -172,3 +177,11 @@ def _match_of(message: pb.SemanticMatch) -> SemanticMatch | None:
         age_seconds=message.age.ToNanoseconds() / 1e9,
         verification_wanted=message.verification_wanted,
     )
+
+
+def _read(kept: bytes) -> ReusableAnswer | None:
+    return reusable_of(rag_service_pb2.QueryResponse.FromString(kept))
+
+
+# What is kept says all there is to know, so that the same bytes are always the same answer.
+_known_answer = lru_cache(maxsize=_MOST_KNOWN)(_read)
