@@ -8,6 +8,7 @@ import pytest
 
 from pannier.balancer.v1 import balancer_service_pb2 as balancer
 from pannier.common.v1 import generation_pb2
+from pannier.rag.v1 import corpus_service_pb2 as corpus
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import PeerUnavailable
 from services.common.metrics import COMMON_METRICS, MetricKind
@@ -358,6 +359,30 @@ async def test_each_stage_of_a_new_document_is_measured_and_none_of_a_known_one(
     assert page.labels(stages, "stage") == {"parse": 3, "chunk": 3, "embed": 3, "store": 3}
     assert page.labels("rag_agent_invocations_total", "outcome") == {"success": 6, "error": 1}
     assert page.value("rag_index_documents") == page.value("rag_index_chunks") == 0
+
+
+async def test_what_is_stored_is_counted_over_all_tenants(start_rag):
+    rag = await start_rag(index_count_interval_seconds=0.05)
+    await rag.ingest(DOCUMENTS)
+    await rag.ingest({"one.md": "# One\n\nOnly this.\n"}, tenant="rival", collection="other")
+
+    async def shown():
+        page = await page_of(rag)
+        return page.value("rag_index_documents"), page.value("rag_index_chunks")
+
+    connection = await asyncpg.connect(rag.database_dsn)
+    try:
+        chunk_count = await connection.fetchval("SELECT count(*) FROM rag.chunk")
+    finally:
+        await connection.close()
+    assert chunk_count >= 4
+    async with asyncio.timeout(30):
+        while await shown() != (4, chunk_count):
+            pass
+        request = corpus.DeleteCollectionRequest(collection="docs", confirm="docs")
+        await rag.corpus.DeleteCollection(request, metadata=ACME)
+        while await shown() != (1, 1):
+            pass
 
 
 async def test_the_pool_shows_how_full_it_is_and_how_long_is_waited(filled):
