@@ -14,7 +14,7 @@ __all__ = ["TokenMeter", "estimate_tokens"]
 
 _LATIN = r"[A-Za-z\u00c0-\u024f]+"
 _DIGITS = r"[0-9]+"
-_ALPHABET = r"[\u0370-\u0dff\u10a0-\u10ff\u1200-\u16ff\u1e00-\u1fff]+"
+_ALPHABET = r"[\u0370-\u0dff\u10a0-\u10ff\u1200-\u167f\u1681-\u16ff\u1e00-\u1fff]+"
 _PIECE = re.compile(rf"(?P<latin>{_LATIN})|(?P<digits>{_DIGITS})|(?P<alphabet>{_ALPHABET})|\S")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _LETTER = re.compile(f"{_LATIN}|{_ALPHABET}")

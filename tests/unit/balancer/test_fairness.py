@@ -305,16 +305,21 @@ def test_service_notes_who_was_served_when_in_which_class():
     assert shares.served_at("b", BATCH) < 0
 
 
-def test_the_order_of_six_hundred_takes_little_time():
+def test_the_order_of_a_long_queue_takes_about_as_long_for_each_as_that_of_a_short_one():
     rng = random.Random(1)
-    queue = [
-        demand(number, f"tenant{rng.randrange(50)}", rng.choice(list(Priority)))
-        for number in range(600)
-    ]
-    shares, seconds = FairShares(), []
-    for _ in range(20):
-        began_at = time.perf_counter()
-        service_order(queue, shares, 1.0)
-        seconds.append(time.perf_counter() - began_at)
-    # A tenth of that on an idle machine; what takes quadratic time takes longer than this.
-    assert min(seconds) < 0.005
+
+    def least_seconds(length):
+        queue = [
+            demand(number, f"tenant{rng.randrange(50)}", rng.choice(list(Priority)))
+            for number in range(length)
+        ]
+        shares, seconds = FairShares(), []
+        for _ in range(20):
+            # Processor time, and the best of many: others may use the machine meanwhile.
+            began_at = time.thread_time()
+            service_order(queue, shares, 1.0)
+            seconds.append(time.thread_time() - began_at)
+        return min(seconds)
+
+    # What takes quadratic time takes 64 times as long.
+    assert least_seconds(2_400) < 24 * least_seconds(300)

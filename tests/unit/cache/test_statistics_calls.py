@@ -171,15 +171,27 @@ async def test_a_cancelled_watch_ends(calls) -> None:
         await anext(reports)
 
 
-async def test_full_windows_are_reported_within_five_milliseconds(calls, recorder, clock) -> None:
-    for number in range(800):
-        await clock.advance(5)
-        for layer in Layer:
-            look_up(recorder, layer, f"t{number % 150}")
-    durations = []
-    for _ in range(50):
-        # Processor time, and the best of many: others may use the machine meanwhile.
-        started = time.thread_time()
-        await calls.get_stats(pb.GetStatsRequest(tenant_limit=50))
-        durations.append(time.thread_time() - started)
-    assert min(durations) < 0.005
+async def test_a_report_costs_no_more_the_longer_the_service_has_run(
+    calls, recorder, clock
+) -> None:
+    """As long as the longest window; that it takes some milliseconds is for benchmarks to show."""
+
+    async def run(step_count: int) -> None:
+        for number in range(step_count):
+            await clock.advance(5)
+            for layer in Layer:
+                look_up(recorder, layer, f"t{number % 150}")
+
+    async def cost() -> float:
+        durations = []
+        for _ in range(20):
+            # Processor time, and the best of many: others may use the machine meanwhile.
+            started = time.thread_time()
+            await calls.get_stats(pb.GetStatsRequest(tenant_limit=50))
+            durations.append(time.thread_time() - started)
+        return min(durations)
+
+    await run(720)
+    after_an_hour = await cost()
+    await run(2_160)
+    assert await cost() < 2 * after_an_hour

@@ -1,7 +1,7 @@
 from math import ceil
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.rag.core.tokens import TokenMeter, estimate_tokens
@@ -24,6 +24,8 @@ def test_estimates_are_near_what_models_count(text: str, low: int, high: int) ->
 
 
 @given(st.text())
+# The one space among the letters of an alphabet.
+@example("\u1680")
 def test_the_meter_agrees_with_the_estimate_of_the_whole_text(text: str) -> None:
     assert estimate_tokens(text) - 1 <= TokenMeter(text).count(0, len(text)) + 1e-6
     assert TokenMeter(text).count(0, len(text)) <= estimate_tokens(text) + 1e-6
