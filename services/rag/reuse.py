@@ -5,12 +5,9 @@ stored as it was then; so what was deleted or changed is never answered from, no
 cache has still to be told.
 """
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from collections.abc import Sequence
+from dataclasses import replace
 
 from services.common.errors import PeerUnavailable, ServiceError
 from services.common.metrics import Metrics
@@ -26,7 +23,7 @@ from services.rag.cache_port import (
 from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
 from services.rag.core.documents import Vector
 from services.rag.core.options import CachePolicy, Mode
-from services.rag.core.passages import Passage, RankedPassage
+from services.rag.core.passages import RankedPassage
 from services.rag.core.profile import DegradationReason, WarningKind
 from services.rag.core.query_record import CacheEntry
 from services.rag.core.reuse import (
@@ -38,6 +35,7 @@ from services.rag.core.reuse import (
     judge_evidence,
     with_degradations,
 )
+from services.rag.evidence_check import EvidenceCheck, EvidenceMemory, question_key
 from services.rag.models import ModelCatalogue, split_identity
 from services.rag.retrieve import Search
 from services.rag.store_port import DocumentStore
@@ -47,8 +45,6 @@ from services.rag.verify import Verifier
 __all__ = ["AnswerReuse", "Reuse"]
 
 _MOST_COLLECTIONS = 10_000
-_MOST_ANSWERS = 10_000
-_KEY_BYTES = 16
 
 
 class AnswerReuse:
@@ -78,11 +74,10 @@ class AnswerReuse:
         self.verifier = verifier
         self.background = background
         self.metrics = metrics
+        self.evidence = EvidenceMemory()
         self._catalogue = catalogue
         # What embeds each collection, for when the store cannot be asked.
         self._identities: OrderedDict[tuple[str, str], str] = OrderedDict()
-        # What the answers given last were made from, by a digest of what was asked and by whom.
-        self._evidence: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
 
     def begin_early(self, task: AnswerTask) -> "Reuse | None":
         """Begins to look for the answer to a question before its collection was looked up.
@@ -153,31 +148,11 @@ class AnswerReuse:
             configuration_fingerprint=configuration_fingerprint(question, task.sampling),
         )
 
-    def evidence_of(self, key: bytes) -> tuple[int, ...]:
-        """Returns the passages that an answer given again was made from; empty if not known."""
-        return self._evidence.get(key, ())
-
-    def note_evidence(self, key: bytes, chunk_ids: tuple[int, ...]) -> None:
-        """Remembers what an answer that is given again was made from; empty to forget it."""
-        self._evidence.pop(key, None)
-        if chunk_ids:
-            self._evidence[key] = chunk_ids
-            if len(self._evidence) > _MOST_ANSWERS:
-                self._evidence.popitem(last=False)
-
     def _note_identity(self, key: tuple[str, str], identity: str) -> None:
         self._identities[key] = identity
         self._identities.move_to_end(key)
         if len(self._identities) > _MOST_COLLECTIONS:
             self._identities.popitem(last=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _Check:
-    """Passages that are looked for, and what will have been found of them."""
-
-    chunk_ids: tuple[int, ...]
-    passages: asyncio.Task[Mapping[int, Passage]]
 
 
 class Reuse:
@@ -202,6 +177,7 @@ class Reuse:
         self.partition = partition
         self._its = parts
         self._task = task
+        self._check = EvidenceCheck(parts.store, task)
         self._candidate: SemanticMatch | None = None
         self._basis_time_ns: int | None = None
 
@@ -212,13 +188,13 @@ class Reuse:
             StoreUnavailable: There may be one, and with `needs_store` nobody can say if it holds.
         """
         task_has_history = bool(self._task.question.history)
-        key = self._key()
-        async with self._checked(self._its.evidence_of(key)) as check:
+        key, evidence = question_key(self._task, self.partition), self._its.evidence
+        async with self._check.begun(evidence.recall(key)):
             lookup = await self._look_up("query_lookup", None, vector_follows=not task_has_history)
-            answer = await self._judge(lookup, check)
+            answer = await self._judge(lookup)
         if lookup is not None and lookup.outcome != "bypassed":
             given = lookup.match if answer is not None else None
-            self._its.note_evidence(key, given.answer.chunk_ids if given is not None else ())
+            evidence.note(key, given.answer.chunk_ids if given is not None else ())
         if task_has_history and not self.is_over:
             # What is meant by the words depends on what was said before.
             self._end("miss")
@@ -366,45 +342,7 @@ class Reuse:
         task.note_read_time(lookup.read_time_ns)
         return lookup
 
-    def _key(self) -> bytes:
-        """Names what is asked, and by whom, for what is remembered of it."""
-        digest = blake2b(
-            repr((self._task.tenant_id, self.partition)).encode(), digest_size=_KEY_BYTES
-        )
-        digest.update(self._task.question.text.encode("utf-8", "replace"))
-        return digest.digest()
-
-    @asynccontextmanager
-    async def _checked(self, chunk_ids: tuple[int, ...]) -> AsyncIterator["_Check | None"]:
-        """Looks for evidence while the cache is asked, where it is known what will be needed."""
-        if not chunk_ids or self._task.question.cache_policy is not CachePolicy.USE:
-            yield None
-            return
-        check = _Check(chunk_ids, asyncio.create_task(self._current(chunk_ids)))
-        try:
-            yield check
-        finally:
-            if not check.passages.done():
-                check.passages.cancel()
-            await asyncio.wait([check.passages])
-            if not check.passages.cancelled():
-                # Where nobody has asked for it, nobody need know of a failure.
-                check.passages.exception()
-
-    async def _current(self, chunk_ids: tuple[int, ...]) -> Mapping[int, Passage]:
-        """Returns those of some passages that are stored now, and that the caller may see."""
-        retrieval = self._task.question.retrieval
-        return await self._its.store.load_passages(
-            self._task.tenant_id,
-            chunk_ids,
-            # Labels may have changed since, and the cache not have been told.
-            filter=retrieval.filter,
-            access=retrieval.access,
-        )
-
-    async def _judge(
-        self, lookup: SemanticLookup | None, check: "_Check | None" = None
-    ) -> Answer | None:
+    async def _judge(self, lookup: SemanticLookup | None) -> Answer | None:
         """Takes the answer of a hit if it still holds, and notes a candidate."""
         if lookup is None or lookup.match is None:
             return None
@@ -413,22 +351,19 @@ class Reuse:
             self.is_over = True
             return None
         exact = lookup.outcome == "hit_exact"
-        answer = await self._restore(lookup.match, exact=exact, confirmed=False, check=check)
+        answer = await self._restore(lookup.match, exact=exact, confirmed=False)
         self._end("outdated" if answer is None else "exact" if exact else "similar")
         return answer
 
     async def _restore(
-        self, match: SemanticMatch, *, exact: bool, confirmed: bool, check: "_Check | None" = None
+        self, match: SemanticMatch, *, exact: bool, confirmed: bool
     ) -> Answer | None:
         """Makes the answer of a match, if all it was made from is stored as it was then."""
         task, kept = self._task, match.answer
         origin = AnswerOrigin.CACHED if exact else AnswerOrigin.CACHED_SIMILAR
         with task.recorder.stage("evidence_check") as stage:
             try:
-                if check is not None and check.chunk_ids == kept.chunk_ids:
-                    current = await check.passages
-                else:
-                    current = await self._current(kept.chunk_ids)
+                current = await self._check.find(kept.chunk_ids)
             except ServiceError:
                 stage.failed = True
                 if self.needs_store:
