@@ -65,7 +65,7 @@ contract: $(VENV)/.dev $(VENV)/.monitoring ## Tests that files agree with each o
 
 integration: $(VENV)/.dev $(VENV)/.monitoring ## Tests of single services over real gRPC
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/integration/rag
-	@$(BIN)/pytest --ignore tests/integration/rag tests/integration
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/integration/rag tests/integration
 
 e2e: $(VENV)/.dev $(VENV)/.monitoring ## Tests of the whole suite as real processes
 	@$(BIN)/pytest tests/e2e

@@ -120,7 +120,7 @@ async def test_in_flight_counts_return_to_zero_and_every_request_has_one_outcome
     for each in stats.backends:
         assert (each.in_flight_count, each.in_flight_text_count) == (0, 0)
         # Each attempt ended in exactly one way.
-        ended = sum(value for (backend, _, _), value in page.items() if backend == each.backend_id)
+        ended = sum(value for (backend, _), value in page.items() if backend == each.backend_id)
         assert ended == each.request_count
     fleet = stats.fleet
     # A call cancelled before it arrived is not counted at all.
