@@ -1,8 +1,9 @@
 """Cached and streamed answers, with and without telemetry, in turns."""
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
@@ -11,17 +12,20 @@ from pannier.rag.v1 import rag_service_pb2 as pb
 from tests.bench import processes
 from tests.bench.cache.rows import Row
 from tests.bench.observability.arms import ARMS, running_arm, running_receiver
+from tests.bench.rag.answers import is_exact
 from tests.bench.rag.suite import COLLECTION, Source, Suite, ingest
-from tests.bench.rag.topics import documents, question
 
 __all__ = ["cached", "lost", "streamed"]
 
+_ROOT = Path(__file__).parents[3]
 _CALL_SECONDS = 60.0
-_DOCUMENT_COUNT = 200
 _QUESTION_COUNT = 20
 _STREAM_COUNT = 8
 _STREAM_TOKENS = 1000
 _IN_FLIGHT = 8
+_HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
+# What answers from the sources, and is measured with nobody.
+_WRITER = ("--tokens-per-second", "5000", "--load-seconds", "0")
 _PROFILE = """
 [[models]]
 name = "stream"
@@ -42,12 +46,17 @@ async def cached(folder: Path, quick: bool) -> list[Row]:
     """Measures the processor time of exact cached answers, over rag and cache."""
     count, rounds = (200, 4) if quick else (1000, 10)
 
+    questions: dict[str, list[str]] = {}
+
+    async def prepare(suite: Suite) -> None:
+        questions[suite.rag.address] = await _fill(suite)
+
     async def measure(suite: Suite) -> float:
         before = _cpu_seconds(suite)
-        await _ask_cached(suite, count)
+        await _ask_cached(suite, questions[suite.rag.address], count)
         return (_cpu_seconds(suite) - before) / count * 1000
 
-    figures = await _in_turns(folder, measure, rounds, prepare=_fill)
+    figures = await _in_turns(folder, measure, rounds, prepare=prepare, standins=[_WRITER])
     return _rows("cached answer: CPU of rag and cache", figures, "ms", limit=0.15)
 
 
@@ -74,11 +83,11 @@ async def lost(folder: Path, quick: bool) -> list[Row]:
     count = 5_000 if quick else 100_000
     async with (
         running_receiver(folder) as receiver,
-        running_arm(ARMS[-1], folder, receiver) as suite,
+        running_arm(ARMS[-1], folder, receiver, standins=[_WRITER]) as suite,
     ):
-        await _fill(suite)
+        questions = await _fill(suite)
         started = time.perf_counter()
-        await _ask_cached(suite, count)
+        await _ask_cached(suite, questions, count)
         seconds = time.perf_counter() - started
         dropped, sent = await _span_counts(suite)
     arrived = int(await asyncio.to_thread(receiver.out.read_text))
@@ -143,17 +152,23 @@ def _rows(case: str, figures: Mapping[str, list[float]], unit: str, *, limit: fl
     return rows
 
 
-async def _fill(suite: Suite) -> None:
-    sources = (
-        Source(each.document_id, each.text, media_type="text/markdown")
-        for each in documents(_DOCUMENT_COUNT)
-    )
+async def _fill(suite: Suite) -> list[str]:
+    """Takes the project's own documents in, and returns questions whose answers are kept."""
+    texts = {path.name: path.read_text() for path in sorted((_ROOT / "docs").glob("*.md"))}
+    sources = [Source(name, text, media_type="text/markdown") for name, text in texts.items()]
     await ingest(suite, sources)
-    for number in range(_QUESTION_COUNT):
-        await _query(suite, number)
-    origin = (await _query(suite, 0)).origin
-    if origin != pb.ANSWER_ORIGIN_CACHED:
-        raise RuntimeError(f"answers are not cached: {pb.AnswerOrigin.Name(origin)}")
+    headings = [each for text in texts.values() for each in _HEADING.findall(text)]
+    kept: list[str] = []
+    for heading in headings:
+        question = f"What is said of {heading.strip(' .').lower()}?"
+        await _query(suite, question)
+        if is_exact(await _query(suite, question)):
+            kept.append(question)
+        if len(kept) == _QUESTION_COUNT:
+            break
+    if len(kept) < _QUESTION_COUNT:
+        raise RuntimeError(f"of {len(headings)} answers only {len(kept)} are kept")
+    return kept
 
 
 async def _warm_up(suite: Suite) -> None:
@@ -161,18 +176,20 @@ async def _warm_up(suite: Suite) -> None:
         await _stream(suite, -1 - number)
 
 
-async def _query(suite: Suite, number: int) -> pb.QueryResponse:
-    request = pb.QueryRequest(collection=COLLECTION, query=question(number))
+async def _query(suite: Suite, question: str) -> pb.QueryResponse:
+    request = pb.QueryRequest(collection=COLLECTION, query=question)
     response: pb.QueryResponse = await suite.stub.Query(request, timeout=_CALL_SECONDS)
     return response
 
 
-async def _ask_cached(suite: Suite, count: int) -> None:
+async def _ask_cached(suite: Suite, questions: Sequence[str], count: int) -> None:
     numbers = iter(range(count))
 
     async def ask() -> None:
         for number in numbers:
-            await _query(suite, number % _QUESTION_COUNT)
+            response = await _query(suite, questions[number % len(questions)])
+            if not is_exact(response):
+                raise RuntimeError("an answer is kept no more")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(_IN_FLIGHT):
