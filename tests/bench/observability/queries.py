@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[3]
 _CALL_SECONDS = 60.0
 _QUESTION_COUNT = 20
 _STREAM_COUNT = 8
-_STREAM_TOKENS = 1000
+_STREAM_TOKENS = 8_000
 _IN_FLIGHT = 8
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 # What answers from the sources, and is measured with nobody.
@@ -29,7 +29,7 @@ _WRITER = ("--tokens-per-second", "5000", "--load-seconds", "0")
 _PROFILE = """
 [[models]]
 name = "stream"
-decode_tokens_per_second = 4000.0
+decode_tokens_per_second = 1000000.0
 prefill_tokens_per_second = 1000000.0
 load_seconds = 0.0
 parallel = 8
