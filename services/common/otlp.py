@@ -43,9 +43,6 @@ _MOST_REQUEST_BYTES = 2 * 1024**2
 _SPANS_BETWEEN_PAUSES = 64
 _PAUSE_SECONDS = 0.0001
 
-# Refused once and for all, as what is too large is, unless the receiver says when to come again.
-_RETRYABLE_WHERE_ASKED_FOR = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
-
 _Encoded = tuple[InstrumentationScope | None, bytes]
 
 
@@ -68,7 +65,8 @@ class _Reply:
         """Whether it is of use to try again."""
         if self.delay_seconds is None:
             return self.code in _RETRYABLE
-        wanted = self.code in _RETRYABLE or self.code in _RETRYABLE_WHERE_ASKED_FOR
+        # Refused once and for all, as what is too large is, where the receiver names no delay.
+        wanted = self.code in _RETRYABLE or self.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         return wanted and self.delay_seconds <= _LONGEST_DELAY_SECONDS
 
 

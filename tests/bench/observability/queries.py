@@ -24,7 +24,7 @@ _STREAM_COUNT = 8
 _STREAM_TOKENS = 8_000
 _IN_FLIGHT = 8
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
-# What answers from the sources, and is measured with nobody.
+# The stand-in that writes the answers to be kept; while they are given again it has nothing to do.
 _WRITER = ("--tokens-per-second", "5000", "--load-seconds", "0")
 _PROFILE = """
 [[models]]

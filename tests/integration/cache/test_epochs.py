@@ -26,7 +26,8 @@ MISS, LOCAL, SHARED = (
     pb.LOOKUP_OUTCOME_HIT_SHARED,
 )
 KEY = pb.InferenceKey(model_digest=DIGEST, prompt=pb.Prompt(text="why?"))
-OTHER_KEY = pb.InferenceKey(model_digest=DIGEST, prompt=pb.Prompt(text="who told?"))
+# What was stored under it shows, by its absence, that an invalidation has reached a replica.
+WITNESS_KEY = pb.InferenceKey(model_digest=DIGEST, prompt=pb.Prompt(text="who told?"))
 ANSWER = pb.Inference(text="because", finish_reason=generation.FINISH_REASON_STOP)
 DOCUMENT = {"document": {"collection": "manuals", "document_id": "a.md"}}
 # A replica reads anew every five seconds; the rest is for a busy machine.
@@ -34,17 +35,17 @@ BOUND_SECONDS = 5.0
 PATIENCE_SECONDS = 1.0
 
 
-async def look_up(cache, **control: object) -> pb.LookupInferenceResponse:
-    return await cache.stub.LookupInference(pb.LookupInferenceRequest(key=KEY, control=control))
+async def look_up(cache, *, key=KEY, **control: object) -> pb.LookupInferenceResponse:
+    return await cache.stub.LookupInference(pb.LookupInferenceRequest(key=key, control=control))
 
 
-async def outcome(cache, **control: object) -> int:
-    return (await look_up(cache, **control)).outcome
+async def outcome(cache, *, key=KEY, **control: object) -> int:
+    return (await look_up(cache, key=key, **control)).outcome
 
 
-async def store(cache, *, token: str = "", **control: object) -> pb.StoreInferenceResponse:
+async def store(cache, *, key=KEY, token: str = "", **control: object) -> pb.StoreInferenceResponse:
     return await cache.stub.StoreInference(
-        pb.StoreInferenceRequest(key=KEY, inference=ANSWER, control=control, lease_token=token)
+        pb.StoreInferenceRequest(key=key, inference=ANSWER, control=control, lease_token=token)
     )
 
 
@@ -56,29 +57,13 @@ async def invalidate(cache, selector: dict[str, object] | None = None) -> Timest
     return response.invalidation_time
 
 
-async def until_missed(cache, *, seconds: float) -> float:
+async def until_missed(cache, *, key=KEY, seconds: float) -> float:
     """Waits for a miss; returns how long that took."""
     started = time.monotonic()
     async with asyncio.timeout(seconds):
-        while await outcome(cache) != MISS:
+        while await outcome(cache, key=key) != MISS:
             await asyncio.sleep(0.005)
     return time.monotonic() - started
-
-
-async def store_witness(cache) -> None:
-    """Stores what shows, by its absence, that an invalidation has reached a replica."""
-    request = pb.StoreInferenceRequest(
-        key=OTHER_KEY, inference=ANSWER, control={"tags": [DOCUMENT]}
-    )
-    assert (await cache.stub.StoreInference(request)).stored
-
-
-async def until_told(cache) -> None:
-    """Waits until a replica knows of the invalidation of what `store_witness` stored there."""
-    request = pb.LookupInferenceRequest(key=OTHER_KEY)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await cache.stub.LookupInference(request)).outcome != MISS:
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -138,11 +123,11 @@ async def test_an_answer_that_was_begun_before_is_given_by_nobody(
     start_cache, redis_server, selector, storing
 ) -> None:
     both = [await start_cache(redis_server.url) for _ in range(2)]
-    await store_witness(both[0])
+    assert (await store(both[0], key=WITNESS_KEY, tags=[DOCUMENT])).stored
     read_time = (await look_up(both[0])).read_time
     # While the answer is computed, what it rests on changes; the other replica is told.
     await invalidate(both[1], selector)
-    await until_told(both[0])
+    await until_missed(both[0], key=WITNESS_KEY, seconds=PATIENCE_SECONDS)
     stored = await store(both[storing], tags=[DOCUMENT], basis_time=read_time)
     assert (stored.stored, stored.degraded) == (False, False)
     for _ in range(3):
@@ -153,12 +138,12 @@ async def test_an_answer_begun_under_a_lease_before_is_given_by_nobody(
     start_cache, redis_server
 ) -> None:
     both = [await start_cache(redis_server.url) for _ in range(2)]
-    await store_witness(both[0])
+    assert (await store(both[0], key=WITNESS_KEY, tags=[DOCUMENT])).stored
     request = pb.LookupInferenceRequest(key=KEY, flight=pb.FlightOptions())
     lease = (await both[0].stub.LookupInference(request)).lease
     assert lease.token
     await invalidate(both[1])
-    await until_told(both[0])
+    await until_missed(both[0], key=WITNESS_KEY, seconds=PATIENCE_SECONDS)
     await store(both[0], token=lease.token, tags=[DOCUMENT])
     for _ in range(3):
         assert [await outcome(each) for each in both] == [MISS, MISS]

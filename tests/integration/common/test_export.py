@@ -169,15 +169,19 @@ def test_a_span_that_no_receiver_has_room_for_is_tried_once_and_holds_up_none():
         assert counted(metrics) == (1, 1)
 
 
+def assert_one_span_arrives(receiver, endpoint):
+    provider, tracer, metrics = make(endpoint)
+    tracer.start_span("a").end()
+    assert provider.force_flush()
+    provider.shutdown()
+    assert receiver.names == ["a"]
+    assert counted(metrics) == (1, 0)
+
+
 def test_a_receiver_that_is_away_for_a_moment_costs_no_span(caplog):
     with receiving() as (receiver, endpoint):
         receiver.failures = [(UNAVAILABLE,)]
-        provider, tracer, metrics = make(endpoint)
-        tracer.start_span("a").end()
-        assert provider.force_flush()
-        provider.shutdown()
-        assert receiver.names == ["a"]
-        assert counted(metrics) == (1, 0)
+        assert_one_span_arrives(receiver, endpoint)
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
         "receiver takes no spans"
     ]
@@ -187,12 +191,7 @@ def test_a_receiver_that_is_away_for_a_moment_costs_no_span(caplog):
 def test_a_receiver_that_says_when_to_come_again_is_asked_then_and_not_before(code):
     with receiving() as (receiver, endpoint):
         receiver.failures = [(code, 1.2)]
-        provider, tracer, metrics = make(endpoint)
-        tracer.start_span("a").end()
-        assert provider.force_flush()
-        provider.shutdown()
-        assert receiver.names == ["a"]
-        assert counted(metrics) == (1, 0)
+        assert_one_span_arrives(receiver, endpoint)
     first, second = receiver.times
     assert 1.2 <= second - first < 3
 
