@@ -5,3 +5,9 @@ They share the generated stubs in `pannier` and the small library `services.comm
 is pure, adapters are reached by the composition root `app` alone, and `__main__` only reads
 settings and starts `app`.
 """
+
+import os
+
+# Read by gRPC when it is imported. What it does in a forked process, between fork and exec, ends
+# one in nine of those that uvloop starts beside calls under way, and may touch their connections.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"

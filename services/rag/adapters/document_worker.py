@@ -127,7 +127,8 @@ class ProcessDocumentWorker:
         while self._idle:
             process = self._idle.pop()
             is_open = process.stdout is not None and not process.stdout.at_eof()
-            if process.returncode is None and is_open:
+            takes = process.stdin is not None and not process.stdin.is_closing()
+            if process.returncode is None and is_open and takes:
                 return process
             # It died, by a hand that is not ours.
             self._all.discard(process)
@@ -170,7 +171,8 @@ async def _exchange(process: Process, job: bytes) -> Returned | Failed | OutOfMe
         OSError: The process ended.
     """
     stdin, stdout = process.stdin, process.stdout
-    if stdin is None or stdout is None:
+    # uvloop says of a pipe that is closed what is no OSError.
+    if stdin is None or stdout is None or stdin.is_closing():
         raise EOFError
     stdin.write(LENGTH.pack(len(job)))
     stdin.write(job)
