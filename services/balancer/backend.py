@@ -286,15 +286,18 @@ class Backend:
     def _learn_room(self, before: Set[str], gone: list[ModelState]) -> None:
         """Learns from a load that pushed out what nobody had asked to go that it did not fit.
 
-        Where a model went and none came, its runner has died, which says nothing of room.
+        What makes room goes as soon as a load begins, and is mostly seen to be gone before the load
+        ends. Where a model went and none came or is coming, its runner has died, which says nothing
+        of room.
         """
         stays = self.warm_models()
+        coming = [each for each in self.states() if each.residency is Residency.LOADING]
         came = self.loaded_lately or any(each.key not in before for each in stays)
         stays_bytes = sum(each.size_bytes for each in stays)
         overflow_bytes = self.room.overflow_bytes
-        if gone and stays and came:
-            gone_bytes = sum(each.size_bytes for each in gone)
-            overflow_bytes = min(overflow_bytes, stays_bytes + gone_bytes)
+        if gone and (coming or (stays and came)):
+            others_bytes = sum(each.size_bytes for each in (*coming, *gone))
+            overflow_bytes = min(overflow_bytes, stays_bytes + others_bytes)
         if len(stays) > 1 and stays_bytes >= overflow_bytes:
             overflow_bytes = math.inf
         self.room = replace(

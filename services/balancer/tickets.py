@@ -108,10 +108,14 @@ def callers_of(order: LoadOrder, made: Plan, waiting: Mapping[int, Ticket]) -> l
         made: The plan that it is part of.
         waiting: Requests in the queue, by number.
     """
-    return [
-        ticket.span_context
+    causes = [
+        each.demand.id
         for each in made.placements
-        if each.outcome is Outcome.LOADING
-        and each.backend_id == order.backend_id
-        and (ticket := waiting.get(each.demand.id)) is not None
+        if each.outcome is Outcome.LOADING and each.backend_id == order.backend_id
+    ] or [
+        # Nobody is to be served there yet: it is a further copy, for all who wait for others.
+        each.demand.id
+        for each in made.placements
+        if each.outcome is Outcome.HELD and each.demand.model_key == order.model_key
     ]
+    return [waiting[number].span_context for number in causes if number in waiting]

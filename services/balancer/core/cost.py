@@ -225,17 +225,23 @@ class Bench:
             if (self.view.id, lane.key) in yielding:
                 lane.yielding = True
 
+    def must_load(self, demand: Demand, lane: Lane) -> bool:
+        """Tells whether a load would have to begin for a request."""
+        if lane.residency is Residency.LOADING:
+            return False
+        return (
+            lane.residency is not Residency.WARM
+            or lane.yielding
+            or not lane.model.holds(demand.context_token_count)
+        )
+
     def candidate(self, demand: Demand, lane: Lane) -> Candidate | str:
         """Says what a request would cost here, or why it cannot come here."""
         if lane.residency is Residency.LOADING:
             load = max(0.0, lane.ready_at - self.now)
             wait = max(0.0, lane.free_at - self.now - load)
             return Candidate(lane, self._terms(demand, lane, wait, load))
-        if (
-            lane.residency is Residency.WARM
-            and not lane.yielding
-            and lane.model.holds(demand.context_token_count)
-        ):
+        if not self.must_load(demand, lane):
             hit = min(demand.prefix_hits.get(self.view.id, 0), demand.prompt_token_count)
             wait = lane.free_at - self.now
             return Candidate(lane, self._terms(demand, lane, wait, 0.0, hit=hit), hit)

@@ -7,11 +7,14 @@ and those behind it see how many are waiting there already. What is loaded is a 
 condition.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from services.balancer.core.copies import Held, best_copy
 from services.balancer.core.cost import Bench, Candidate, Lane
 from services.balancer.core.demand import Demand, Kind, Priority
+from services.balancer.core.eligibility import exclusion_of, kind_of, misfit
 from services.balancer.core.interest import Interest
 from services.balancer.core.placements import (
     Assessment,
@@ -21,7 +24,7 @@ from services.balancer.core.placements import (
     Plan,
     Reason,
 )
-from services.balancer.core.snapshot import BackendView, Residency, Snapshot
+from services.balancer.core.snapshot import Residency, Snapshot
 from services.balancer.core.terms import Exclusion
 
 __all__ = [
@@ -57,6 +60,8 @@ def plan(
             walk.leave_room(demand)
         elif not quick or walk.could_start(demand):
             placements.append(walk.place(demand, position))
+    if not quick:
+        walk.add_copies()
     return Plan(
         placements=tuple(placements),
         loads=tuple(walk.loads),
@@ -123,12 +128,13 @@ class _Walk:
         self._policy = snapshot.policy
         self._tie_breaks = tie_breaks
         self._quick = quick
-        interest = Interest({demand.model_key for demand in queue}, snapshot)
-        self.benches = [Bench(view, snapshot, interest) for view in snapshot.backends]
+        self._interest = Interest({demand.model_key for demand in queue}, snapshot)
+        self.benches = [Bench(view, snapshot, self._interest) for view in snapshot.backends]
         self._turns = {view.id: view.chosen_turn for view in snapshot.backends}
         self._next_turn = max(self._turns.values(), default=0) + 1
         self._holders: dict[tuple[str, str | None, bool], _Holders] = {}
         self._full: set[tuple[str, str | None, bool]] = set()
+        self._held: dict[tuple[str, str | None, bool], Held] = {}
         self.loads: list[LoadOrder] = []
         self.yielding: set[tuple[str, str]] = set()
         if quick and snapshot.yielding:
@@ -137,7 +143,7 @@ class _Walk:
 
     def could_start(self, demand: Demand) -> bool:
         """Tells whether anybody has a free slot for a request, or nobody is left for it."""
-        kind = _kind(demand)
+        kind = kind_of(demand)
         if kind in self._full:
             return False
         holders = self._holders_for(demand)
@@ -151,7 +157,7 @@ class _Walk:
 
     def weigh(self, bench: Bench, demand: Demand) -> Candidate | str:
         """Says what a request would cost on a backend, or why it cannot go there."""
-        exclusion = _exclusion(bench.view, demand)
+        exclusion = exclusion_of(bench.view, demand)
         if exclusion:
             return exclusion
         lane = bench.lane(demand.model_key)
@@ -173,16 +179,15 @@ class _Walk:
 
     def place(self, demand: Demand, position: int) -> Placement:
         """Puts a request where it costs least."""
-        tried = demand.tried
-        found = [
-            each
+        lanes = [
+            lane
             for lane in self._holders_for(demand).serving
-            if lane.bench.view.id not in tried
-            and isinstance(each := lane.bench.candidate(demand, lane), Candidate)
+            if lane.bench.view.id not in demand.tried
         ]
+        found = _candidates(demand, lanes)
         if not found:
             return self._fall_back(demand, position)
-        best, reason = self._choose(found)
+        best, reason = self._choose(found, len(lanes))
         backend_id = best.lane.bench.view.id
         self._take_turn(backend_id)
         return Placement(
@@ -195,7 +200,7 @@ class _Walk:
         )
 
     def _holders_for(self, demand: Demand) -> _Holders:
-        kind = _kind(demand)
+        kind = kind_of(demand)
         holders = self._holders.get(kind)
         if holders is None:
             holders = self._holders[kind] = self._find_holders(demand)
@@ -205,7 +210,7 @@ class _Walk:
         serving: list[Lane] = []
         failing: list[Lane] = []
         for bench in self.benches:
-            unfit = _misfit(bench.view, demand)
+            unfit = misfit(bench.view, demand)
             lane = None if unfit else bench.lane(demand.model_key)
             if lane is not None:
                 (serving if bench.view.takes_requests else failing).append(lane)
@@ -216,17 +221,10 @@ class _Walk:
 
     def _settle(self, demand: Demand, best: Candidate) -> Outcome:
         """Notes in the lanes what has been decided, and says what happens now."""
-        lane, bench, terms = best.lane, best.lane.bench, best.terms
+        lane, terms = best.lane, best.terms
         service = terms.prefill + terms.decode
         if best.needs_load:
-            begins = bench.may_load(best) and not self._quick
-            if begins:
-                self._order(demand, best)
-            elif bench.loading_key is None and best.in_turn:
-                self.yielding.update((bench.view.id, key) for key in best.evicted)
-            # Also where it cannot begin yet: whoever has to make room is given nothing more, or
-            # steady work for it would keep the load away for ever.
-            bench.begin_load(best)
+            begins = self._begin_load(demand, best)
             lane.occupy(terms.drain + terms.load, service)
             return Outcome.LOADING if begins else Outcome.HELD
         starts_now = lane.free
@@ -235,7 +233,32 @@ class _Walk:
         lane.occupy(terms.drain + terms.load, service)
         if starts_now:
             return Outcome.DISPATCHED
-        return Outcome.LOADING if terms.load else Outcome.HELD
+        if terms.load:
+            return Outcome.LOADING
+        held = Held(demand, self._holders_for(demand).serving)
+        self._held.setdefault(kind_of(demand), held).seconds += terms.drain
+        return Outcome.HELD
+
+    def _begin_load(self, demand: Demand, best: Candidate) -> bool:
+        """Notes that a model is to be loaded, and tells whether that begins now."""
+        bench = best.lane.bench
+        begins = bench.may_load(best) and not self._quick
+        if begins:
+            self._order(demand, best)
+        elif bench.loading_key is None and best.in_turn:
+            self.yielding.update((bench.view.id, key) for key in best.evicted)
+        # Also where it cannot begin yet: whoever has to make room is given nothing more, or steady
+        # work for it would keep the load away for ever.
+        bench.begin_load(best)
+        return begins
+
+    def add_copies(self) -> None:
+        """Has models loaded for the sake of all who wait for them, where that pays."""
+        everybody = self._held.values()
+        for held in sorted(everybody, key=lambda each: -each.seconds):
+            best = best_copy(held, everybody, self._interest, self._snapshot)
+            if best is not None:
+                self._begin_load(held.demand, best)
 
     def _order(self, demand: Demand, best: Candidate) -> None:
         bench, lane = best.lane.bench, best.lane
@@ -274,8 +297,8 @@ class _Walk:
         free_count = slot_count - sum(lane.occupied_count for lane in warm)
         return slot_count > 1 and free_count <= 1
 
-    def _choose(self, found: list[Candidate]) -> tuple[Candidate, Reason]:
-        if len(found) == 1:
+    def _choose(self, found: list[Candidate], lane_count: int) -> tuple[Candidate, Reason]:
+        if lane_count == 1:
             return found[0], Reason.ONLY_CANDIDATE
         costs = [each.terms.cost for each in found]
         least = min(costs)
@@ -335,27 +358,22 @@ class _Walk:
         )
 
 
-def _kind(demand: Demand) -> tuple[str, str | None, bool]:
-    """What decides who holds the model that a demand asks for."""
-    return demand.model_key, demand.digest, demand.kind is Kind.EMBED
-
-
-def _misfit(view: BackendView, demand: Demand) -> str | None:
-    """Says why a backend, were it well, could not serve a demand."""
-    if view.drained:
-        return Exclusion.DRAINED
-    model = (view.models or {}).get(demand.model_key)
-    if model is None:
-        return Exclusion.MODEL_ABSENT
-    if demand.digest is not None and model.digest != demand.digest:
-        return Exclusion.OTHER_DIGEST
-    return None if model.can(demand.kind.capability) else Exclusion.CAPABILITY_MISSING
-
-
-def _exclusion(view: BackendView, demand: Demand) -> str | None:
-    misfit = _misfit(view, demand)
-    if misfit is not None:
-        return misfit
-    if not view.takes_requests:
-        return Exclusion.UNHEALTHY
-    return Exclusion.TRIED if view.id in demand.tried else None
+def _candidates(demand: Demand, lanes: Sequence[Lane]) -> list[Candidate]:
+    """Says what a request would cost where, as far as it can make a difference."""
+    found: list[Candidate | str] = []
+    loads: list[Lane] = []
+    least = math.inf
+    for lane in lanes:
+        if lane.bench.must_load(demand, lane):
+            loads.append(lane)
+            continue
+        candidate = lane.bench.candidate(demand, lane)
+        if isinstance(candidate, Candidate):
+            found.append(candidate)
+            least = min(least, candidate.terms.cost)
+    # What to unload for a model takes longer to find out than all the rest, and is no matter where
+    # loading alone takes longer than waiting for somebody who has it.
+    found += [
+        lane.bench.candidate(demand, lane) for lane in loads if lane.model.load_seconds < least
+    ]
+    return [each for each in found if isinstance(each, Candidate)]

@@ -140,6 +140,8 @@ class Policy:
         eviction_memory_seconds: A model unused for this long is missed 1/e as much as one in use.
         turn_ratio: How long the only copy of a model that is wanted stays in memory at least, while
             others want its room, as a multiple of what unloading it and getting it back takes.
+        copy_gain_ratio: How many times the seconds that a further copy of a model saves those who
+            wait for it now count against those of loading it: it serves those who come later, too.
         reserve_seconds: Batch work leaves the last free slot of a model to interactive work that
             came within this time.
         walk_limit: Most requests of the queue that a plan looks at.
@@ -152,6 +154,7 @@ class Policy:
     retry_seconds: float = 2.0
     eviction_memory_seconds: float = 120.0
     turn_ratio: float = 2.0
+    copy_gain_ratio: float = 4.0
     reserve_seconds: float = 60.0
     walk_limit: int = 64
     context_classes: tuple[int, ...] = (4096, 16384)

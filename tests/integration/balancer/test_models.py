@@ -13,7 +13,7 @@ from tests.kit.balancer import ask_ollama, opened_admin, served_alone
 from tests.kit.rpc import error_of
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, running_standins
 
-CODE = "code:latest"
+CODE, OTHER = "code:latest", "other:latest"
 SPEC = ModelSpec(name=CODE, context_tokens=32_768, size_bytes=1000)
 
 
@@ -62,6 +62,19 @@ async def test_callers_cannot_cause_more_loads_than_there_are_windows(run_balanc
     assert all(count <= 2 for count in loads), loads
     assert sum(loads) >= 1
     assert sum(evictions) <= 2
+
+
+async def test_who_was_pushed_out_while_another_was_loaded_is_not_pushed_out_again(run_balancer):
+    models = (SPEC, ModelSpec(name=OTHER, context_tokens=32_768, size_bytes=1000))
+    room = {"load_seconds": 0.5, "max_loaded_models": 1}
+    async with running_standins(1, models=models, **room) as (standin,):
+        balancer = await run_balancer(standin.url, listing_interval_seconds=0.05)
+        for model in (CODE, OTHER):
+            # Nobody has said that there is room for one only.
+            await answer(balancer, chat(model))
+        assert balancer.value("balancer_model_evictions_total") == 0
+        await answer(balancer, chat(CODE))
+        assert balancer.value("balancer_model_evictions_total") == 1
 
 
 async def test_a_prompt_longer_than_any_window_causes_one_load(run_balancer):

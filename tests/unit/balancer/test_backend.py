@@ -7,7 +7,7 @@ from services.balancer.core.models import InstalledModel, LoadedModel
 from services.balancer.core.snapshot import Residency
 from services.balancer.settings import parse_endpoint
 
-A, B = "a" * 64, "b" * 64
+A, B, C = "a" * 64, "b" * 64, "c" * 64
 
 
 def installed(name, digest):
@@ -69,3 +69,63 @@ def test_two_names_in_memory_are_one_model_that_takes_room_once(backend):
     backend.take_loaded((loaded("one", A),), 0.0)
     assert len(backend.warm_models()) == 1
     assert backend.room.model_limit == 1
+
+
+@pytest.fixture
+def crowded(backend):
+    """A backend with one model in memory, of three that it is thought to have room for."""
+    backend.take_installed((installed("one", A), installed("other", B), installed("third", C)), 1)
+    backend.take_loaded((loaded("one", A),), 0.0)
+    return backend
+
+
+def begin_load(backend, key):
+    backend.loading_key = key
+    backend.models[key].residency = Residency.LOADING
+
+
+def end_load(backend, key):
+    backend.loading_key = None
+    backend.models[key].residency = Residency.WARM
+    backend.loaded_lately = True
+
+
+def test_a_load_that_pushes_a_model_out_shows_that_both_do_not_fit(crowded):
+    begin_load(crowded, "other:latest")
+    # It goes before the load begins, and is seen to be gone long before the load ends.
+    crowded.take_loaded((), 0.0)
+    assert not crowded.room.fits((1000, 1000))
+    end_load(crowded, "other:latest")
+    crowded.take_loaded((loaded("other", B),), 0.0)
+    assert not crowded.room.fits((1000, 1000))
+    assert crowded.room.fits((5000,))
+
+
+def test_a_load_that_is_over_before_anybody_looks_shows_it_as_well(crowded):
+    begin_load(crowded, "other:latest")
+    end_load(crowded, "other:latest")
+    crowded.take_loaded((loaded("other", B),), 0.0)
+    assert not crowded.room.fits((1000, 1000))
+
+
+def test_what_stays_during_a_load_counts_with_what_goes(crowded):
+    crowded.take_loaded((loaded("one", A), loaded("third", C, 500)), 0.0)
+    begin_load(crowded, "other:latest")
+    crowded.take_loaded((loaded("third", C, 500),), 0.0)
+    assert crowded.room.fits((1000, 1000))
+    assert not crowded.room.fits((1000, 1000, 500))
+
+
+def test_a_model_whose_runner_dies_says_nothing_of_room(crowded):
+    crowded.take_loaded((loaded("one", A), loaded("other", B)), 0.0)
+    crowded.take_loaded((loaded("one", A),), 0.0)
+    crowded.take_loaded((), 0.0)
+    assert crowded.room.fits((1000, 1000, 1000))
+
+
+def test_what_is_found_to_fit_after_all_does(crowded):
+    begin_load(crowded, "other:latest")
+    crowded.take_loaded((), 0.0)
+    end_load(crowded, "other:latest")
+    crowded.take_loaded((loaded("one", A), loaded("other", B)), 0.0)
+    assert crowded.room.fits((1000, 1000))
