@@ -13,6 +13,7 @@ from pannier.balancer.v1.balancer_service_pb2_grpc import (
 )
 from services.balancer.adapters.connections import ConnectionPool
 from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
+from services.balancer.adapters.pauses import Pauses
 from services.balancer.adapters.reservations import open_reservations
 from services.balancer.admin_servicer import BalancerAdminServicer
 from services.balancer.check_health import HealthMonitor
@@ -73,7 +74,9 @@ async def start(
             reservations = await stack.enter_async_context(
                 open_reservations(settings.shared_redis_url, clock=runtime.clock)
             )
-        parts = _build(settings, runtime, reservations, rng or Random(), open_server)
+        pauses = stack.enter_context(Pauses(runtime.clock))
+        opener = open_server or _server_opener(settings, runtime.metrics, pauses)
+        parts = _build(settings, runtime, reservations, rng or Random(), opener)
         await stack.enter_async_context(parts.membership.opened(settings.backends))
         stack.push_async_callback(parts.loader.close)
         stack.push_async_callback(parts.curer.close)
@@ -131,7 +134,7 @@ def _build(
     runtime: Runtime,
     reservations: Reservations,
     rng: Random,
-    open_server: ServerOpener | None,
+    open_server: ServerOpener,
 ) -> _Parts:
     clock, metrics = runtime.clock, runtime.metrics
     tracer = runtime.tracer_provider.get_tracer("pannier", pannier.__version__)
@@ -202,7 +205,7 @@ def _build(
     membership = Membership(
         fleet,
         servers,
-        open_server=open_server or _server_opener(settings, metrics),
+        open_server=open_server,
         monitor=monitor,
         clock=clock,
         metrics=metrics,
@@ -262,18 +265,18 @@ def _build(
     )
 
 
-def _server_opener(settings: BalancerSettings, metrics: Metrics) -> ServerOpener:
+def _server_opener(settings: BalancerSettings, metrics: Metrics, pauses: Pauses) -> ServerOpener:
     pool = ConnectionPool(PoolGauge(metrics, "ollama", maximum=0))
 
     def open_server(endpoint: Endpoint) -> AbstractAsyncContextManager[ModelServer]:
-        return _opened(endpoint, settings, pool)
+        return _opened(endpoint, settings, pool, pauses)
 
     return open_server
 
 
 @asynccontextmanager
 async def _opened(
-    endpoint: Endpoint, settings: BalancerSettings, pool: ConnectionPool
+    endpoint: Endpoint, settings: BalancerSettings, pool: ConnectionPool, pauses: Pauses
 ) -> AsyncIterator[ModelServer]:
     limit_seconds = settings.connect_limit_seconds
     async with OllamaConnection(
@@ -283,4 +286,5 @@ async def _opened(
             connection,
             first_token_limit_seconds=settings.first_token_limit_seconds,
             stall_limit_seconds=settings.stall_limit_seconds,
+            pauses=pauses,
         )

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx
 
+from services.balancer.adapters.pauses import AwakeTimeout, Pauses
 from services.balancer.core.failures import AttemptFailed, FailureKind
 
 __all__ = ["failures_as", "finish", "read_body", "read_pieces"]
@@ -14,16 +15,19 @@ __all__ = ["failures_as", "finish", "read_body", "read_pieces"]
 _END_OF_REPLY_SECONDS = 0.25
 
 
-async def read_body(response: httpx.Response, limit_bytes: int, limit_seconds: float) -> bytes:
+async def read_body(
+    response: httpx.Response, limit_bytes: int, limit_seconds: float, pauses: Pauses
+) -> bytes:
     """Reads all of a reply.
 
     Args:
         response: The reply, of which nothing has been read.
         limit_bytes: Largest size.
         limit_seconds: Longest time it may take.
+        pauses: When this process stood still.
     """
     body = bytearray()
-    async with failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
+    async with failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds, pauses):
         async for piece in response.aiter_raw():
             body += piece
             if len(body) > limit_bytes:
@@ -34,17 +38,20 @@ async def read_body(response: httpx.Response, limit_bytes: int, limit_seconds: f
 
 
 async def read_pieces(
-    response: httpx.Response, limit_seconds: float
+    response: httpx.Response, limit_seconds: float, pauses: Pauses
 ) -> AsyncGenerator[bytes, None]:
     """Reads a reply as it comes.
 
     Args:
         response: The reply, of which nothing has been read.
         limit_seconds: Longest silence.
+        pauses: When this process stood still.
     """
     pieces = response.aiter_raw()
     while True:
-        async with failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
+        async with failures_as(
+            FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds, pauses
+        ):
             piece = await anext(pieces, b"")
         if not piece:
             return
@@ -61,7 +68,7 @@ async def finish(pieces: AsyncIterator[bytes]) -> None:
 
 @asynccontextmanager
 async def failures_as(
-    broken: FailureKind, silent: FailureKind, limit_seconds: float
+    broken: FailureKind, silent: FailureKind, limit_seconds: float, pauses: Pauses
 ) -> AsyncIterator[None]:
     """Turns what httpx raises into `AttemptFailed`.
 
@@ -69,9 +76,10 @@ async def failures_as(
         broken: Kind of failure where the connection does not come about or breaks.
         silent: Kind of failure where nothing comes within the limit.
         limit_seconds: The limit.
+        pauses: When this process stood still, which does not count.
     """
     try:
-        async with asyncio.timeout(limit_seconds):
+        async with AwakeTimeout(limit_seconds, pauses):
             yield
     except httpx.ConnectTimeout as error:
         raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error

@@ -9,8 +9,10 @@ import orjson
 import pytest
 
 from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
+from services.balancer.adapters.pauses import Pauses
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import GenerationRequest, Operation, PullProgress
+from services.common.clock import SystemClock
 from tests.kit.balancer import a_connection_pool
 from tests.kit.sockets import running_socket_server
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, running_standins
@@ -30,12 +32,15 @@ def whole(data):
 
 @asynccontextmanager
 async def opened(url, *, first_token_limit_seconds=5.0, stall_limit_seconds=5.0):
-    async with OllamaConnection(url, connect_limit_seconds=1.0, pool=a_connection_pool()) as client:
-        yield OllamaServer(
-            client,
-            first_token_limit_seconds=first_token_limit_seconds,
-            stall_limit_seconds=stall_limit_seconds,
-        )
+    connection = OllamaConnection(url, connect_limit_seconds=1.0, pool=a_connection_pool())
+    with Pauses(SystemClock()) as pauses:
+        async with connection as client:
+            yield OllamaServer(
+                client,
+                pauses=pauses,
+                first_token_limit_seconds=first_token_limit_seconds,
+                stall_limit_seconds=stall_limit_seconds,
+            )
 
 
 @pytest.fixture
