@@ -90,8 +90,9 @@ def errors() -> str:
         _NOTICE,
         "A failed call carries `google.rpc.Status` with one `ErrorInfo`: its `reason` is one of",
         "those below, its `domain` is `<service>.pannier`, its `metadata` holds the variable parts",
-        "of the message. `BadRequest` names the fields at fault, `RetryInfo` says when to try",
-        "again. In Python, `pannier.client.RemoteError` has all of it.",
+        "of the message. `BadRequest` names the fields at fault, `QuotaFailure` the quotas that",
+        "are spent, `RetryInfo` says when to try again. In Python, `pannier.client.RemoteError`",
+        "has all of it.",
         "",
     ]
     for name, comment in _reasons():

@@ -9,7 +9,7 @@ except grpc.aio.AioRpcError as error:
 """
 
 from pannier.client.channel import TENANT_HEADER, TRACEPARENT_HEADER, open_channel
-from pannier.client.errors import FieldViolation, RemoteError
+from pannier.client.errors import FieldViolation, QuotaViolation, RemoteError
 from pannier.client.trace_context import TraceContext
 from pannier.client.tracking import ModelCall, track_model_call, tracking_model_call
 
@@ -18,6 +18,7 @@ __all__ = [
     "TRACEPARENT_HEADER",
     "FieldViolation",
     "ModelCall",
+    "QuotaViolation",
     "RemoteError",
     "TraceContext",
     "open_channel",

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-__all__ = ["FieldViolation", "RemoteError"]
+__all__ = ["FieldViolation", "QuotaViolation", "RemoteError"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,19 @@ class FieldViolation:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """A quota that is spent.
+
+    Attributes:
+        subject: Whose it is, for example `tenant:acme`.
+        description: Which one it is, and how much of it.
+    """
+
+    subject: str
+    description: str
+
+
 class RemoteError(Exception):
     """A call that failed, with everything its status says.
 
@@ -36,6 +49,7 @@ class RemoteError(Exception):
         metadata: Variable parts of the message.
         retry_delay_seconds: When the same call may succeed; None where waiting does not help.
         field_violations: Fields of the request that break a rule.
+        quota_violations: Quotas that are spent.
         request_id: Trace id to report with an internal error; empty where none was given.
         message: What went wrong, for people.
     """
@@ -50,6 +64,7 @@ class RemoteError(Exception):
         metadata: Mapping[str, str] | None = None,
         retry_delay_seconds: float | None = None,
         field_violations: tuple[FieldViolation, ...] = (),
+        quota_violations: tuple[QuotaViolation, ...] = (),
         request_id: str = "",
     ) -> None:
         super().__init__(f"{reason or code.name}: {message}")
@@ -59,6 +74,7 @@ class RemoteError(Exception):
         self.metadata = dict(metadata or {})
         self.retry_delay_seconds = retry_delay_seconds
         self.field_violations = field_violations
+        self.quota_violations = quota_violations
         self.request_id = request_id
         self.message = message
 
@@ -71,11 +87,12 @@ class RemoteError(Exception):
         info = error_details_pb2.ErrorInfo()
         retry = error_details_pb2.RetryInfo()
         bad_request = error_details_pb2.BadRequest()
+        quota_failure = error_details_pb2.QuotaFailure()
         request_info = error_details_pb2.RequestInfo()
         retry_delay_seconds: float | None = None
         with suppress(DecodeError):
             for detail in _status(error).details:
-                for known in (info, bad_request, request_info):
+                for known in (info, bad_request, quota_failure, request_info):
                     detail.Unpack(known)
                 if detail.Unpack(retry):
                     retry_delay_seconds = retry.retry_delay.ToNanoseconds() / 1e9
@@ -89,6 +106,9 @@ class RemoteError(Exception):
             field_violations=tuple(
                 FieldViolation(each.field, each.description)
                 for each in bad_request.field_violations
+            ),
+            quota_violations=tuple(
+                QuotaViolation(each.subject, each.description) for each in quota_failure.violations
             ),
             request_id=request_info.request_id,
         )

@@ -35,6 +35,7 @@ __all__ = [
     "MessageTooLarge",
     "PageTokenMismatch",
     "PeerUnavailable",
+    "QuotaViolation",
     "RelayedError",
     "ServiceError",
     "ShuttingDown",
@@ -81,6 +82,19 @@ class FieldViolation:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """A quota that is spent.
+
+    Attributes:
+        subject: Whose it is, for example `tenant:acme`.
+        description: Which one it is, and how much of it, a full sentence.
+    """
+
+    subject: str
+    description: str
+
+
 class ServiceError(Exception):
     """A failure that is part of a service's contract.
 
@@ -89,6 +103,7 @@ class ServiceError(Exception):
         metadata: Every variable part of the message, under stable keys.
         retry_delay_seconds: When the same call may succeed; None where waiting does not help.
         violations: The fields at fault.
+        quota_violations: The quotas that are spent.
     """
 
     reason: ClassVar[str] = "INTERNAL"
@@ -101,12 +116,14 @@ class ServiceError(Exception):
         metadata: Mapping[str, str] = MappingProxyType({}),
         retry_delay_seconds: float | None = None,
         violations: Sequence[FieldViolation] = (),
+        quota_violations: Sequence[QuotaViolation] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = dict(metadata)
         self.retry_delay_seconds = retry_delay_seconds
         self.violations = tuple(violations)
+        self.quota_violations = tuple(quota_violations)
 
     @property
     def status_code(self) -> StatusCode:
@@ -264,6 +281,7 @@ class RelayedError(ServiceError):
         metadata: The peer's metadata.
         retry_delay_seconds: The peer's retry delay.
         violations: The peer's violations.
+        quota_violations: Those of the peer's quotas.
     """
 
     def __init__(
@@ -275,12 +293,14 @@ class RelayedError(ServiceError):
         metadata: Mapping[str, str] = MappingProxyType({}),
         retry_delay_seconds: float | None = None,
         violations: Sequence[FieldViolation] = (),
+        quota_violations: Sequence[QuotaViolation] = (),
     ) -> None:
         super().__init__(
             message,
             metadata=metadata,
             retry_delay_seconds=retry_delay_seconds,
             violations=violations,
+            quota_violations=quota_violations,
         )
         self._code = code
         self._reason = reason

@@ -7,7 +7,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.common.errors import FieldViolation, RelayedError, ServiceError, StatusCode
+from services.common.errors import (
+    FieldViolation,
+    QuotaViolation,
+    RelayedError,
+    ServiceError,
+    StatusCode,
+)
 
 __all__ = ["STATUS_DETAILS_KEY", "error_from_call", "grpc_code", "to_status"]
 
@@ -54,6 +60,8 @@ def to_status(error: BaseException, *, domain: str, request_id: str) -> status_p
     )
     if error.violations:
         _pack(status, _bad_request(error))
+    if error.quota_violations:
+        _pack(status, _quota_failure(error))
     if error.retry_delay_seconds is not None:
         delay = Duration()
         delay.FromNanoseconds(int(error.retry_delay_seconds * 1e9))
@@ -72,6 +80,7 @@ def error_from_call(error: grpc.aio.AioRpcError) -> RelayedError:
     info = error_details_pb2.ErrorInfo()
     retry = error_details_pb2.RetryInfo()
     bad_request = error_details_pb2.BadRequest()
+    quota_failure = error_details_pb2.QuotaFailure()
     retry_delay_seconds: float | None = None
     try:
         status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has what is called
@@ -83,6 +92,7 @@ def error_from_call(error: grpc.aio.AioRpcError) -> RelayedError:
         if detail.Unpack(retry):
             retry_delay_seconds = retry.retry_delay.ToNanoseconds() / 1e9
         detail.Unpack(bad_request)
+        detail.Unpack(quota_failure)
     return RelayedError(
         error.details() or code.name,
         code=code,
@@ -92,6 +102,9 @@ def error_from_call(error: grpc.aio.AioRpcError) -> RelayedError:
         violations=[
             FieldViolation(each.field, each.description) for each in bad_request.field_violations
         ],
+        quota_violations=[
+            QuotaViolation(each.subject, each.description) for each in quota_failure.violations
+        ],
     )
 
 
@@ -100,6 +113,18 @@ def _bad_request(error: ServiceError) -> Any:
     for each in error.violations:
         details.field_violations.add(
             field=_cut(each.field, _VALUE_BYTES), description=_cut(each.description, _VALUE_BYTES)
+        )
+        if details.ByteSize() > _VIOLATIONS_BYTES:
+            break
+    return details
+
+
+def _quota_failure(error: ServiceError) -> Any:
+    details = error_details_pb2.QuotaFailure()
+    for each in error.quota_violations:
+        details.violations.add(
+            subject=_cut(each.subject, _VALUE_BYTES),
+            description=_cut(each.description, _VALUE_BYTES),
         )
         if details.ByteSize() > _VIOLATIONS_BYTES:
             break
@@ -118,6 +143,7 @@ def _pack(
     detail: error_details_pb2.ErrorInfo
     | error_details_pb2.RequestInfo
     | error_details_pb2.BadRequest
+    | error_details_pb2.QuotaFailure
     | error_details_pb2.RetryInfo,
 ) -> None:
     status.details.add().Pack(detail)

@@ -89,7 +89,7 @@ class JobAcceptance:
 
     async def _check_backlog(self, tenant_id: str, byte_count: int) -> None:
         if await self._jobs.waiting_bytes(tenant_id) + byte_count > self._backlog_bytes:
-            raise IngestBacklogFull(self._backlog_bytes)
+            raise IngestBacklogFull(tenant_id, self._backlog_bytes)
 
 
 def _label_bytes(document: IncomingDocument) -> int:

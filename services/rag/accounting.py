@@ -14,7 +14,7 @@ from services.common.server import Runtime
 from services.rag.bookkeeping import Bookkeeping
 from services.rag.books import BookLimits, Books
 from services.rag.budgets import Budgets
-from services.rag.cache_port import SemanticCachePort
+from services.rag.cache_port import CachePort, SemanticCachePort
 from services.rag.give_feedback import FeedbackDesk
 from services.rag.ledger import Ledger
 from services.rag.read_books import BookReader
@@ -57,6 +57,7 @@ def make_accounting(
     *,
     store: UsageStore,
     feedback: FeedbackStore,
+    answers: CachePort,
     cache: SemanticCachePort,
 ) -> Accounting:
     """Makes what keeps the books.
@@ -66,6 +67,7 @@ def make_accounting(
         runtime: Clock and metrics.
         store: Keeps queries, usage and budgets.
         feedback: Keeps feedback.
+        answers: Forgets models' answers that are wrong.
         cache: Is told of answers that are wrong.
     """
     clock, metrics = runtime.clock, runtime.metrics
@@ -101,7 +103,12 @@ def make_accounting(
             currency=settings.currency,
         ),
         desk=FeedbackDesk(
-            books=books, queries=store, feedback=feedback, cache=cache, metrics=metrics
+            books=books,
+            queries=store,
+            feedback=feedback,
+            answers=answers,
+            cache=cache,
+            metrics=metrics,
         ),
         tracker=CallTracker(store, budgets=budgets, ledger=ledger),
     )

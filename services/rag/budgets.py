@@ -63,7 +63,8 @@ class Budgets:
         limit = account.budget.exceeded(account.spent)
         if limit is not None:
             end = self._period.day_end_seconds if limit.is_daily else self._period.month_end_seconds
-            raise BudgetExceeded(limit, remaining_seconds=max(0.0, end - self._clock.now()))
+            remaining_seconds = max(0.0, end - self._clock.now())
+            raise BudgetExceeded(tenant_id, limit, remaining_seconds=remaining_seconds)
 
     def nearest_limit(self, tenant_id: str) -> Limit | None:
         """Returns the limit of a tenant that is most spent, if that is worth a warning."""

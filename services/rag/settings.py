@@ -37,7 +37,8 @@ class RagSettings(CommonSettings):
 
     database_url: str = setting(
         text,
-        "PostgreSQL with pgvector, `postgresql://user:password@host:port/database`.",
+        "PostgreSQL with pgvector, `postgresql://user:password@host:port/database`; reached "
+        "directly or through a pooler that lends whole sessions.",
         secret=True,
     )
     database_pool_size: int = setting(

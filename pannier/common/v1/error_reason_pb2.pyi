@@ -197,7 +197,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INGEST_BACKLOG_FULL: _ErrorReason.ValueType  # 39
     """The tenant has more received contents waiting than the service keeps; RetryInfo tells when to come again.
-    RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
+    RESOURCE_EXHAUSTED with `google.rpc.QuotaFailure` and `google.rpc.RetryInfo`.
     Example: {"reason": "INGEST_BACKLOG_FULL", "domain": "rag.pannier", "metadata": {"limit_bytes": "4294967296"}}
     """
     ERROR_REASON_QUERY_NOT_FOUND: _ErrorReason.ValueType  # 40
@@ -231,7 +231,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 46
     """The tenant has spent its budget of the day or the month, and what was asked for cannot be done without a model.
-    RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`, whose delay ends with the period.
+    RESOURCE_EXHAUSTED with `google.rpc.QuotaFailure` and `google.rpc.RetryInfo`, whose delay ends with the period.
     Example: {"reason": "BUDGET_EXCEEDED", "domain": "rag.pannier",
               "metadata": {"limit": "daily_token_count", "allowed": "100000", "spent": "100344"}}
     """
@@ -423,7 +423,7 @@ Example: {"reason": "INGEST_CANCELLED", "domain": "rag.pannier", "metadata": {}}
 """
 ERROR_REASON_INGEST_BACKLOG_FULL: ErrorReason.ValueType  # 39
 """The tenant has more received contents waiting than the service keeps; RetryInfo tells when to come again.
-RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
+RESOURCE_EXHAUSTED with `google.rpc.QuotaFailure` and `google.rpc.RetryInfo`.
 Example: {"reason": "INGEST_BACKLOG_FULL", "domain": "rag.pannier", "metadata": {"limit_bytes": "4294967296"}}
 """
 ERROR_REASON_QUERY_NOT_FOUND: ErrorReason.ValueType  # 40
@@ -457,7 +457,7 @@ Example: {"reason": "CONVERSATION_BUSY", "domain": "rag.pannier",
 """
 ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 46
 """The tenant has spent its budget of the day or the month, and what was asked for cannot be done without a model.
-RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`, whose delay ends with the period.
+RESOURCE_EXHAUSTED with `google.rpc.QuotaFailure` and `google.rpc.RetryInfo`, whose delay ends with the period.
 Example: {"reason": "BUDGET_EXCEEDED", "domain": "rag.pannier",
           "metadata": {"limit": "daily_token_count", "allowed": "100000", "spent": "100344"}}
 """

@@ -680,7 +680,7 @@ class SubmitFeedbackResponse(_message.Message):
 
     CACHE_ENTRY_REMOVED_FIELD_NUMBER: _builtins.int
     cache_entry_removed: _builtins.bool
-    """OUTPUT ONLY. Whether the answer is no longer given to others from the semantic cache because of it."""
+    """OUTPUT ONLY. Whether the answer is no longer given to others from the cache because of it."""
     def __init__(
         self,
         *,

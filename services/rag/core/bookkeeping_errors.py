@@ -6,7 +6,7 @@ ServiceError
 +-- ExperimentNotFound          NOT_FOUND             EXPERIMENT_NOT_FOUND
 """
 
-from services.common.errors import ServiceError, StatusCode
+from services.common.errors import QuotaViolation, ServiceError, StatusCode
 from services.rag.core.budget import Limit
 
 __all__ = ["BudgetExceeded", "ExperimentNotFound", "QueryUnknown"]
@@ -16,6 +16,7 @@ class BudgetExceeded(ServiceError):
     """The tenant has spent its budget, and a model would have to be asked.
 
     Args:
+        tenant_id: The tenant.
         limit: The limit that is reached.
         remaining_seconds: How long the period still lasts.
     """
@@ -23,18 +24,20 @@ class BudgetExceeded(ServiceError):
     reason = "BUDGET_EXCEEDED"
     code = StatusCode.RESOURCE_EXHAUSTED
 
-    def __init__(self, limit: Limit, *, remaining_seconds: float) -> None:
+    def __init__(self, tenant_id: str, limit: Limit, *, remaining_seconds: float) -> None:
         period = "day" if limit.is_daily else "month"
+        state = f"{limit.name} is {limit.spent} of {limit.allowed}."
         super().__init__(
-            f"The budget of the {period} is spent: {limit.name} is {limit.spent} of "
-            f"{limit.allowed}. Answers that are cached, and sentences of the sources, are still "
-            f"given. Raise the budget, or come again when the {period} (UTC) is over.",
+            f"The budget of the {period} is spent: {state} Answers that are cached, "
+            "and sentences of the sources, are still given. "
+            f"Raise the budget, or come again when the {period} (UTC) is over.",
             metadata={
                 "limit": limit.name,
                 "allowed": str(limit.allowed),
                 "spent": str(limit.spent),
             },
             retry_delay_seconds=remaining_seconds,
+            quota_violations=[QuotaViolation(f"tenant:{tenant_id}", f"Of the {period}, {state}")],
         )
 
 

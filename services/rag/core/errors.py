@@ -19,7 +19,7 @@ ServiceError
 
 from collections.abc import Sequence
 
-from services.common.errors import ServiceError, StatusCode
+from services.common.errors import QuotaViolation, ServiceError, StatusCode
 
 __all__ = [
     "AnswerInterrupted",
@@ -271,16 +271,18 @@ class IngestBacklogFull(ServiceError):
     """More contents of a tenant wait for jobs than are kept.
 
     Args:
+        tenant_id: The tenant.
         limit_bytes: Bytes that are kept.
     """
 
     reason = "INGEST_BACKLOG_FULL"
     code = StatusCode.RESOURCE_EXHAUSTED
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, tenant_id: str, limit_bytes: int) -> None:
+        state = f"More than {limit_bytes} bytes of documents wait to be taken in."
         super().__init__(
-            f"More than {limit_bytes} bytes of documents wait to be taken in. "
-            "Send the others when jobs have ended.",
+            f"{state} Send the others when jobs have ended.",
             metadata={"limit_bytes": str(limit_bytes)},
             retry_delay_seconds=BACKLOG_RETRY_DELAY_SECONDS,
+            quota_violations=[QuotaViolation(f"tenant:{tenant_id}", state)],
         )

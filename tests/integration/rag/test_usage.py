@@ -296,6 +296,11 @@ async def test_a_spent_budget_leaves_cached_answers_and_words_of_the_sources(fil
     )
     assert 0 < error.retry_delay_seconds <= 86_400
     assert error.metadata["limit"] == "daily_token_count"
+    (violation,) = error.quota_violations
+    assert violation.subject == "tenant:acme"
+    assert violation.description == (
+        f"Of the day, daily_token_count is {error.metadata['spent']} of 10."
+    )
     assert len(filled.balancer.chats) == 1
     budget = await usage_stub(filled).GetBudget(pb.GetBudgetRequest(), metadata=ACME, timeout=20)
     assert budget.exceeded

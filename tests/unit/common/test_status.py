@@ -7,6 +7,8 @@ from services.common.errors import (
     FieldViolation,
     InvalidRequest,
     PeerUnavailable,
+    QuotaViolation,
+    ServiceError,
     StatusCode,
 )
 from services.common.status import grpc_code, to_status
@@ -43,6 +45,20 @@ def test_a_bad_field_is_named():
 def test_a_retry_delay_is_told():
     status = to_status(PeerUnavailable("cache", "gone"), domain="rag.pannier", request_id="0")
     assert detail(status, error_details_pb2.RetryInfo()).retry_delay.ToMilliseconds() == 1000
+
+
+def test_a_spent_quota_is_told_with_whose_it_is():
+    class Spent(ServiceError):
+        code = StatusCode.RESOURCE_EXHAUSTED
+
+    error = Spent(
+        "All is spent.", quota_violations=[QuotaViolation("tenant:acme", "5 of 5 \N{OX}.")]
+    )
+    status = to_status(error, domain="rag.pannier", request_id="0")
+    (violation,) = detail(status, error_details_pb2.QuotaFailure()).violations
+    assert (violation.subject, violation.description) == ("tenant:acme", "5 of 5 \N{OX}.")
+    plain = to_status(Spent("All is spent."), domain="rag.pannier", request_id="0")
+    assert detail(plain, error_details_pb2.QuotaFailure()) is None
 
 
 def test_the_inside_does_not_leak():

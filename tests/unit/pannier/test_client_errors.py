@@ -8,7 +8,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
-from pannier.client import FieldViolation, RemoteError
+from pannier.client import FieldViolation, QuotaViolation, RemoteError
 
 KEY = "grpc-status-details-bin"
 CODE = grpc.StatusCode.UNAVAILABLE
@@ -41,6 +41,13 @@ def test_everything_a_rich_status_says_is_read():
                     )
                 ]
             ),
+            error_details_pb2.QuotaFailure(
+                violations=[
+                    error_details_pb2.QuotaFailure.Violation(
+                        subject="tenant:acme", description="All is spent."
+                    )
+                ]
+            ),
             error_details_pb2.RequestInfo(request_id="abc"),
         )
     )
@@ -49,6 +56,7 @@ def test_everything_a_rich_status_says_is_read():
     assert error.metadata == {"store": "postgresql"}
     assert error.retry_delay_seconds == 1.5
     assert error.field_violations == (FieldViolation("query", "Must not be empty."),)
+    assert error.quota_violations == (QuotaViolation("tenant:acme", "All is spent."),)
     assert (error.request_id, error.message) == ("abc", "away")
     assert str(error) == "STORE_UNAVAILABLE: away"
 

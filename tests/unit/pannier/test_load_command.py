@@ -123,7 +123,8 @@ def test_a_slow_service_does_not_slow_the_questions_down(ready):
     # Four threads serve: the eightieth question waits ten seconds, and that shows.
     ready.answers["StreamQuery"] = slow
     total = figures(ready.run(*RUN, "--json", "-"))["total"]
-    assert total["late_seconds"]["p99"] < 0.4
+    # Who waited for answers before asking again would be late by as much as those take.
+    assert total["late_seconds"]["p99"] < total["whole_seconds"]["maximum"] / 2
     assert total["whole_seconds"]["maximum"] > 3
 
 
