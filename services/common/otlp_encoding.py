@@ -44,6 +44,7 @@ _ARRAY, _KEY_VALUES, _BYTES = b"\x2a", b"\x32", b"\x3a"
 _ELEMENT = b"\x0a"
 
 _SHORT_CHARACTERS = 64
+_HIGHEST_PORT = 65535
 _SHORT_LENGTHS = tuple(bytes((length,)) for length in range(128))
 _LOWEST_64_BITS = (1 << 64) - 1
 _MOST_NEGATIVE, _MOST_POSITIVE = -(1 << 63), (1 << 63) - 1
@@ -157,15 +158,21 @@ def _attributes(attributes: Mapping[str, Any] | None, tag: bytes) -> bytes:
 
 
 def _attribute(tag: bytes, key: str, value: Any) -> bytes:
-    if type(value) is str and len(value) <= _SHORT_CHARACTERS:
-        return _short_attribute(tag, key, value)
+    # By its very type: 1, 1.0 and True are equal.
+    kind = type(value)
+    if (kind is str and len(value) <= _SHORT_CHARACTERS) or (
+        kind is int and 0 <= value <= _HIGHEST_PORT
+    ):
+        return _common_attribute(tag, key, value)
+    return _any_attribute(tag, key, value)
+
+
+def _any_attribute(tag: bytes, key: str, value: Any) -> bytes:
     return _message(tag, _text(_KEY, key) + _message(_VALUE, _value(value)))
 
 
-@lru_cache(maxsize=4096)
-def _short_attribute(tag: bytes, key: str, value: str) -> bytes:
-    """Encodes an attribute as most are: one of a few values, again and again."""
-    return _message(tag, _text(_KEY, key) + _message(_VALUE, _text(_STRING, value)))
+# Most are of a few values, again and again.
+_common_attribute = lru_cache(maxsize=4096)(_any_attribute)
 
 
 def _value(value: Any) -> bytes:

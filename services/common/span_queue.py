@@ -19,9 +19,7 @@ __all__ = ["SpanQueue", "SpanReceiver"]
 _logger = logging.getLogger(__name__)
 
 # A request costs as much as encoding a hundred spans (measured), so many are sent together.
-_WAKE_AT_SPAN_COUNT = 256
-_MOST_TOGETHER = 512
-_LONGEST_WAIT_SECONDS = 1.0
+_SPANS_TOGETHER = 1024
 
 
 class SpanReceiver(Protocol):
@@ -50,6 +48,7 @@ class SpanQueue(SpanProcessor):
         receiver: Takes the spans.
         metrics: Counts them.
         limit: Most spans that wait.
+        patience_seconds: Longest time that few wait for more.
         shutdown_seconds: Longest time for the last ones.
     """
 
@@ -59,12 +58,14 @@ class SpanQueue(SpanProcessor):
         *,
         metrics: Metrics,
         limit: int,
+        patience_seconds: float = 1.0,
         shutdown_seconds: float = 3.0,
     ) -> None:
         self._receiver = receiver
         self._metrics = metrics
         self._limit = limit
-        self._wake_at = min(limit, _WAKE_AT_SPAN_COUNT)
+        self._wake_at = min(limit, _SPANS_TOGETHER)
+        self._patience_seconds = patience_seconds
         self._shutdown_seconds = shutdown_seconds
         self._waiting: deque[ReadableSpan] = deque()
         self._sending = 0
@@ -121,13 +122,16 @@ class SpanQueue(SpanProcessor):
 
     def _run(self) -> None:
         while not self._closing:
-            self._awaken.wait(_LONGEST_WAIT_SECONDS)
+            self._awaken.wait(self._patience_seconds)
             self._awaken.clear()
             self._send_all()
         self._send_all()
 
     def _send_all(self) -> None:
-        while batch := self._take():
+        # Not what comes meanwhile: each request would then carry the few of a moment.
+        rest = len(self._waiting)
+        while rest > 0 and (batch := self._take()):
+            rest -= len(batch)
             try:
                 taken = self._receiver.send(batch)
             except BaseException:
@@ -138,7 +142,7 @@ class SpanQueue(SpanProcessor):
 
     def _take(self) -> list[ReadableSpan]:
         with self._settled:
-            count = min(len(self._waiting), _MOST_TOGETHER)
+            count = min(len(self._waiting), _SPANS_TOGETHER)
             self._sending = count
             return [self._waiting.popleft() for _ in range(count)]
 

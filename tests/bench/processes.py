@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ __all__ = [
     "cpu_seconds",
     "fetch",
     "free_port",
+    "own_cpu_seconds",
     "resident_bytes",
     "running",
     "start",
@@ -35,6 +37,8 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _PORTS = (20_000, 32_000)
+# Of the three clocks that a process has, the one that counts what it ran.
+_SCHEDULED = 2
 
 
 class ProcessEnded(Exception):
@@ -210,6 +214,12 @@ def cpu_seconds(pid: int) -> float:
     """Returns the processor time used by a process and its descendants, those gone included."""
     pids = [pid, *(child for child, _ in _family(pid))]
     return sum(stat.cpu_ticks for each in pids if (stat := _stat(each))) / TICKS_PER_SECOND
+
+
+def own_cpu_seconds(pid: int) -> float:
+    """Returns the processor time used by a process alone, to the nanosecond."""
+    # Linux makes the clock of a process from its id (clock_getcpuclockid(3)).
+    return time.clock_gettime((~pid << 3) | _SCHEDULED)
 
 
 def resident_bytes(pid: int) -> int:

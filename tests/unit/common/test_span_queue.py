@@ -61,11 +61,11 @@ def counted(metrics):
 def test_all_spans_arrive_in_order():
     receiver = Receiver()
     queue, tracer, metrics = make(receiver)
-    end(tracer, 1000)
+    end(tracer, 2000)
     queue.shutdown()
-    assert [int(name) for batch in receiver.batches for name in batch] == list(range(1000))
-    assert max(map(len, receiver.batches)) <= 512
-    assert counted(metrics) == (1000, 0)
+    assert [int(name) for batch in receiver.batches for name in batch] == list(range(2000))
+    assert max(map(len, receiver.batches)) <= 1024
+    assert counted(metrics) == (2000, 0)
     assert receiver.closed
 
 
@@ -88,13 +88,28 @@ def test_a_full_queue_drops_exactly_what_has_no_room_and_never_blocks():
 def test_where_many_wait_many_are_sent_at_once():
     receiver = Receiver(blocked=True)
     queue, tracer, metrics = make(receiver)
-    end(tracer, 256)
+    end(tracer, 1024)
     assert receiver.entered.acquire(timeout=5)
-    end(tracer, 7936, first=256)
+    end(tracer, 7168, first=1024)
     receiver.open.set()
     queue.shutdown()
-    assert list(map(len, receiver.batches))[1:-1] == [512] * (len(receiver.batches) - 2)
+    assert list(map(len, receiver.batches))[1:-1] == [1024] * (len(receiver.batches) - 2)
     assert counted(metrics) == (8192, 0)
+
+
+def test_what_ends_during_a_request_waits_for_more_of_its_kind():
+    receiver = Receiver(blocked=True)
+    queue, tracer, metrics = make(receiver, patience_seconds=60)
+    end(tracer, 1024)
+    assert receiver.entered.acquire(timeout=5)
+    end(tracer, 10, first=1024)
+    receiver.open.set()
+    assert not receiver.entered.acquire(timeout=0.2)
+    end(tracer, 1014, first=1034)
+    assert receiver.entered.acquire(timeout=5)
+    queue.shutdown()
+    assert list(map(len, receiver.batches)) == [1024, 1024]
+    assert counted(metrics) == (2048, 0)
 
 
 @pytest.mark.parametrize("failure", ["some", "all", RuntimeError, SystemExit, CancelledError])
