@@ -119,7 +119,7 @@ class Recorder:
 
     Attributes:
         variants: Variants of experiments that the call is part of, by experiment.
-        cache_entry: The semantic cache's entry that its answer came from or is kept as.
+        cache_entry: What the cache has of its answer.
         told_profile: The profile as its caller was told of it; empty before.
         told_bottleneck: The stage that it says took longest.
         warning_kinds: What each of the warnings is about.

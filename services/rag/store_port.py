@@ -20,7 +20,6 @@ from services.rag.core.filters import ANYONE, EVERY_DOCUMENT, Access, DocumentFi
 from services.rag.core.ingest_job import Settlement
 from services.rag.core.invalidation import PendingInvalidation
 from services.rag.core.passages import (
-    ChunkRange,
     KeywordMatches,
     Passage,
     ScoredChunk,
@@ -81,17 +80,6 @@ class PassageStore(Protocol):
         access: Access = ANYONE,
     ) -> Mapping[int, Passage]:
         """Returns chunks with the facts of their documents, by chunk id."""
-        ...
-
-    async def load_documents_chunks(
-        self,
-        tenant_id: str,
-        collection: str,
-        ranges: Sequence[ChunkRange],
-        *,
-        access: Access = ANYONE,
-    ) -> tuple[Passage, ...]:
-        """Returns the chunks of ranges, by document and ordinal; those not there are left out."""
         ...
 
     async def load_spans(

@@ -100,12 +100,12 @@ class PostgresDocumentStore(PostgresPassageStore):
         Raises:
             CollectionNotFound: There is none of that name.
         """
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             return collection_of(await _collection(connection, tenant_id, name))
 
     async def list_collections(self, tenant_id: str) -> tuple[CollectionStats, ...]:
         """Returns a tenant's collections in the order of their names."""
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             rows = await connection.fetch(_COLLECTIONS, tenant_id)
         return tuple(collection_of(row) for row in rows)
 
@@ -156,7 +156,7 @@ class PostgresDocumentStore(PostgresPassageStore):
         self, tenant_id: str, collection: str, document_id: str
     ) -> DocumentSummary | None:
         """Returns a document's facts, whoever may read it; None if it is not there."""
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             return await find_summary(connection, tenant_id, collection, document_id, SERVICE)
 
     async def get_document(

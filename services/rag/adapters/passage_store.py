@@ -7,24 +7,19 @@ same line once more, whatever a statement says.
 
 from collections.abc import Mapping, Sequence
 
-from services.rag.adapters.postgres_documents import (
-    load_ranges,
-    passages_by_id,
-)
+from services.rag.adapters.postgres_documents import passages_by_id
 from services.rag.adapters.postgres_filter import Parameters
 from services.rag.adapters.postgres_pool import PostgresPool
 from services.rag.adapters.postgres_rows import statistics_of
 from services.rag.adapters.postgres_search import TERM_STATISTICS, keyword_search
 from services.rag.adapters.postgres_spans import read_spans
 from services.rag.adapters.postgres_terms import TermMemory
+from services.rag.adapters.postgres_vector_search import VectorSearch
 from services.rag.adapters.postgres_vectors import (
     load_vectors,
     sample_vectors,
-    search_vectors,
 )
-from services.rag.core.documents import (
-    Vector,
-)
+from services.rag.core.documents import Vector
 from services.rag.core.errors import CollectionNotFound
 from services.rag.core.filters import (
     ANYONE,
@@ -33,7 +28,6 @@ from services.rag.core.filters import (
     DocumentFilter,
 )
 from services.rag.core.passages import (
-    ChunkRange,
     KeywordMatches,
     Passage,
     ScoredChunk,
@@ -66,7 +60,7 @@ class PostgresPassageStore:
         keyword_posting_limit: int = 200_000,
     ) -> None:
         self._pool = pool
-        self._exact_scan_chunk_count = exact_scan_chunk_count
+        self._by_meaning = VectorSearch(pool, exact_scan_count=exact_scan_chunk_count)
         self._keyword_posting_limit = keyword_posting_limit
         self._memory = TermMemory()
 
@@ -99,18 +93,15 @@ class PostgresPassageStore:
             CollectionNotFound: There is no such collection.
             EmbeddingModelMismatch: Its vectors are of another model or dimension.
         """
-        async with self._pool.reading(tenant_id) as connection:
-            return await search_vectors(
-                connection,
-                tenant_id,
-                collection,
-                model=model,
-                vector=vector,
-                limit=limit,
-                filter=filter,
-                access=access,
-                exact_scan_count=self._exact_scan_chunk_count,
-            )
+        return await self._by_meaning.search(
+            tenant_id,
+            collection,
+            model=model,
+            vector=vector,
+            limit=limit,
+            filter=filter,
+            access=access,
+        )
 
     async def search_keyword(
         self,
@@ -144,7 +135,7 @@ class PostgresPassageStore:
         )
         remembered = self._memory.of(tenant_id, collection)
         statement = keyword_search(parameters, filter, access, terms=terms, remembered=remembered)
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             row = await connection.fetchrow(statement, *parameters.values)
         if row is None:
             raise CollectionNotFound(collection)
@@ -165,7 +156,7 @@ class PostgresPassageStore:
         Raises:
             CollectionNotFound: There is no such collection.
         """
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             row = await connection.fetchrow(TERM_STATISTICS, tenant_id, collection, list(terms))
         if row is None:
             raise CollectionNotFound(collection)
@@ -184,27 +175,9 @@ class PostgresPassageStore:
         Chunks that are gone since they were found are absent, as are those that the caller may not
         read, and those of documents that the filter does not let pass.
         """
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             passages = await passages_by_id(connection, tenant_id, chunk_ids, filter, access)
         return {each.chunk_id: each for each in passages}
-
-    async def load_documents_chunks(
-        self,
-        tenant_id: str,
-        collection: str,
-        ranges: Sequence[ChunkRange],
-        *,
-        access: Access = ANYONE,
-    ) -> tuple[Passage, ...]:
-        """Returns the chunks of ranges, by document and ordinal.
-
-        Chunks that are not there are left out, as are those that the caller may not read.
-
-        Raises:
-            CollectionNotFound: There is no such collection.
-        """
-        async with self._pool.reading(tenant_id) as connection:
-            return await load_ranges(connection, tenant_id, collection, ranges, access)
 
     async def load_spans(
         self, tenant_id: str, spans: Sequence[TextSpan], *, access: Access = ANYONE
@@ -213,19 +186,19 @@ class PostgresPassageStore:
 
         A document that the caller may not read is as good as gone.
         """
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             return await read_spans(connection, tenant_id, spans, access)
 
     async def load_vectors(
         self, tenant_id: str, collection: str, chunk_ids: Sequence[int]
     ) -> Mapping[int, Vector]:
         """Returns stored vectors by chunk id; chunks without one are absent."""
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             return await load_vectors(connection, tenant_id, collection, chunk_ids)
 
     async def sample_vectors(
         self, tenant_id: str, collection: str, *, limit: int
     ) -> tuple[Vector, ...]:
         """Returns vectors of chunks drawn at random, about as many as asked for, never more."""
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             return await sample_vectors(connection, tenant_id, collection, limit)

@@ -25,17 +25,16 @@ from services.rag.core.documents import (
     StoredDocument,
 )
 from services.rag.core.errors import DocumentChanged, DocumentNotFound
-from services.rag.core.filters import EVERY_DOCUMENT, Access, DocumentFilter
+from services.rag.core.filters import Access, DocumentFilter
 from services.rag.core.ingest_job import Settlement
 from services.rag.core.invalidation import Invalidation, InvalidationKind
-from services.rag.core.passages import ChunkRange, Passage
+from services.rag.core.passages import Passage
 
 __all__ = [
     "find_summary",
     "get_stored",
     "list_chunk_rows",
     "list_summaries",
-    "load_ranges",
     "passages_by_id",
     "update_labels",
 ]
@@ -86,8 +85,6 @@ UPDATE rag.document SET
     expires_at = CASE WHEN $9::boolean THEN NULL ELSE coalesce($8::timestamptz, expires_at) END
 WHERE tenant_id = $1 AND collection_id = $2 AND document_id = $3
 """
-# Chunks that one call may ask for by their places.
-_MOST_IN_RANGES = 10_000
 
 
 async def find_summary(
@@ -186,29 +183,6 @@ async def passages_by_id(
     conditions = document_conditions(its, access, parameters)
     rows = await connection.fetch(_PASSAGES.format(conditions=conditions), *parameters.values)
     return tuple(passage_of(row) for row in rows)
-
-
-async def load_ranges(
-    connection: Connection,
-    tenant_id: str,
-    collection: str,
-    ranges: Sequence[ChunkRange],
-    access: Access,
-) -> tuple[Passage, ...]:
-    """Returns the chunks of ranges, by document and place.
-
-    Raises:
-        CollectionNotFound: There is no such collection.
-    """
-    document_ids = list({each.document_id for each in ranges})
-    numbers = await _numbers(connection, tenant_id, collection, document_ids, access)
-    chunk_ids = {
-        (numbers[each.document_id] << CHUNK_BITS) + ordinal
-        for each in ranges
-        if each.document_id in numbers
-        for ordinal in range(max(0, each.start), min(each.end, each.start + _MOST_IN_RANGES))
-    }
-    return await passages_by_id(connection, tenant_id, sorted(chunk_ids), EVERY_DOCUMENT, access)
 
 
 async def update_labels(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import Context
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import asyncpg
 import numpy as np
@@ -15,7 +15,8 @@ from pgvector import HalfVector
 from services.common.metrics import Metrics
 from services.common.pools import PoolGauge
 from services.rag.adapters.postgres_migrations import apply_migrations, load_migrations
-from services.rag.adapters.postgres_role import ensure_role, quote_identifier, quote_literal
+from services.rag.adapters.postgres_role import ensure_role
+from services.rag.adapters.postgres_session import Confinement, SessionConnection
 from services.rag.adapters.postgres_tracing import traced_connection
 from services.rag.core.documents import Vector
 from services.rag.core.errors import StoreUnavailable
@@ -86,6 +87,7 @@ class PostgresPool:
     ) -> None:
         self._dsn = dsn
         self._role = role
+        self._confinement = Confinement(role)
         self._size = size
         self._statement_seconds = statement_seconds
         self._connect_seconds = connect_seconds
@@ -125,15 +127,20 @@ class PostgresPool:
         Raises:
             StoreUnavailable: The database cannot be reached, or fails or stalls in the block.
         """
-        with translated_errors():
-            pool, connection = await self._take()
-            try:
-                yield connection
-            except _CONNECTION_LOST:
-                await _lose(pool, connection)
-                raise
-            finally:
-                await self._give_back(pool, connection)
+        async with self._session(None) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading_once(self, tenant_id: str) -> AsyncIterator[Connection]:
+        """Lends a connection for one statement that reads the rows of one tenant alone.
+
+        Needs no round trip but the statement's own where the connection was last used so.
+
+        Raises:
+            StoreUnavailable: As for `connection`.
+        """
+        async with self._session(tenant_id) as connection:
+            yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -155,7 +162,8 @@ class PostgresPool:
             StoreUnavailable: As for `connection`.
         """
         # One round trip; `Connection.transaction` would need another one for itself.
-        begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._confinement(tenant_id)}"
+        confined = self._confinement.of_transaction(tenant_id)
+        begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {confined}"
         with translated_errors():
             pool, connection = await self._take()
             try:
@@ -167,10 +175,7 @@ class PostgresPool:
                 raise
             finally:
                 # What was read is there: nobody need wait for the end of it, or can cut it short.
-                ending = self._end_reading(pool, connection)
-                task = asyncio.create_task(ending, context=Context())
-                self._ending.add(task)
-                task.add_done_callback(self._ending.discard)
+                self._start_ending(pool, connection, "ROLLBACK")
 
     @asynccontextmanager
     async def writing(self, tenant_id: str) -> AsyncIterator[Connection]:
@@ -182,7 +187,7 @@ class PostgresPool:
             StoreUnavailable: As for `connection`; nothing was changed.
         """
         async with self.transaction() as connection:
-            await connection.execute(self._confinement(tenant_id))
+            await connection.execute(self._confinement.of_transaction(tenant_id))
             yield connection
 
     @asynccontextmanager
@@ -211,6 +216,25 @@ class PostgresPool:
                 # A statement under way is cancelled first.
                 await connection.close(timeout=self._connect_seconds)
 
+    @asynccontextmanager
+    async def _session(self, tenant_id: str | None) -> AsyncIterator[Connection]:
+        """Lends a connection whose session is confined to a tenant; None for to none."""
+        with translated_errors():
+            pool, connection = await self._take()
+            try:
+                session = cast("SessionConnection", connection)
+                await session.confine(self._confinement, tenant_id)
+                yield connection
+            except BaseException as error:
+                # A statement that was prepared and then not executed, because it was cancelled just
+                # then, keeps the server in a transaction that the client knows nothing of. Any
+                # other statement ends it, but for an empty one, of which asyncpg knows nothing.
+                self._start_ending(pool, connection, "SELECT")
+                if isinstance(error, _CONNECTION_LOST):
+                    await _lose(pool, connection)
+                raise
+            await self._give_back(pool, connection)
+
     async def _take(self) -> tuple[asyncpg.Pool, "PoolConnectionProxy[asyncpg.Record]"]:
         pool = await self._opened()
         with self._gauge.waiting() if self._gauge is not None else nullcontext():
@@ -224,17 +248,23 @@ class PostgresPool:
         self._in_use_count -= 1
         await pool.release(connection)
 
-    async def _end_reading(
-        self, pool: asyncpg.Pool, connection: "PoolConnectionProxy[asyncpg.Record]"
+    def _start_ending(
+        self, pool: asyncpg.Pool, connection: "PoolConnectionProxy[asyncpg.Record]", end: str
     ) -> None:
-        """Ends a transaction that has changed nothing, and gives its connection back."""
+        ending = self._end(pool, connection, end)
+        task = asyncio.create_task(ending, context=Context())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(
+        self, pool: asyncpg.Pool, connection: "PoolConnectionProxy[asyncpg.Record]", end: str
+    ) -> None:
+        """Ends whatever was under way on a connection, and gives it back."""
         try:
             if not connection.is_closed():
-                await connection.execute("ROLLBACK")
+                await connection.execute(end)
         except _CONNECTION_LOST:
-            # The pool may have been closed meanwhile.
-            with suppress(asyncpg.InterfaceError):
-                await _lose(pool, connection)
+            await _lose(pool, connection)
         except (asyncpg.PostgresError, TimeoutError):
             connection.terminate()
         finally:
@@ -249,12 +279,6 @@ class PostgresPool:
             # One has gone while it was looked at.
             size = in_use_count
         return in_use_count, max(0, size - in_use_count)
-
-    def _confinement(self, tenant_id: str) -> str:
-        """Returns the statements that confine a transaction to a tenant."""
-        tenant = f"SET LOCAL app.tenant = {quote_literal(tenant_id)}"
-        role = f"; SET LOCAL ROLE {quote_identifier(self._role)}" if self._role else ""
-        return tenant + role
 
     async def _opened(self) -> asyncpg.Pool:
         if self._pool is None:
@@ -287,7 +311,7 @@ class PostgresPool:
             connection_class=(
                 traced_connection(self._tracer, self._dsn)
                 if self._tracer is not None
-                else asyncpg.Connection
+                else SessionConnection
             ),
             timeout=self._connect_seconds,
             command_timeout=self._statement_seconds + _CLIENT_GRACE_SECONDS,
@@ -324,14 +348,16 @@ async def _dial(*args: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Recor
 
 async def _lose(pool: asyncpg.Pool, connection: Connection) -> None:
     """Gives up a connection that is lost; the idle ones are likely to be lost too."""
-    connection.terminate()
-    await pool.expire_connections()
+    # The pool may know already, and not lend it any more.
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+    # The pool may have been closed meanwhile.
+    with suppress(asyncpg.InterfaceError):
+        await pool.expire_connections()
 
 
-async def _reset(connection: Connection) -> None:
-    # No session state is ever set, so the usual reset would only cost a round trip.
-    if connection.is_in_transaction():
-        await connection.reset()
+async def _reset(_connection: Connection) -> None:
+    """Does nothing: asyncpg has ended transactions itself, and a session knows its only state."""
 
 
 def _encode(vector: "Vector | HalfVector") -> bytes:

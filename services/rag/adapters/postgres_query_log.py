@@ -1,8 +1,8 @@
 """Rows of the query log."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -61,7 +61,7 @@ def profiled_query_of(row: asyncpg.Record) -> ProfiledQuery:
         # Another release may know others.
         degradations=tuple(known[each] for each in row["degradations"] if each in known),
         variants=json.loads(row["variants"]),
-        cache_entry=None if entry is None else CacheEntry(**json.loads(entry)),
+        cache_entry=None if entry is None else _cache_entry_of(json.loads(entry)),
         amounts=Amounts(
             query_count=1,
             failed_query_count=int(row["outcome"] != "success"),
@@ -70,6 +70,12 @@ def profiled_query_of(row: asyncpg.Record) -> ProfiledQuery:
         ),
     )
     return ProfiledQuery(record, row["bottleneck"], row["profile"])
+
+
+def _cache_entry_of(values: Mapping[str, Any]) -> CacheEntry:
+    # Another release may say more.
+    known = {each.name for each in fields(CacheEntry)}
+    return CacheEntry(**{name: value for name, value in values.items() if name in known})
 
 
 def page_of(rows: Sequence[asyncpg.Record], page_size: int) -> QueryPage:

@@ -14,14 +14,14 @@ from services.rag.adapters.postgres_filter import (
 )
 from services.rag.adapters.postgres_terms import Frequencies
 from services.rag.core.bm25 import K1, B
-from services.rag.core.filters import Access, DocumentFilter
+from services.rag.core.filters import EVERY_DOCUMENT, Access, DocumentFilter
 
 __all__ = [
-    "FIND_SEARCHED",
     "TERM_STATISTICS",
     "approximate_search",
-    "count_chunks",
     "exact_search",
+    "find_and_search",
+    "find_searched",
     "keyword_search",
     "vector_index_name",
 ]
@@ -146,7 +146,7 @@ WITH facts AS MATERIALIZED ({_FACTS}), known AS MATERIALIZED ({_KNOWN})
 SELECT {_STATISTICS} FROM facts
 """  # noqa: S608
 
-FIND_SEARCHED = """
+_FIND_SEARCHED = """
 SELECT collection_id, embedding_model, embedding_dimension, chunk_count,
     coalesce((
         SELECT indisvalid FROM pg_index
@@ -162,6 +162,24 @@ SELECT chunk_id, (embedding <=> $3) + 0 AS distance
 FROM rag.embedding
 WHERE tenant_id = $1 AND collection_id = $2 AND embedding IS NOT NULL AND {condition}
 ORDER BY distance, chunk_id LIMIT $4
+"""
+# One statement, hence one snapshot. It returns one row if the collection exists, and none if it
+# does not; no hits where its vectors are of another length.
+_FIND_AND_SEARCH = """
+WITH facts AS MATERIALIZED ({facts}),
+near AS MATERIALIZED (
+    SELECT chunk_id, (embedding <=> $3) + 0 AS distance
+    FROM rag.embedding
+    WHERE tenant_id = $1 AND collection_id = (
+            SELECT collection_id FROM facts WHERE embedding_dimension = $5
+        )
+        AND embedding IS NOT NULL AND {condition}
+    ORDER BY distance, chunk_id LIMIT $4
+)
+SELECT facts.*,
+    array(SELECT chunk_id FROM near ORDER BY distance, chunk_id) AS chunk_ids,
+    array(SELECT distance FROM near ORDER BY distance, chunk_id) AS distances
+FROM facts
 """
 # From the few documents that count to their vectors, which lie side by side.
 _EXACT_SEARCH_AMONG = """
@@ -192,11 +210,14 @@ WITH near AS MATERIALIZED (
 )
 SELECT chunk_id, distance FROM near ORDER BY distance + 0, chunk_id LIMIT $4
 """
-_COUNT_CHUNKS = """
-SELECT CASE WHEN {known} THEN NULL ELSE (
-    SELECT coalesce(sum(chunk_count), 0)::bigint FROM rag.document
-    WHERE tenant_id = $1 AND collection_id = $2 AND {conditions}
-) END
+# Counts in the documents, and only where it matters: that takes longer than all the rest.
+_FIND_AND_COUNT = """
+WITH facts AS MATERIALIZED ({facts})
+SELECT facts.*, CASE WHEN indexed AND chunk_count > $3 AND NOT ({known}) THEN (
+    SELECT coalesce(sum(document.chunk_count), 0)::bigint FROM rag.document
+    WHERE tenant_id = $1 AND document.collection_id = facts.collection_id AND {conditions}
+) END AS counted
+FROM facts
 """
 
 # However common they are, this many of the rarest terms count.
@@ -304,15 +325,33 @@ def approximate_search(
     )
 
 
-def count_chunks(first: Parameters, filter: DocumentFilter, access: Access) -> str:
-    """Returns the count of the chunks that a filter leaves; its value is NULL where it is all.
+def find_and_search(first: Parameters, access: Access) -> str:
+    """Returns the search by meaning that looks at every vector and finds the collection too.
 
     Args:
-        first: Tenant and collection's number.
+        first: Tenant, collection's name, vector, limit, and the vector's length.
+        access: Which documents the caller may read.
+    """
+    condition = chunk_condition(
+        EVERY_DOCUMENT, access, first, tenant="$1", collection="(SELECT collection_id FROM facts)"
+    )
+    return _FIND_AND_SEARCH.format(facts=_FIND_SEARCHED, condition=condition)
+
+
+def find_searched(first: Parameters, filter: DocumentFilter, access: Access) -> str:
+    """Returns what finds a collection that is to be searched by meaning, and what counts in it.
+
+    Its `counted` is how many chunks the filter leaves; NULL where that is all of them, and where
+    the collection is small or has no index.
+
+    Args:
+        first: Tenant, collection's name, and up to how many chunks a collection is small.
         filter: Which documents count.
         access: Which of them the caller may read.
     """
-    return _COUNT_CHUNKS.format(
-        known=unguarded(tenant="$1", collection="$2") if filter.is_empty else "false",
+    everything = unguarded(tenant="$1", collection="facts.collection_id")
+    return _FIND_AND_COUNT.format(
+        facts=_FIND_SEARCHED,
+        known=everything if filter.is_empty else "false",
         conditions=document_conditions(filter, access, first),
     )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -13,14 +13,9 @@ from opentelemetry.trace import SpanKind, Tracer, get_current_span
 from opentelemetry.util.types import AttributeValue
 
 from services.common.tracing import SERVER_ADDRESS, SERVER_PORT, mark_failed
+from services.rag.adapters.postgres_session import SessionConnection
 
 __all__ = ["Statement", "database_attributes", "statement_of", "traced_connection"]
-
-if TYPE_CHECKING:
-    _Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    # Generic for type checkers alone.
-    _Connection = asyncpg.Connection
 
 T = TypeVar("T")
 
@@ -61,7 +56,7 @@ def statement_of(text: str) -> Statement | None:
     return Statement(operation, " ".join((operation, *tables)))
 
 
-def traced_connection(tracer: Tracer, dsn: str) -> type["asyncpg.Connection[asyncpg.Record]"]:
+def traced_connection(tracer: Tracer, dsn: str) -> type[SessionConnection]:
     """Makes a class of connections whose statements have spans where they are part of a trace.
 
     What loops ask for is part of none.
@@ -72,7 +67,7 @@ def traced_connection(tracer: Tracer, dsn: str) -> type["asyncpg.Connection[asyn
     """
     database = database_attributes(dsn)
 
-    class TracedConnection(_Connection):
+    class TracedConnection(SessionConnection):
         __slots__ = ()
 
         async def execute(self, query: str, *args: Any, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Searching by meaning, and the vectors themselves."""
+"""Vectors of chunks: reading them, and finding and filling those that are missing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,20 +11,12 @@ from services.rag.adapters.postgres_collections import (
     find_collection,
     lock_documents,
 )
-from services.rag.adapters.postgres_filter import CHUNK_BITS, Parameters
+from services.rag.adapters.postgres_filter import CHUNK_BITS
 from services.rag.adapters.postgres_invalidations import note_invalidations
 from services.rag.adapters.postgres_pool import Connection
-from services.rag.adapters.postgres_search import (
-    FIND_SEARCHED,
-    approximate_search,
-    count_chunks,
-    exact_search,
-)
 from services.rag.core.documents import MissingVector, Vector
-from services.rag.core.errors import CollectionNotFound, EmbeddingModelMismatch
-from services.rag.core.filters import Access, DocumentFilter
+from services.rag.core.errors import CollectionNotFound
 from services.rag.core.invalidation import Invalidation, InvalidationKind
-from services.rag.core.passages import ScoredChunk
 
 __all__ = [
     "find_embeddings",
@@ -32,7 +24,6 @@ __all__ = [
     "missing_vectors",
     "put_vectors",
     "sample_vectors",
-    "search_vectors",
 ]
 
 _EMBEDDINGS = """
@@ -98,93 +89,6 @@ counted AS (
 )
 SELECT count(*) FROM filled
 """  # noqa: S608
-
-# Measured at 100,000 chunks: 300 hits in 3 ms without and in 13 ms with a filter that leaves half.
-_APPROXIMATE_SETTINGS = """
-SET LOCAL hnsw.ef_search = 100;
-SET LOCAL hnsw.iterative_scan = relaxed_order;
-SET LOCAL hnsw.max_scan_tuples = 100000;
-SET LOCAL hnsw.scan_mem_multiplier = 8;
-SET LOCAL enable_sort = off
-"""
-# Under a filter that leaves less than this share, the index passes over so many vectors that an
-# exact scan of up to ten times as many as usual is faster.
-_SELECTIVE_RATIO = 0.05
-_SELECTIVE_FACTOR = 10
-_OVERFETCH_FACTOR = 3
-_SELECTIVE_OVERFETCH_FACTOR = 10
-_MOST_FETCHED = 2000
-
-
-async def search_vectors(
-    connection: Connection,
-    tenant_id: str,
-    name: str,
-    *,
-    model: str,
-    vector: Vector,
-    limit: int,
-    filter: DocumentFilter,
-    access: Access,
-    exact_scan_count: int,
-) -> tuple[ScoredChunk, ...]:
-    """Returns the chunks nearest to a vector, best first.
-
-    Args:
-        connection: Inside a transaction of the tenant.
-        tenant_id: Owner of the collection.
-        name: Its name.
-        model: What made the vector.
-        vector: float32, shape (dimension,), not all zeros.
-        limit: Most hits.
-        filter: Which documents count.
-        access: Which of them the caller may read.
-        exact_scan_count: Up to so many chunks are compared one by one.
-
-    Raises:
-        CollectionNotFound: There is no such collection.
-        EmbeddingModelMismatch: Its vectors are of another model or dimension.
-    """
-    found = await connection.fetchrow(FIND_SEARCHED, tenant_id, name)
-    if found is None:
-        raise CollectionNotFound(name)
-    stored = EmbeddingKind(found["embedding_model"], found["embedding_dimension"])
-    given = EmbeddingKind(model, len(vector))
-    if not stored.agrees(given):
-        raise EmbeddingModelMismatch(name, stored=str(stored), given=str(given))
-    if stored.dimension is None:
-        return ()
-    collection_id, total = found["collection_id"], found["chunk_count"]
-    few = not filter.is_empty
-    counted = total
-    if found["indexed"] and total > exact_scan_count:
-        parameters = Parameters(tenant_id, collection_id)
-        statement = count_chunks(parameters, filter, access)
-        exactly = await connection.fetchval(statement, *parameters.values)
-        counted = total if exactly is None else exactly
-        few = counted < total
-    parameters = Parameters(tenant_id, collection_id, vector, limit)
-    if not found["indexed"] or _exact_is_faster(counted, total, exact_scan_count):
-        statement = exact_search(parameters, filter, access, few=few)
-    else:
-        selective = counted < _SELECTIVE_RATIO * total
-        factor = _SELECTIVE_OVERFETCH_FACTOR if selective else _OVERFETCH_FACTOR
-        parameters.add(min(factor * limit, max(_MOST_FETCHED, limit)))
-        statement = approximate_search(
-            parameters,
-            filter,
-            access,
-            collection_id=collection_id,
-            dimension=len(vector),
-        )
-        await connection.execute(_APPROXIMATE_SETTINGS)
-    rows = await connection.fetch(statement, *parameters.values)
-    return tuple(ScoredChunk(row["chunk_id"], 1.0 - row["distance"]) for row in rows)
-
-
-def _exact_is_faster(counted: int, total: int, exact_scan_count: int) -> bool:
-    factor = _SELECTIVE_FACTOR if counted < _SELECTIVE_RATIO * total else 1
-    return counted <= factor * exact_scan_count
 
 
 async def find_embeddings(

@@ -174,12 +174,3 @@ class TextSpan:
     chunk_id: int
     char_start: int
     char_end: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkRange:
-    """Chunks that follow each other in a document: ordinals from `start` to before `end`."""
-
-    document_id: str
-    start: int
-    end: int

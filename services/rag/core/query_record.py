@@ -11,10 +11,11 @@ __all__ = ["CacheEntry", "LoggedQuery", "QueryFilter", "QueryPage", "QueryRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheEntry:
-    """An answer in the semantic cache.
+    """An answer in the cache.
 
     Attributes:
-        entry_id: The entry.
+        question_digest: The question that it is the answer to.
+        entry_id: The entry of the semantic layer; empty where there is none, as is what follows.
         similarity: How like its question was to the one asked; 1 for the same words.
         embedding_model_digest: See the cache's partitions, as what follows.
         model_digest: Model that answers.
@@ -22,12 +23,13 @@ class CacheEntry:
         configuration_fingerprint: How the answer is made.
     """
 
-    entry_id: str
-    similarity: float
-    embedding_model_digest: str
-    model_digest: str
-    access_fingerprint: str
-    configuration_fingerprint: str
+    question_digest: str = ""
+    entry_id: str = ""
+    similarity: float = 0.0
+    embedding_model_digest: str = ""
+    model_digest: str = ""
+    access_fingerprint: str = ""
+    configuration_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class QueryRecord:
         first_text_seconds: Until the first text; None without text.
         trace_id: Trace of the call.
         variants: Variants of experiments, by experiment.
-        cache_entry: The semantic cache's entry that it came from or is kept as; None without one.
+        cache_entry: What the cache has of it; None where that is nothing.
         question: What was asked; empty unless texts are kept.
         answer: What was answered; empty unless texts are kept.
     """

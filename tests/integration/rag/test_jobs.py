@@ -180,6 +180,7 @@ async def test_more_than_a_tenant_may_have_waiting_is_refused_and_not_kept(start
         StatusCode.RESOURCE_EXHAUSTED,
         "INGEST_BACKLOG_FULL",
     )
+    assert [each.subject for each in error.quota_violations] == ["tenant:acme"]
     assert await fetch(database_dsn, "SELECT count(*) FROM rag.ingest_job") == 0
 
 

@@ -1,7 +1,11 @@
 import asyncio
+import gc
+import itertools
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -42,13 +46,14 @@ async def pool(database_dsn: str) -> PostgresPool:
     return PostgresPool(database_dsn, size=2, statement_seconds=5.0, connect_seconds=2.0)
 
 
-@pytest.mark.parametrize("kind", ["connection", "reading", "writing"])
+@pytest.mark.parametrize("kind", ["connection", "reading", "reading_once", "writing"])
 async def test_a_cancelled_statement_ends_on_the_server_and_leaves_the_pool_usable(
     pool: PostgresPool, database_dsn: str, kind: str
 ) -> None:
     lend = {
         "connection": pool.connection,
         "reading": lambda: pool.reading("acme"),
+        "reading_once": lambda: pool.reading_once("acme"),
         "writing": lambda: pool.writing("acme"),
     }[kind]
 
@@ -65,7 +70,10 @@ async def test_a_cancelled_statement_ends_on_the_server_and_leaves_the_pool_usab
         assert all(task.cancelled() for task in tasks)
     async with asyncio.timeout(2), pool.connection() as connection:
         assert await connection.fetchval("SELECT 1") == 1
-    assert await connection_count(database_dsn, "active") == 0
+    # What ends it is no matter of whoever has left; the statement itself would take longer.
+    async with asyncio.timeout(5):
+        while await connection_count(database_dsn, "active"):
+            await asyncio.sleep(0.005)
     await pool.close()
 
 
@@ -74,13 +82,105 @@ async def test_a_connection_that_was_read_with_is_lent_again_as_it_was(database_
     async with pool.connection() as connection:
         user = await connection.fetchval("SELECT current_user")
     for tenant in ("acme", "other"):
-        async with pool.reading(tenant) as connection:
-            assert await connection.fetchval("SELECT current_setting('app.tenant')") == tenant
-            assert await connection.fetchval("SELECT current_user") != user
-        async with pool.connection() as connection:
-            assert not connection.is_in_transaction()
-            assert await connection.fetchval("SELECT current_user") == user
-            assert not await connection.fetchval("SELECT current_setting('app.tenant', true)")
+        for lend in (pool.reading, pool.reading_once):
+            async with lend(tenant) as connection:
+                assert await connection.fetchval("SELECT current_setting('app.tenant')") == tenant
+                assert await connection.fetchval("SELECT current_user") != user
+            async with pool.connection() as connection:
+                assert not connection.is_in_transaction()
+                assert await connection.fetchval("SELECT current_user") == user
+                assert not await connection.fetchval("SELECT current_setting('app.tenant', true)")
+                await connection.execute("CREATE TABLE rag.kept (); DROP TABLE rag.kept")
+    await pool.close()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("once", "reading", "writing"))))
+async def test_a_connection_is_confined_to_whoever_borrows_it(
+    database_dsn: str, order: tuple[str, ...]
+) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    lend = {"once": pool.reading_once, "reading": pool.reading, "writing": pool.writing}
+    facts = "SELECT current_user || '/' || current_setting('app.tenant')"
+    for kind in (*order, *order):
+        for tenant in ("acme", "acme", "other"):
+            async with lend[kind](tenant) as connection:
+                assert await connection.fetchval(facts) == f"pannier_rag/{tenant}"
+    await pool.close()
+
+
+async def test_who_reads_once_is_confined_also_after_another_was_interrupted(
+    pool: PostgresPool, database_dsn: str
+) -> None:
+    facts = "SELECT current_user || '/' || current_setting('app.tenant')"
+
+    async def begin_and_break_off() -> None:
+        async with pool.reading_once("acme") as connection:
+            await connection.execute(f"BEGIN; {SLEEP}")
+
+    for tenant in ("acme", "other"):
+        tasks = [asyncio.create_task(begin_and_break_off()) for _ in range(2)]
+        await until_busy(database_dsn, 2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        async with pool.reading_once(tenant) as first, pool.reading_once(tenant) as second:
+            for connection in (first, second):
+                assert await connection.fetchval(facts) == f"pannier_rag/{tenant}"
+                assert not connection.is_in_transaction()
+    await pool.close()
+
+
+@pytest.mark.parametrize("kind", ["connection", "reading", "reading_once", "writing"])
+async def test_who_leaves_between_two_steps_of_a_statement_leaves_no_transaction_behind(
+    database_dsn: str,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    prepare = asyncpg.Connection._get_statement
+
+    async def prepare_and_leave(self: asyncpg.Connection, *args: Any, **options: Any) -> None:
+        await prepare(self, *args, **options)
+        raise asyncio.CancelledError
+
+    async def lent(kind: str, text: str = "SELECT $1::int") -> list[int]:
+        lend = pool.connection if kind == "connection" else partial(getattr(pool, kind), "acme")
+        async with lend() as connection:
+            return [await connection.fetchval(text, 1)]
+
+    await lent(kind)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "_get_statement", prepare_and_leave)
+        with pytest.raises(asyncio.CancelledError):
+            await lent(kind, "SELECT $1::int + 0")
+    other = await asyncpg.connect(database_dsn)
+    async with asyncio.timeout(5):
+        while await other.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'pannier-rag' AND datname = current_database()"
+            " AND xact_start IS NOT NULL"
+        ):
+            await asyncio.sleep(0.005)
+    await other.close()
+    for after in ("reading", "writing", "reading_once", "connection"):
+        assert await lent(after) == [1]
+    await pool.close()
+    gc.collect()
+    assert not caplog.records
+
+
+async def test_a_connection_that_reads_for_one_tenant_is_asked_for_nothing_else(
+    database_dsn: str,
+) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    asked: list[str] = []
+    async with pool.reading_once("acme") as connection:
+        connection.add_query_logger(lambda record: asked.append(record.query))
+    for _ in range(2):
+        async with pool.reading_once("acme") as connection:
+            await connection.fetchval("SELECT 1")
+    assert asked == ["SELECT 1"] * 2
     await pool.close()
 
 
@@ -94,6 +194,29 @@ async def test_what_was_read_stands_although_its_connection_is_lost_then(databas
         assert await connection.fetchval("SELECT pg_backend_pid()") != lost
     await admin.close()
     await pool.close()
+
+
+@pytest.mark.parametrize("kind", ["connection", "reading", "reading_once", "writing"])
+async def test_a_connection_that_is_lost_while_it_is_lent_is_not_counted_as_used_any_more(
+    database_dsn: str, kind: str
+) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    admin = await asyncpg.connect(database_dsn)
+    lend = pool.connection if kind == "connection" else partial(getattr(pool, kind), "acme")
+
+    async def borrow_one_that_is_lost() -> None:
+        async with lend() as connection:
+            lost = await connection.fetchval("SELECT pg_backend_pid()")
+            await admin.execute("SELECT pg_terminate_backend($1, 5000)", lost)
+            await connection.fetchval("SELECT 1")
+
+    with pytest.raises(StoreUnavailable):
+        await borrow_one_that_is_lost()
+    async with lend() as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await pool.close()
+    assert pool._state() == (0, 0)
+    await admin.close()
 
 
 async def test_a_cancelled_put_is_done_wholly_or_not_at_all(store: PostgresDocumentStore) -> None:

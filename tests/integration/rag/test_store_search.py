@@ -6,10 +6,19 @@ import pytest
 
 from services.rag.adapters import postgres_search, postgres_terms
 from services.rag.adapters.document_store import PostgresDocumentStore
+from services.rag.adapters.postgres_pool import PostgresPool
+from services.rag.adapters.postgres_vector_indexes import VectorIndexes
 from services.rag.core.bm25 import score_chunks
 from services.rag.core.documents import TermFrequencies, Vector
 from services.rag.core.errors import CollectionNotFound, EmbeddingModelMismatch
-from tests.kit.rag_documents import MODEL, document, indexed_chunks, opened_store, unit_vector
+from tests.kit.rag_documents import (
+    MODEL,
+    UnusedClock,
+    document,
+    indexed_chunks,
+    opened_store,
+    unit_vector,
+)
 
 E1, E2, E3 = unit_vector(1, 0, 0), unit_vector(0, 1, 0), unit_vector(0, 0, 1)
 
@@ -134,6 +143,7 @@ async def test_vector_search_orders_as_cosine_does(store: PostgresDocumentStore)
     await store.put_document(document(), chunks, embedding_model=MODEL)
     matrix = np.stack(vectors)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    # From the second search on, the collection is known to be small.
     for query in random_vectors(5, 32, 8):
         cosines = matrix @ (query / np.linalg.norm(query))
         hits = await store.search_vector("acme", "manuals", model=MODEL, vector=query, limit=20)
@@ -215,3 +225,70 @@ async def test_passages_carry_the_facts_of_their_document(store: PostgresDocumen
     assert passage.heading_path == ("Part", "1")
     assert passage.header == "Title / Part / 1"
     assert passage.metadata == {"origin": "test"}
+
+
+async def test_a_small_collection_that_is_known_is_searched_as_it_is_now(
+    store: PostgresDocumentStore,
+) -> None:
+    async def search(vector: Vector = E1, model: str = MODEL) -> list[float]:
+        hits = await store.search_vector("acme", "manuals", model=model, vector=vector, limit=5)
+        return [round(hit.score, 3) for hit in hits]
+
+    first = indexed_chunks([({"x": 1}, E1), ({"x": 1}, E2)])
+    await store.put_document(document("first"), first, embedding_model=MODEL)
+    assert await search() == await search() == [1.0, 0.0]
+    await store.put_document(
+        document("second"), indexed_chunks([({"x": 1}, E1)]), embedding_model=MODEL
+    )
+    assert await search() == [1.0, 1.0, 0.0]
+    with pytest.raises(EmbeddingModelMismatch):
+        await search(unit_vector(1, 2))
+    with pytest.raises(EmbeddingModelMismatch):
+        await search(model="other-model")
+    await store.delete_collection("acme", "manuals")
+    with pytest.raises(CollectionNotFound):
+        await search()
+    await store.create_collection("acme", "manuals")
+    assert await search() == await search() == []
+    longer = indexed_chunks([({"x": 1}, unit_vector(1, 0, 0, 0))])
+    await store.put_document(document("first"), longer, embedding_model="other-model")
+    with pytest.raises(EmbeddingModelMismatch):
+        await search()
+    assert await search(unit_vector(1, 0, 0, 0), "other-model") == [1.0]
+
+
+async def test_a_collection_that_was_small_is_searched_by_its_index_once_it_has_grown(
+    database_dsn: str,
+) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    store = PostgresDocumentStore(pool, exact_scan_chunk_count=50)
+    asked: list[str] = []
+    async with pool.connection() as connection:
+        connection.add_query_logger(lambda record: asked.append(record.query))
+
+    async def search() -> tuple[float, bool, bool]:
+        asked.clear()
+        hits = await store.search_vector("acme", "manuals", model=MODEL, vector=E1, limit=10)
+        assert len(hits) == 10
+        begins = any(text.startswith("BEGIN") for text in asked)
+        return round(hits[0].score, 2), begins, any("hnsw" in text for text in asked)
+
+    vectors = [E1, *random_vectors(49, 3, 5)]
+    await store.put_document(
+        document("first"),
+        indexed_chunks([({}, vector) for vector in vectors]),
+        embedding_model=MODEL,
+    )
+    assert await search() == (1.0, True, False)
+    assert await search() == (1.0, False, False)
+    vectors = random_vectors(60, 3, 6)
+    await store.put_document(
+        document("second"),
+        indexed_chunks([({}, vector) for vector in vectors]),
+        embedding_model=MODEL,
+    )
+    indexes = VectorIndexes(pool, clock=UnusedClock(), least_chunk_count=50)
+    assert await indexes.keep() == 1
+    assert await search() == (1.0, False, False)
+    assert await search() == await search() == (1.0, True, True)
+    await pool.close()

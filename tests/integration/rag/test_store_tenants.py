@@ -40,7 +40,7 @@ async def test_a_statement_that_forgets_the_tenant_sees_its_own_rows_alone(
     for table in ("collection", "document", "chunk", "embedding", "posting", "invalidation"):
         wrong = f"SELECT DISTINCT tenant_id FROM rag.{table}"
         for tenant_id in ("acme", "o'neil\\", "nobody"):
-            for lend in (pool.reading, pool.writing):
+            for lend in (pool.reading, pool.reading_once, pool.writing):
                 async with lend(tenant_id) as connection:
                     seen = [row["tenant_id"] for row in await connection.fetch(wrong)]
                 assert seen == ([] if tenant_id == "nobody" else [tenant_id])
@@ -61,9 +61,10 @@ async def test_a_statement_that_names_another_tenant_changes_nothing(pool: Postg
             await connection.execute(
                 "INSERT INTO rag.collection (tenant_id, name) VALUES ('other', 'x')"
             )
-    with pytest.raises(StoreUnavailable):
-        async with pool.reading("acme") as connection:
-            await connection.execute("DELETE FROM rag.posting")
+    for lend in (pool.reading, pool.reading_once):
+        with pytest.raises(StoreUnavailable):
+            async with lend("acme") as connection:
+                await connection.execute("DELETE FROM rag.posting")
     async with pool.system() as connection:
         assert await connection.fetchval("SELECT count(*) FROM rag.posting") == 3
 
@@ -73,8 +74,9 @@ async def test_the_next_to_borrow_a_connection_is_not_confined(database_dsn: str
     facts = "SELECT current_user || '/' || coalesce(current_setting('app.tenant', true), '')"
     async with pool.system() as connection:
         before = await connection.fetchval(facts)
-    async with pool.reading("acme") as connection:
-        assert await connection.fetchval(facts) == "pannier_rag/acme"
+    for lend in (pool.reading, pool.reading_once):
+        async with lend("acme") as connection:
+            assert await connection.fetchval(facts) == "pannier_rag/acme"
     with pytest.raises(ZeroDivisionError):
         async with pool.writing("acme") as connection:
             raise ZeroDivisionError
@@ -91,9 +93,10 @@ async def test_every_table_with_a_tenant_is_confined(database_dsn: str) -> None:
 
 
 async def test_tables_that_are_not_confined_are_out_of_reach(pool: PostgresPool) -> None:
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        async with pool.reading("acme") as connection:
-            await connection.fetch("SELECT * FROM rag.schema_migration")
+    for lend in (pool.reading, pool.reading_once):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with lend("acme") as connection:
+                await connection.fetch("SELECT * FROM rag.schema_migration")
 
 
 @pytest.fixture

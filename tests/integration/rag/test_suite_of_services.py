@@ -11,7 +11,7 @@ import pytest
 
 from pannier.cache.v1 import statistics_pb2 as statistics
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
-from pannier.rag.v1 import conversation_pb2
+from pannier.rag.v1 import conversation_pb2, usage_service_pb2
 from pannier.rag.v1 import corpus_service_pb2 as corpus
 from pannier.rag.v1 import rag_service_pb2 as pb
 from pannier.rag.v1.corpus_service_pb2_grpc import CorpusServiceStub
@@ -25,6 +25,7 @@ from services.cache.settings import CacheSettings
 from services.rag import app as rag_app
 from services.rag.metrics import CATALOGUE as RAG_CATALOGUE
 from services.rag.settings import RagSettings
+from tests.integration.rag.bookkeeping import usage_stub
 from tests.integration.rag.conftest import Rag, as_tenant
 from tests.integration.rag.telemetry import eventually, tree
 from tests.kit.redis import free_port, private_redis, redis_server, shared_redis  # noqa: F401
@@ -206,6 +207,21 @@ async def test_a_deleted_document_is_never_answered_from_again(services):
         assert all(each.document_id != "button.md" for each in response.passages)
     await services.told()
     assert (await services.ask()).cached.query in ("", QUESTION)
+
+
+@pytest.mark.parametrize("mode", ["QUERY_MODE_DIRECT", "QUERY_MODE_RAG"])
+async def test_an_answer_that_a_user_finds_wrong_is_generated_anew(services, mode):
+    await services.ask(mode=mode)
+    again = await services.ask(mode=mode)
+    assert again.origin == pb.ANSWER_ORIGIN_CACHED
+    count = await services.generation_count()
+    request = usage_service_pb2.SubmitFeedbackRequest(query_id=again.query_id, rating=-1)
+    response = await usage_stub(services).SubmitFeedback(request, metadata=ACME, timeout=20)
+    assert response.cache_entry_removed
+    anew = await services.ask(mode=mode)
+    assert anew.origin == pb.ANSWER_ORIGIN_GENERATED
+    assert await services.generation_count() == count + 1
+    assert (await services.ask(mode=mode)).origin == pb.ANSWER_ORIGIN_CACHED
 
 
 async def test_a_new_document_makes_old_answers_be_confirmed(services):

@@ -30,7 +30,7 @@ SELECT_PASSAGES = "> SELECT chunk document collection"
 SEARCH = (
     "retrieval",
     [
-        ("retrieve.vector", ["> SELECT collection", "> SELECT embedding document"]),
+        ("retrieve.vector", ["> SELECT collection document", "> SELECT embedding document"]),
         ("retrieve.bm25", ["> SELECT collection posting document"]),
         "> SELECT collection document embedding",
         "fuse.convex",
