@@ -126,6 +126,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         runtime,
         store=PostgresUsageStore(pool),
         feedback=PostgresFeedbackStore(pool),
+        answers=cache,
         cache=semantic_cache,
     )
     fleet = GrpcModels(balancer_channel)

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 MOST_DEPENDENCIES = 15
-"""Documents that can be noted with a value: the cache takes 16 tags, one is the collection."""
+"""Documents that can be noted with a value: the cache takes 16 tags, one is the question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +127,17 @@ class FillInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """Documents of a collection that a value was made from, the most important ones first."""
+    """What a value was made from.
 
-    collection: str
-    document_ids: tuple[str, ...]
+    Attributes:
+        collection: The collection; empty for none.
+        document_ids: Documents of it, the most important ones first.
+        question_digest: The question, where its answers are to be forgotten together.
+    """
+
+    collection: str = ""
+    document_ids: tuple[str, ...] = ()
+    question_digest: str = ""
 
     @property
     def may_be_kept(self) -> bool:
@@ -261,6 +268,10 @@ class CachePort(Protocol):
 
     async def invalidate(self, invalidations: Sequence[Invalidation]) -> None:
         """Makes what depends on 1 to 64 changes of documents unreadable."""
+        ...
+
+    async def forget_answers(self, question_digest: str) -> None:
+        """Makes all answers to a question unreadable, however they were made."""
         ...
 
 

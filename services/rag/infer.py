@@ -125,6 +125,7 @@ class ModelAnswers:
         found = inference.found
         if found is None:
             return
+        inference.note_kept()
         self._start_refresh(inference)
         for event in await finished(inference.draft):
             yield event
@@ -327,3 +328,5 @@ class ModelAnswers:
             except PeerUnavailable:
                 stage.failed = True
                 task.lose_cache("inference_store")
+            else:
+                inference.note_kept()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from services.rag.cache_port import CachedInference, Dependencies, InferenceKey, InferenceLookup
 from services.rag.core.draft import Draft
 from services.rag.core.passages import PassageOrigin
+from services.rag.core.query_record import CacheEntry
+from services.rag.core.reuse import question_digest
 from services.rag.generation import known_failure
 from services.rag.ports import ModelFacts
 from services.rag.task import AnswerTask
@@ -34,7 +36,7 @@ class Inference:
     model: ModelFacts
     key: InferenceKey
     draft: Draft
-    dependencies: Dependencies | None
+    dependencies: Dependencies
     lease: str = ""
     found: CachedInference | None = None
     is_interrupted: bool = False
@@ -42,12 +44,18 @@ class Inference:
     @property
     def may_be_kept(self) -> bool:
         """Whether the cache would see each document change that the answer is made from."""
-        return self.dependencies is None or self.dependencies.may_be_kept
+        return self.dependencies.may_be_kept
 
     def take_lease(self) -> str:
         """Hands the lease over to whoever makes use of it or gives it back."""
         lease, self.lease = self.lease, ""
         return lease
+
+    def note_kept(self) -> None:
+        """Notes that the cache has the answer, for when its user finds it wrong."""
+        recorder = self.task.recorder
+        if recorder.cache_entry is None:
+            recorder.cache_entry = CacheEntry(question_digest=self.dependencies.question_digest)
 
     def note(self, lookup: InferenceLookup) -> None:
         """Takes over what a lookup came to.
@@ -64,18 +72,18 @@ class Inference:
             raise known_failure(lookup.failure, self.model.name)
 
 
-def dependencies_of(task: AnswerTask, draft: Draft) -> Dependencies | None:
-    """Returns what the prompt of a draft is made from; None where it is only the question."""
-    if not draft.passages:
-        return None
+def dependencies_of(task: AnswerTask, draft: Draft) -> Dependencies:
+    """Returns what the prompt of a draft is made from."""
     documents = tuple(
         each.passage.document_id
         for each in draft.passages
         if each.passage.origin is PassageOrigin.CORPUS
     )
-    if not documents:
-        return None
-    return Dependencies(task.question.collection, documents)
+    return Dependencies(
+        task.question.collection if documents else "",
+        documents,
+        question_digest(task.question.text),
+    )
 
 
 def limit_seconds(remaining_seconds: float | None) -> float | None:

@@ -13,7 +13,6 @@ from services.common.errors import PeerUnavailable, ServiceError
 from services.common.metrics import Metrics
 from services.rag.background import BackgroundWork
 from services.rag.cache_port import (
-    Dependencies,
     Judge,
     SemanticCachePort,
     SemanticLookup,
@@ -30,12 +29,12 @@ from services.rag.core.reuse import (
     Verdict,
     access_fingerprint,
     configuration_fingerprint,
-    evidence_of,
-    is_worth_keeping,
     judge_evidence,
+    question_digest,
     with_degradations,
 )
 from services.rag.evidence_check import EvidenceCheck, EvidenceMemory, question_key
+from services.rag.keep_answer import keep_answer
 from services.rag.models import ModelCatalogue, split_identity
 from services.rag.retrieve import Search
 from services.rag.store_port import DocumentStore
@@ -277,41 +276,13 @@ class Reuse:
             answer: The answer.
             vector: The question's embedding; None where there is none.
         """
+        if vector is None or self._basis_time_ns is None:
+            return
         task = self._task
-        basis_time_ns = self._basis_time_ns
-        if (
-            vector is None
-            or basis_time_ns is None
-            or not task.may_keep
-            or task.is_coalesced
-            or not is_worth_keeping(answer, reasons=task.reasons)
-        ):
-            return
-        evidence = evidence_of(answer)
-        documents = (
-            *(each.document_id for each in evidence),
-            *(each.passage.document_id for each in answer.passages),
+        entry_id = await keep_answer(
+            self._its.cache, self.partition, task, answer, vector, basis_time_ns=self._basis_time_ns
         )
-        dependencies = Dependencies(task.question.collection, documents)
-        if not dependencies.may_be_kept:
-            return
-        with task.recorder.stage("semantic_store") as stage:
-            try:
-                entry_id = await self._its.cache.store(
-                    self.partition,
-                    task.question.text,
-                    vector,
-                    answer,
-                    warnings=task.recorder.warnings,
-                    evidence=evidence,
-                    dependencies=dependencies,
-                    basis_time_ns=basis_time_ns,
-                )
-            except PeerUnavailable:
-                stage.failed = True
-                task.lose_cache("semantic_store")
-            else:
-                self._note_entry(entry_id, 1.0)
+        self._note_entry(entry_id, task.question.text, 1.0)
 
     async def _look_up(
         self, stage_name: str, vector: Vector | None, *, vector_follows: bool = False
@@ -377,7 +348,7 @@ class Reuse:
                 stage.cache_outcome = "hit_confirmed"
         if answer is None:
             return None
-        self._note_entry(match.entry_id, match.similarity)
+        self._note_entry(match.entry_id, match.query, match.similarity)
         _repeat_warnings(task, match)
         if match.verification_wanted and not task.question.history:
             self._its.background.start(
@@ -386,11 +357,12 @@ class Reuse:
             )
         return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
 
-    def _note_entry(self, entry_id: str, similarity: float) -> None:
+    def _note_entry(self, entry_id: str, text: str, similarity: float) -> None:
         """Notes which kept answer is given, for when its user finds it wrong."""
         if entry_id:
             its = self.partition
             self._task.recorder.cache_entry = CacheEntry(
+                question_digest=question_digest(text),
                 entry_id=entry_id,
                 similarity=similarity,
                 embedding_model_digest=its.embedding_model_digest,

@@ -115,6 +115,7 @@ class FakeCache(CacheServiceServicer):
         self._flights: dict[bytes, _Flight] = {}
         self._clock = 0
         self._epochs: dict[tuple[str, bytes], int] = {}
+        self._keys_by_custom_tag: dict[tuple[str, str], set[bytes]] = defaultdict(set)
 
     async def LookupEmbeddings(self, request, context):
         await self._enter("LookupEmbeddings", context)
@@ -187,7 +188,7 @@ class FakeCache(CacheServiceServicer):
                 if kind == "open":
                     key = _key(context, message.open.key)
                     flight = self._flights.get(key)
-                    self.inference_controls.append(message.open.control)
+                    self._note_control(key, message.open.control, context)
                     await self._check_lease(flight, message.open.lease_token, context)
                 elif kind == "text_delta":
                     await flight.add(message.text_delta)
@@ -213,8 +214,9 @@ class FakeCache(CacheServiceServicer):
 
     async def StoreInference(self, request, context):
         await self._enter("StoreInference", context)
-        self.entries[_key(context, request.key)] = request.inference
-        self.inference_controls.append(request.control)
+        key = _key(context, request.key)
+        self.entries[key] = request.inference
+        self._note_control(key, request.control, context)
         return cache.StoreInferenceResponse(stored=True)
 
     async def LookupChunks(self, request, context):
@@ -298,9 +300,17 @@ class FakeCache(CacheServiceServicer):
         now = self._tick()
         for selector in request.selectors:
             self._epochs[tenant, selector.SerializeToString(deterministic=True)] = now
+            for key in self._keys_by_custom_tag.pop((tenant, selector.tag.custom), ()):
+                self.entries.pop(key, None)
         told = [_describe(each) for each in request.selectors]
         self.invalidations.put_nowait((tenant, told))
         return invalidation_pb2.InvalidateResponse(applied=True)
+
+    def _note_control(self, key, control, context):
+        self.inference_controls.append(control)
+        for tag in control.tags:
+            if tag.HasField("custom"):
+                self._keys_by_custom_tag[_tenant(context), tag.custom].add(key)
 
     def lose_leases(self):
         """Forgets all leases, as if they had run out."""
@@ -430,6 +440,8 @@ def _describe(selector):
     if selector.HasField("grown_collection"):
         return f"growth {selector.grown_collection}"
     tag = selector.tag
+    if tag.HasField("custom"):
+        return tag.custom
     if tag.HasField("document"):
         return f"document {tag.document.collection}/{tag.document.document_id}"
     return f"collection {tag.collection}"

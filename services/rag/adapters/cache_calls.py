@@ -12,7 +12,7 @@ from pannier.cache.v1 import control_pb2
 from services.common.errors import PeerUnavailable
 from services.rag.cache_port import Dependencies
 
-__all__ = ["SignsOfLife", "answer_of", "to_store_control", "to_tags", "unavailable"]
+__all__ = ["SignsOfLife", "answer_of", "question_tag", "to_store_control", "to_tags", "unavailable"]
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ async def answer_of(call: Awaitable[T]) -> T:
 
 
 def to_tags(dependencies: Dependencies | None) -> list[control_pb2.Tag]:
-    """Writes what a value depends on: the collection, and each document.
+    """Writes what a value depends on: each document, which brings its collection, and the question.
 
     Raises:
         ValueError: It depends on more than can be noted, and must not be kept.
@@ -47,16 +47,20 @@ def to_tags(dependencies: Dependencies | None) -> list[control_pb2.Tag]:
     if not dependencies.may_be_kept:
         raise ValueError("a value with so many dependencies must not be kept")
     collection = dependencies.collection
-    documents = dict.fromkeys(dependencies.document_ids)
-    return [
-        control_pb2.Tag(collection=collection),
-        *(
-            control_pb2.Tag(
-                document=control_pb2.DocumentTag(collection=collection, document_id=each)
-            )
-            for each in documents
-        ),
+    tags = [
+        control_pb2.Tag(document=control_pb2.DocumentTag(collection=collection, document_id=each))
+        for each in dict.fromkeys(dependencies.document_ids)
     ]
+    if collection and not tags:
+        tags.append(control_pb2.Tag(collection=collection))
+    if dependencies.question_digest:
+        tags.append(question_tag(dependencies.question_digest))
+    return tags
+
+
+def question_tag(question_digest: str) -> control_pb2.Tag:
+    """Writes what all answers to a question depend on."""
+    return control_pb2.Tag(custom=f"question {question_digest}")
 
 
 def to_store_control(

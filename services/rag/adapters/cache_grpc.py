@@ -9,7 +9,13 @@ from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2, invalidation_pb2
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from services.common.channels import cancelled_at_end
-from services.rag.adapters.cache_calls import SignsOfLife, answer_of, to_store_control, to_tags
+from services.rag.adapters.cache_calls import (
+    SignsOfLife,
+    answer_of,
+    question_tag,
+    to_store_control,
+    to_tags,
+)
 from services.rag.adapters.cache_fill import FAILURE_KINDS, GrpcFill, to_inference
 from services.rag.adapters.protocol import (
     finish_reason_of,
@@ -211,6 +217,12 @@ class GrpcCache:
         request = invalidation_pb2.InvalidateRequest(
             selectors=[_to_selector(each) for each in invalidations], dry_run=False
         )
+        await answer_of(self._stub.Invalidate(request, timeout=self._limit))
+
+    async def forget_answers(self, question_digest: str) -> None:
+        """Makes all answers to a question unreadable, however they were made."""
+        selector = invalidation_pb2.Selector(tag=question_tag(question_digest))
+        request = invalidation_pb2.InvalidateRequest(selectors=[selector], dry_run=False)
         await answer_of(self._stub.Invalidate(request, timeout=self._limit))
 
 

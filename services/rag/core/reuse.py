@@ -37,6 +37,7 @@ __all__ = [
     "is_worth_keeping",
     "judge_answers",
     "judge_evidence",
+    "question_digest",
     "says_the_same",
     "with_degradations",
 ]
@@ -292,6 +293,11 @@ def configuration_fingerprint(question: Question, sampling: Sampling) -> str:
         prompt_fingerprint(),
     ]
     return _digest(orjson.dumps(parts, option=_WRITTEN, default=_plain).decode())
+
+
+def question_digest(text: str) -> str:
+    """Names a question, whatever its spaces and capitals; 40 hexadecimal digits."""
+    return _digest("question", " ".join(text.split()).casefold())
 
 
 def _plain(value: object) -> object:

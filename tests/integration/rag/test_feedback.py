@@ -90,6 +90,58 @@ async def test_a_bad_answer_from_the_cache_is_taken_out_of_it(filled):
     assert filled.cache.outcomes.get_nowait().entry_id == report.entry_id
 
 
+@pytest.mark.parametrize("mode", ["QUERY_MODE_DIRECT", "QUERY_MODE_RAG"])
+async def test_after_a_bad_answer_the_model_is_asked_again(filled, mode):
+    first = await ask(filled, mode=mode)
+    count = len(filled.balancer.chats)
+    again = await ask(filled, mode=mode)
+    assert again.origin == rag_service_pb2.ANSWER_ORIGIN_CACHED
+    assert len(filled.balancer.chats) == count
+    assert (await submit(filled, again.query_id, -1)).cache_entry_removed
+    for entries in filled.cache.answered.values():
+        entries.clear()
+    anew = await ask(filled, mode=mode)
+    assert anew.origin == rag_service_pb2.ANSWER_ORIGIN_GENERATED
+    assert len(filled.balancer.chats) == count + 1
+    kept = await ask(filled, mode=mode)
+    assert kept.origin == rag_service_pb2.ANSWER_ORIGIN_CACHED
+    assert (await submit(filled, first.query_id, -1)).cache_entry_removed
+
+
+async def test_who_was_given_the_answer_of_another_call_can_have_it_taken_out_of_the_cache(filled):
+    filled.balancer.hold = asyncio.Event()
+    first = asyncio.ensure_future(ask(filled))
+    async with asyncio.timeout(10):
+        while not filled.balancer.chats:
+            await asyncio.sleep(0.005)
+        second = asyncio.ensure_future(ask(filled))
+        await filled.cache.followed.wait()
+    filled.balancer.hold.set()
+    await first
+    while not filled.cache.invalidations.empty():
+        filled.cache.invalidations.get_nowait()
+    assert (await submit(filled, (await second).query_id, -1)).cache_entry_removed
+    (kept,) = filled.cache.semantic_requests
+    _, told = filled.cache.invalidations.get_nowait()
+    assert told == [tag.custom for tag in kept.control.tags if tag.custom]
+
+
+@pytest.mark.parametrize("fails", ["Invalidate", "ReportOutcome"])
+async def test_where_the_cache_can_be_told_but_one_thing_it_is_told_that(filled, fails):
+    answered = await ask(filled)
+    while not filled.cache.invalidations.empty():
+        filled.cache.invalidations.get_nowait()
+    filled.cache.faults[fails] = PeerUnavailable("store", "gone")
+    assert not (await submit(filled, answered.query_id, -1)).cache_entry_removed
+    assert filled.cache.outcomes.empty() == (fails == "ReportOutcome")
+    assert filled.cache.invalidations.empty() == (fails == "Invalidate")
+
+
+async def test_an_answer_that_was_never_kept_is_in_no_cache(filled):
+    answered = await ask(filled, mode="QUERY_MODE_DIRECT", cache_policy="CACHE_POLICY_BYPASS")
+    assert not (await submit(filled, answered.query_id, -1)).cache_entry_removed
+
+
 async def test_a_query_that_another_replica_has_answered_can_be_rated(start_rag):
     rag = await start_rag(query_log_recent_count=1)
     await rag.ingest(DOCUMENTS)
@@ -98,6 +150,12 @@ async def test_a_query_that_another_replica_has_answered_can_be_rated(start_rag)
     answered = await ask(rag)
     await ask(rag, "Which animal is quick?")
     await usage_stub(rag).ListProfiles(pb.ListProfilesRequest(), metadata=ACME, timeout=20)
+    # As releases after and before this one may have kept it.
+    await rows(
+        rag,
+        "UPDATE rag.query_log"
+        " SET cache_entry = cache_entry - 'question_digest' || '{\"later\": 1}'",
+    )
     assert (await submit(rag, answered.query_id, -1)).cache_entry_removed
 
 

@@ -333,9 +333,10 @@ async def test_what_is_kept_says_nothing_of_the_call_it_came_from(filled):
     assert evidence.passage_id == response.passages[0].passage_id
     assert len(evidence.content_digest) == 40
     tags = list(kept.control.tags)
-    assert tags[0].collection == "docs"
-    assert tags[1].document.document_id == "button.md"
-    assert len(tags) == 1 + len(DOCUMENTS)
+    assert tags[0].document.collection == "docs"
+    assert tags[0].document.document_id == "button.md"
+    assert len(tags) == len(DOCUMENTS) + 1
+    assert tags[-1].custom.startswith("question ")
     assert kept.control.basis_time.ToNanoseconds() > 0
     assert kept.usage.prompt_token_count == 100
 
