@@ -1,9 +1,12 @@
 """Configurations of the contenders: limits are scaled, and each host gets its slots."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.bench.balancer.contenders import haproxy, litellm, nginx
-from tests.bench.balancer.contenders.pannier import scaled_durations
+from tests.bench.balancer.contenders.pannier import command
 from tests.bench.balancer.figures import Outcome
 from tests.bench.balancer.fleet import Fleet, counted_since
 from tests.bench.balancer.reference import REFERENCE_HOSTS
@@ -50,16 +53,42 @@ def test_litellm_knows_each_model_on_each_host(fleet):
     assert configured["router_settings"]["timeout"] == 60.0
 
 
-def test_durations_of_the_balancer_are_divided_by_the_time_scale():
-    listed = (
-        "PANNIER_BALANCER_STALL_LIMIT_SECONDS  (default: '60s')\n    Longest silence.\n"
-        "PANNIER_BALANCER_MAXIMUM_ATTEMPTS  (default: '3')\n    Attempts.\n"
-        "PANNIER_BALANCER_CONNECT_LIMIT_SECONDS  (default: '250ms')\n    Connecting.\n"
+_MEASURES = """
+import asyncio, runpy, sys, time
+quicken = runpy.run_path(sys.argv[1], run_name="launcher")["_quicken"]
+quicken(50.0)
+from services.balancer.adapters import wire
+from services.common import deadline, server, server_call
+
+async def measure():
+    loop, clock = asyncio.get_running_loop(), server.SystemClock()
+    wall, fleet, shown = time.monotonic(), loop.time(), clock.monotonic()
+    await clock.sleep(5.0)
+    took = time.monotonic() - wall
+    print((loop.time() - fleet) / took, (clock.monotonic() - shown) / took)
+    print(loop.time() - fleet)
+    server_call.set_deadline(2.0)
+    print(deadline.remaining_seconds(), wire.seconds({"load_duration": 10**9}, "load_duration"))
+
+server.uvloop.run(measure())
+"""
+
+
+def test_in_the_time_of_the_fleet_all_clocks_of_the_balancer_run_as_much_faster():
+    launcher = command(50.0)[2]
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURES, launcher], capture_output=True, text=True, check=True
     )
-    assert scaled_durations(listed, 10.0) == {
-        "PANNIER_BALANCER_STALL_LIMIT_SECONDS": "6000ms",
-        "PANNIER_BALANCER_CONNECT_LIMIT_SECONDS": "25ms",
-    }
+    loop_ratio, clock_ratio, slept, left, load = map(float, done.stdout.split())
+    assert loop_ratio == pytest.approx(50.0, rel=0.05)
+    assert clock_ratio == pytest.approx(50.0, rel=0.05)
+    assert slept >= 5.0
+    assert 50.0 < left <= 100.0
+    assert load == pytest.approx(50.0)
+
+
+def test_in_life_the_balancer_is_started_as_users_start_it():
+    assert command(1.0)[1:] == ("-m", "services.balancer")
 
 
 def test_troubles_cover_the_time_from_their_begin_to_their_end():
