@@ -18,8 +18,8 @@ export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
-        docs-check monitoring monitoring-check pictures alerts-shown unit contract integration e2e \
-        bench bench-balancer bench-cache bench-cache-quality bench-rag bench-observability clean
+        docs-check monitoring monitoring-check pictures alerts-shown unit contract integration chaos \
+        e2e bench bench-balancer bench-cache bench-cache-quality bench-rag bench-observability clean
 
 ##@ Use
 
@@ -66,6 +66,9 @@ contract: $(VENV)/.dev $(VENV)/.monitoring ## Tests that files agree with each o
 integration: $(VENV)/.dev $(VENV)/.monitoring ## Tests of single services over real gRPC
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile tests/integration/rag
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/integration/rag tests/integration
+
+chaos: $(VENV)/.dev ## Tests with many callers and random faults (two minutes; not part of `make test`)
+	@$(BIN)/pytest tests/chaos
 
 e2e: $(VENV)/.dev $(VENV)/.monitoring ## Tests of the whole suite as real processes
 	@$(BIN)/pytest tests/e2e

@@ -20,6 +20,8 @@ __all__ = ["BalancerProcess", "Footprint", "fleet_of_processes", "is_idle"]
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
+# For the calls under way to end as the end of the process ends them, which is at once.
+_CLOSE_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 _LARGE_MESSAGES = (
     ("grpc.max_receive_message_length", -1),
@@ -93,7 +95,7 @@ class BalancerProcess:
             if output:
                 output.close()
         channel = channel_to(self.port, *_LARGE_MESSAGES)
-        await self._opened.enter_async_context(channel)
+        self._opened.push_async_callback(channel.close, _CLOSE_SECONDS)
         self.stub = pb_grpc.BalancerServiceStub(channel)
         self.admin = pb_grpc.BalancerAdminServiceStub(channel)
         await self.stub.GetStats(pb.GetStatsRequest(), wait_for_ready=True, timeout=_START_SECONDS)

@@ -171,6 +171,16 @@ class StandinProcess(_Controlled):
                     assert self._process.returncode is None, "it has ended"
                     await asyncio.sleep(_POLL_SECONDS)
 
+    def freeze(self) -> None:
+        """Stops it from running; its connections stay open."""
+        assert self._process is not None, "not running"
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on when it was frozen."""
+        assert self._process is not None, "not running"
+        self._process.send_signal(signal.SIGCONT)
+
     async def kill(self) -> None:
         """Ends it as a crash would."""
         await self._end(signal.SIGKILL)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["LoopClock", "run_virtually"]
+__all__ = ["LoopClock", "run_virtually", "stand_still"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,13 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
             assert due, "nothing is left that could happen"
             self._virtual_time = max(self._virtual_time, min(due))
         super()._run_once()
+
+
+def stand_still(seconds: float) -> None:
+    """Lets time pass in which the running loop does nothing, as when its process is frozen."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _VirtualLoop)
+    loop._virtual_time += seconds
 
 
 class LoopClock:

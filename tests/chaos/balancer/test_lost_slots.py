@@ -40,7 +40,7 @@ async def test_a_fleet_that_loses_slots_cures_itself_and_every_request_comes_to_
         await balancer.start()
         for backend in backends:
             await backend.order_fault(leak_on_disconnect=True)
-        leaving, stopping = asyncio.Event(), asyncio.Event()
+        leaving, stopping, leavers = asyncio.Event(), asyncio.Event(), set()
         leaving.set()
 
         async def call_on():
@@ -48,10 +48,12 @@ async def test_a_fleet_that_loses_slots_cures_itself_and_every_request_comes_to_
                 prompt = f"{rng.random()} <<tokens={rng.randint(20, 60)}>>"
                 call = balancer.stub.Chat(chat(prompt, "m"), timeout=30)
                 if leaving.is_set() and rng.random() < 0.05:
+                    leavers.add(call)
                     await call.read()
                     await asyncio.sleep(0.02)
                     call.cancel()
                     ends["left"] += 1
+                    leavers.remove(call)
                     continue
                 events, error = await read(call)
                 ends[error and error.error_reason] += 1
@@ -67,6 +69,10 @@ async def test_a_fleet_that_loses_slots_cures_itself_and_every_request_comes_to_
                 within_seconds=60,
             )
             leaving.clear()
+            # Whoever is still to be served first takes a slot along from a backend later on.
+            async with asyncio.timeout(30):
+                while leavers:
+                    await asyncio.sleep(0.01)
             served.clear()
             # Those that were lost last come to light when they are asked next. Whoever was out has
             # shown with a token that it is well, and is spared for a while.

@@ -109,7 +109,7 @@ async def test_a_reload_waits_for_the_requests_that_run_and_can_be_starved(start
 async def test_a_cold_load_behind_a_pending_reload_waits_with_it(start):
     server = await start(tokens_per_second=100)
     await server.answer("")
-    running = asyncio.ensure_future(server.answer("<<tokens=8>>"))
+    running = asyncio.ensure_future(server.answer("<<tokens=40>>"))
     await server.until("/api/generate", lambda entry: entry["tokens"] > 0)
     reload = asyncio.ensure_future(server.answer(options={"num_ctx": 512, "num_predict": 1}))
     await server.until("/api/generate", lambda entry: entry["outcome"] == "active", count=2)
