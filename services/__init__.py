@@ -10,4 +10,4 @@ import os
 
 # Read by gRPC when it is imported. What it does in a forked process, between fork and exec, ends
 # one in nine of those that uvloop starts beside calls under way, and may touch their connections.
-os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # noqa: TID251 -- not a setting of ours

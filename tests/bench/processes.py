@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import random
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +19,6 @@ __all__ = [
     "answers",
     "cpu_seconds",
     "fetch",
-    "free_port",
     "own_cpu_seconds",
     "resident_bytes",
     "running",
@@ -36,7 +33,6 @@ PROCESSOR_COUNT = os.cpu_count() or 1
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-_PORTS = (20_000, 32_000)
 # Of the three clocks that a process has, the one that counts what it ran.
 _SCHEDULED = 2
 
@@ -163,18 +159,6 @@ async def fetch(url: str) -> str:
     """Returns what a GET is answered with."""
     async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(url) as reply:
         return await reply.text()
-
-
-def free_port() -> int:
-    """Returns a port that nothing listens on, below those that the system gives to clients.
-
-    One of theirs could be taken by somebody's connection before it is listened on.
-    """
-    while True:
-        port = random.randrange(*_PORTS)
-        with suppress(OSError), socket.socket() as listener:
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import psutil
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1 import balancer_service_pb2_grpc as pb_grpc
-from tests.kit.redis import free_port
+from tests.kit.ports import free_port
 from tests.kit.rpc import channel_to
 from tests.kit.standin import StandinProcess
 

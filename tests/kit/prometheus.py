@@ -32,7 +32,7 @@ from typing import Any
 
 import httpx
 
-from tests.kit.redis import free_port
+from tests.kit.ports import free_port
 
 __all__ = [
     "DEPLOY",

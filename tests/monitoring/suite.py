@@ -1,6 +1,5 @@
 """The suite as real processes, with everything switched on that shows in a metric."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from deploy.local.stack import start_stack, stop_stack
 from deploy.local.state import Addresses
 from services.standin.core.profile import ModelSpec
+from tests.kit.ports import free_port
 from tests.kit.standin import Standin, StandinProcess, running_standins
 from tests.kit.web import FakeWeb, serving_web
 
@@ -54,7 +54,7 @@ async def running_suite(
         environment: Variables that the processes need to run at all, and settings that differ.
         otlp_endpoint: Receiver of traces; empty for the stack's own.
     """
-    ports = [_free_port() for _ in range(_STANDIN_COUNT + len(_SERVICES))]
+    ports = [free_port() for _ in range(_STANDIN_COUNT + len(_SERVICES))]
     metrics = {
         name: f"127.0.0.1:{port}"
         for name, port in zip(_SERVICES, ports[_STANDIN_COUNT:], strict=True)
@@ -104,12 +104,6 @@ def _settings(
         "PANNIER_CACHE_PRICE_PER_MILLION_PROMPT_TOKENS": "0.5",
         "PANNIER_CACHE_PRICE_PER_MILLION_COMPLETION_TOKENS": "1.5",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _silent(*_: object, **__: object) -> None:

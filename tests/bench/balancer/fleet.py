@@ -13,6 +13,7 @@ import aiohttp
 
 from tests.bench import processes
 from tests.bench.balancer.reference import Host, ModelProfile, profile_toml
+from tests.kit.ports import free_port
 
 __all__ = ["Fleet", "Totals", "counted_since", "running_fleet"]
 
@@ -155,7 +156,7 @@ async def running_fleet(
 ) -> AsyncIterator[Fleet]:
     """Runs a fleet while the context is open."""
     _write_profile(folder, models)
-    ports = [processes.free_port() for _ in hosts]
+    ports = [free_port() for _ in hosts]
     fleet = Fleet(hosts, len(models), ports, folder, time_scale)
     try:
         for index in range(len(hosts)):

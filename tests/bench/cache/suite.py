@@ -13,6 +13,7 @@ from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.client import open_channel
 from tests.bench import processes
 from tests.bench.processes import Started
+from tests.kit.ports import free_port
 from tests.kit.redis import find_redis_server
 
 __all__ = ["ONE_CORE", "Replica", "Suite", "running_suite"]
@@ -77,7 +78,7 @@ async def running_suite(
         settings: Settings of the replicas, without their prefix.
     """
     async with AsyncExitStack() as stack:
-        port = processes.free_port()
+        port = free_port()
         redis = await stack.enter_async_context(
             processes.running(
                 "redis",
@@ -101,7 +102,7 @@ async def running_suite(
 async def _replica(
     folder: Path, index: int, redis_port: int, settings: dict[str, str]
 ) -> AsyncIterator[Replica]:
-    grpc_port, http_port = processes.free_port(), processes.free_port()
+    grpc_port, http_port = free_port(), free_port()
     variables = {
         "redis_url": f"redis://127.0.0.1:{redis_port}",
         "grpc_address": f"127.0.0.1:{grpc_port}",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.bench import processes
 from tests.bench.rag.suite import Suite, running_suite
+from tests.kit.ports import free_port
 
 __all__ = ["ARMS", "Receiver", "running_arm", "running_receiver"]
 
@@ -35,7 +36,7 @@ class Receiver:
 @asynccontextmanager
 async def running_receiver(folder: Path) -> AsyncIterator[Receiver]:
     """Runs a receiver of spans while the context is open."""
-    port, out = processes.free_port(), folder / "spans.txt"
+    port, out = free_port(), folder / "spans.txt"
     command = [
         *(sys.executable, "-m", "tests.bench.observability.receiver"),
         *("--port", str(port), "--out", str(out)),

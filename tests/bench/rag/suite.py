@@ -21,6 +21,7 @@ from pannier.rag.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from pannier.rag.v1.rag_service_pb2_grpc import RagServiceStub
 from tests.bench import processes
 from tests.bench.processes import Started
+from tests.kit.ports import free_port
 from tests.kit.postgres import EmbeddedPostgres
 from tests.kit.redis import find_redis_server
 
@@ -242,7 +243,7 @@ async def _fleet(
     async with AsyncExitStack() as stack:
         urls = []
         for index, arguments in enumerate(standins):
-            port = processes.free_port()
+            port = free_port()
             command = [
                 *(sys.executable, "-m", "services.standin", "--port", str(port)),
                 *("--name", f"standin-{index}", *arguments),
@@ -265,7 +266,7 @@ async def _fleet(
 
 @asynccontextmanager
 async def _instant_balancer(folder: Path, minilm: Path | None) -> AsyncIterator[str]:
-    port = processes.free_port()
+    port = free_port()
     command = [sys.executable, "-m", "tests.bench.rag.peers", "--port", str(port)]
     if minilm is not None:
         command += ["--minilm", str(minilm)]
@@ -280,7 +281,7 @@ async def _instant_balancer(folder: Path, minilm: Path | None) -> AsyncIterator[
 
 @asynccontextmanager
 async def _redis(folder: Path) -> AsyncIterator[str]:
-    port = processes.free_port()
+    port = free_port()
     command = [
         *(find_redis_server(), "--port", str(port), "--bind", "127.0.0.1"),
         *("--dir", str(folder), "--save", "", "--appendonly", "no"),
@@ -293,7 +294,7 @@ async def _redis(folder: Path) -> AsyncIterator[str]:
 async def _service(
     folder: Path, start: Launcher, common: Mapping[str, str], name: str, **settings: str
 ) -> AsyncIterator[Service]:
-    grpc_port, http_port = processes.free_port(), processes.free_port()
+    grpc_port, http_port = free_port(), free_port()
     variables = {
         "grpc_address": f"127.0.0.1:{grpc_port}",
         "http_address": f"127.0.0.1:{http_port}",

@@ -8,7 +8,7 @@ from aiohttp import web
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.common.errors import StatusCode
 from tests.kit.generations import generation, read, read_all, unrelated
-from tests.kit.redis import free_port
+from tests.kit.ports import free_port
 from tests.kit.rpc import error_of
 from tests.kit.standin import EMBEDDING_MODEL, Standin
 

@@ -11,7 +11,7 @@ from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import Completion, GenerationRequest, Operation, TextDelta
 from services.common.clock import SystemClock
 from tests.kit.balancer import a_connection_pool
-from tests.kit.redis import free_port
+from tests.kit.ports import free_port
 from tests.kit.sockets import running_socket_server, unanswering_address
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -9,7 +9,7 @@ import pytest
 
 from services.balancer.adapters.transport import AiohttpTransport
 from tests.kit.balancer import a_connection_pool
-from tests.kit.redis import free_port
+from tests.kit.ports import free_port
 from tests.kit.sockets import running_socket_server, unanswering_address
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -11,7 +11,7 @@ import pytest
 
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import cache_service_pb2_grpc
-from tests.kit.redis import free_port
+from tests.kit.ports import free_port
 from tests.kit.rpc import channel_to
 
 pytestmark = pytest.mark.slow

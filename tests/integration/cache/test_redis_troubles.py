@@ -9,7 +9,8 @@ import pytest
 
 from services.cache.ports import Script, StoreFailure, StoreRefusal, StoreTimeout, Write
 from tests.kit.lateness import measured_lateness
-from tests.kit.redis import RedisServer, free_port
+from tests.kit.ports import free_port
+from tests.kit.redis import RedisServer
 from tests.kit.redis_stores import PATIENT_SECONDS
 
 # The target is 0.12 s; a machine shared with others needs room.

@@ -28,7 +28,8 @@ from services.rag.settings import RagSettings
 from tests.integration.rag.bookkeeping import usage_stub
 from tests.integration.rag.conftest import Rag, as_tenant
 from tests.integration.rag.telemetry import eventually, tree
-from tests.kit.redis import free_port, private_redis, redis_server, shared_redis  # noqa: F401
+from tests.kit.ports import free_port
+from tests.kit.redis import private_redis, redis_server, shared_redis  # noqa: F401
 from tests.kit.rpc import channel_to, make_runtime
 from tests.kit.standin import running_standins
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.fleet import Fleet
+from tests.kit.ports import free_port
 
 __all__ = ["CONTENDERS"]
 
@@ -89,7 +90,7 @@ backend fleet
 async def _start(
     fleet: Fleet, folder: Path, *, configure: Callable[[Fleet, int], str]
 ) -> AsyncIterator[Contending]:
-    port = processes.free_port()
+    port = free_port()
     path = folder / "haproxy.cfg"
     path.write_text(configure(fleet, port))
     command = [_executable(), "-db", "-q", "-f", str(path)]

@@ -12,6 +12,7 @@ from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.fleet import Fleet
 from tests.bench.balancer.reference import CHAT_A, CHAT_B, EMBED
+from tests.kit.ports import free_port
 
 __all__ = ["contenders"]
 
@@ -64,7 +65,7 @@ def configuration(fleet: Fleet, strategy: str) -> dict[str, Any]:
 async def _start(
     fleet: Fleet, folder: Path, *, home: Path, strategy: str
 ) -> AsyncIterator[Contending]:
-    port = processes.free_port()
+    port = free_port()
     path = folder / "litellm.yaml"
     # Every JSON document is a YAML document.
     path.write_text(json.dumps(configuration(fleet, strategy), indent=1))

@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.fleet import Fleet
+from tests.kit.ports import free_port
 
 __all__ = ["CONTENDERS"]
 
@@ -101,7 +102,7 @@ def tuned_configuration(
 async def _start(
     fleet: Fleet, folder: Path, *, configure: Callable[[Fleet, Path, int], str]
 ) -> AsyncIterator[Contending]:
-    port = processes.free_port()
+    port = free_port()
     path = folder / "nginx.conf"
     path.write_text(configure(fleet, folder, port))
     command = [_executable(), "-c", str(path), "-e", str(folder / "nginx-errors.log")]

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.bench import processes
 from tests.bench.balancer.contenders.port import Contender, Contending
 from tests.bench.balancer.fleet import Fleet
+from tests.kit.ports import free_port
 
 __all__ = ["command", "contenders"]
 
@@ -34,7 +35,7 @@ def command(time_scale: float) -> Sequence[str]:
 async def _start(
     fleet: Fleet, folder: Path, *, root: Path, driver: str
 ) -> AsyncIterator[Contending]:
-    port, http_port = processes.free_port(), processes.free_port()
+    port, http_port = free_port(), free_port()
     environment = {
         "PYTHONPATH": str(root),
         f"{_PREFIX}BACKENDS": ",".join(fleet.urls),
