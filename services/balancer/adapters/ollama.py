@@ -11,7 +11,7 @@ import orjson
 from services.balancer.adapters import wire, wire_answers, wire_listings, wire_models, wire_requests
 from services.balancer.adapters.connections import ConnectionPool
 from services.balancer.adapters.pauses import Pauses
-from services.balancer.adapters.replies import failures_as, finish, read_body, read_pieces
+from services.balancer.adapters.replies import ReplyReader, finish
 from services.balancer.adapters.transport import AiohttpTransport
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.models import LoadedModel, ModelDescription, ServerReport
@@ -119,7 +119,7 @@ class OllamaServer:
         self._connection = connection
         self._first_token_limit_seconds = first_token_limit_seconds
         self._stall_limit_seconds = stall_limit_seconds
-        self._pauses = pauses
+        self._replies = ReplyReader(pauses)
 
     async def check(self, limit_seconds: float) -> ServerReport:
         """Asks for version, models on disk and models in memory, all at once.
@@ -190,7 +190,7 @@ class OllamaServer:
         async with self._reply("POST", path, limit, body=body, headers=headers) as response:
             reader = wire_answers.GenerationReader()
             stall_limit = _given(stall_limit_seconds, self._stall_limit_seconds)
-            async with aclosing(read_pieces(response, stall_limit, self._pauses)) as pieces:
+            async with aclosing(self._replies.read_pieces(response, stall_limit)) as pieces:
                 async for piece in pieces:
                     for item in reader.feed(piece):
                         if isinstance(item, Completion):
@@ -225,8 +225,8 @@ class OllamaServer:
         )
         limit = _given(limit_seconds, self._first_token_limit_seconds)
         async with self._reply("POST", "/api/embed", limit, body=body, headers=headers) as response:
-            reply = await read_body(
-                response, _EMBEDDINGS_BYTES, self._stall_limit_seconds, self._pauses
+            reply = await self._replies.read_body(
+                response, _EMBEDDINGS_BYTES, self._stall_limit_seconds
             )
         return wire_answers.embedding_reply(reply, len(texts))
 
@@ -250,7 +250,7 @@ class OllamaServer:
         loop = asyncio.get_running_loop()
         began_at = loop.time()
         async with self._reply("POST", path, limit_seconds, body=body) as response:
-            reply = await read_body(response, _SHORT_REPLY_BYTES, limit_seconds, self._pauses)
+            reply = await self._replies.read_body(response, _SHORT_REPLY_BYTES, limit_seconds)
         return wire_models.load_seconds(reply) or loop.time() - began_at
 
     async def unload(self, model_name: str, *, limit_seconds: float = _UNLOAD_SECONDS) -> None:
@@ -282,7 +282,7 @@ class OllamaServer:
         limit = self._first_token_limit_seconds
         async with self._reply("POST", "/api/pull", limit, body=body) as response:
             reader = wire_models.PullReader()
-            async with aclosing(read_pieces(response, limit, self._pauses)) as pieces:
+            async with aclosing(self._replies.read_pieces(response, limit)) as pieces:
                 async for piece in pieces:
                     for progress in reader.feed(piece):
                         yield progress
@@ -300,7 +300,7 @@ class OllamaServer:
     ) -> T | AttemptFailed:
         try:
             async with self._reply("GET", path, limit_seconds) as response:
-                return parse(await read_body(response, _LISTING_BYTES, limit_seconds, self._pauses))
+                return parse(await self._replies.read_body(response, _LISTING_BYTES, limit_seconds))
         except AttemptFailed as failure:
             return failure
 
@@ -308,7 +308,7 @@ class OllamaServer:
         self, path: str, body: bytes, limit_seconds: float, *, limit_bytes: int = _SHORT_REPLY_BYTES
     ) -> bytes:
         async with self._reply("POST", path, limit_seconds, body=body) as response:
-            return await read_body(response, limit_bytes, limit_seconds, self._pauses)
+            return await self._replies.read_body(response, limit_bytes, limit_seconds)
 
     @asynccontextmanager
     async def _reply(
@@ -321,13 +321,13 @@ class OllamaServer:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Opens a reply with status 200; at the end closes the connection if it is not read up."""
-        async with failures_as(
-            FailureKind.CONNECTION, FailureKind.TIMEOUT, limit_seconds, self._pauses
+        async with self._replies.failures_as(
+            FailureKind.CONNECTION, FailureKind.TIMEOUT, limit_seconds
         ):
             response = await self._connection.send(method, path, body, headers or {})
         try:
             if response.status_code != 200:
-                text = await read_body(response, _SHORT_REPLY_BYTES, limit_seconds, self._pauses)
+                text = await self._replies.read_body(response, _SHORT_REPLY_BYTES, limit_seconds)
                 raise wire.error_reply(response.status_code, text)
             yield response
         finally:

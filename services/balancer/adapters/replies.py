@@ -9,53 +9,82 @@ import httpx
 from services.balancer.adapters.pauses import AwakeTimeout, Pauses
 from services.balancer.core.failures import AttemptFailed, FailureKind
 
-__all__ = ["failures_as", "finish", "read_body", "read_pieces"]
+__all__ = ["ReplyReader", "finish"]
 
 # After its last line a reply is at its end, unless the network cut between the two.
 _END_OF_REPLY_SECONDS = 0.25
 
 
-async def read_body(
-    response: httpx.Response, limit_bytes: int, limit_seconds: float, pauses: Pauses
-) -> bytes:
-    """Reads all of a reply.
+class ReplyReader:
+    """Reads replies.
 
     Args:
-        response: The reply, of which nothing has been read.
-        limit_bytes: Largest size.
-        limit_seconds: Longest time it may take.
-        pauses: When this process stood still.
+        pauses: When this process stood still, which counts for no limit of time.
     """
-    body = bytearray()
-    async with failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds, pauses):
-        async for piece in response.aiter_raw():
-            body += piece
-            if len(body) > limit_bytes:
-                raise AttemptFailed(
-                    FailureKind.BROKEN_REPLY, f"the reply exceeds {limit_bytes} bytes"
-                )
-    return bytes(body)
 
+    def __init__(self, pauses: Pauses) -> None:
+        self._pauses = pauses
 
-async def read_pieces(
-    response: httpx.Response, limit_seconds: float, pauses: Pauses
-) -> AsyncGenerator[bytes, None]:
-    """Reads a reply as it comes.
+    async def read_body(
+        self, response: httpx.Response, limit_bytes: int, limit_seconds: float
+    ) -> bytes:
+        """Reads all of a reply.
 
-    Args:
-        response: The reply, of which nothing has been read.
-        limit_seconds: Longest silence.
-        pauses: When this process stood still.
-    """
-    pieces = response.aiter_raw()
-    while True:
-        async with failures_as(
-            FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds, pauses
-        ):
-            piece = await anext(pieces, b"")
-        if not piece:
-            return
-        yield piece
+        Args:
+            response: The reply, of which nothing has been read.
+            limit_bytes: Largest size.
+            limit_seconds: Longest time it may take.
+        """
+        body = bytearray()
+        async with self.failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > limit_bytes:
+                    raise AttemptFailed(
+                        FailureKind.BROKEN_REPLY, f"the reply exceeds {limit_bytes} bytes"
+                    )
+        return bytes(body)
+
+    async def read_pieces(
+        self, response: httpx.Response, limit_seconds: float
+    ) -> AsyncGenerator[bytes, None]:
+        """Reads a reply as it comes.
+
+        Args:
+            response: The reply, of which nothing has been read.
+            limit_seconds: Longest silence.
+        """
+        pieces = response.aiter_raw()
+        broken, silent = FailureKind.BROKEN_REPLY, FailureKind.STALLED
+        while True:
+            async with self.failures_as(broken, silent, limit_seconds):
+                piece = await anext(pieces, b"")
+            if not piece:
+                return
+            yield piece
+
+    @asynccontextmanager
+    async def failures_as(
+        self, broken: FailureKind, silent: FailureKind, limit_seconds: float
+    ) -> AsyncIterator[None]:
+        """Turns what httpx raises into `AttemptFailed`.
+
+        Args:
+            broken: Kind of failure where the connection does not come about or breaks.
+            silent: Kind of failure where nothing comes within the limit.
+            limit_seconds: The limit.
+        """
+        try:
+            async with AwakeTimeout(limit_seconds, self._pauses):
+                yield
+        except httpx.ConnectTimeout as error:
+            raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error
+        except TimeoutError as error:
+            raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
+        except httpx.TransportError as error:
+            # What makes no sense to the parser is shown by its message.
+            garbled = isinstance(error, httpx.RemoteProtocolError)
+            raise AttemptFailed(broken, str(error), quotes=garbled) from error
 
 
 async def finish(pieces: AsyncIterator[bytes]) -> None:
@@ -64,28 +93,3 @@ async def finish(pieces: AsyncIterator[bytes]) -> None:
         async with asyncio.timeout(_END_OF_REPLY_SECONDS):
             async for _ in pieces:
                 pass
-
-
-@asynccontextmanager
-async def failures_as(
-    broken: FailureKind, silent: FailureKind, limit_seconds: float, pauses: Pauses
-) -> AsyncIterator[None]:
-    """Turns what httpx raises into `AttemptFailed`.
-
-    Args:
-        broken: Kind of failure where the connection does not come about or breaks.
-        silent: Kind of failure where nothing comes within the limit.
-        limit_seconds: The limit.
-        pauses: When this process stood still, which does not count.
-    """
-    try:
-        async with AwakeTimeout(limit_seconds, pauses):
-            yield
-    except httpx.ConnectTimeout as error:
-        raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error
-    except TimeoutError as error:
-        raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
-    except httpx.TransportError as error:
-        # What makes no sense to the parser is shown by its message.
-        garbled = isinstance(error, httpx.RemoteProtocolError)
-        raise AttemptFailed(broken, str(error), quotes=garbled) from error

@@ -62,21 +62,7 @@ class VectorSearch:
         filter: DocumentFilter,
         access: Access,
     ) -> tuple[ScoredChunk, ...]:
-        """Returns the chunks nearest to a vector, best first.
-
-        Args:
-            tenant_id: Owner of the collection.
-            name: Its name.
-            model: What made the vector.
-            vector: float32, shape (dimension,), not all zeros.
-            limit: Most hits.
-            filter: Which documents count.
-            access: Which of them the caller may read.
-
-        Raises:
-            CollectionNotFound: There is no such collection.
-            EmbeddingModelMismatch: Its vectors are of another model or dimension.
-        """
+        """As `PassageStore.search_vector`."""
         given = EmbeddingKind(model, len(vector))
         if filter.is_empty and (tenant_id, name) in self._small:
             return await self._search_at_once(tenant_id, name, given, vector, limit, access)
