@@ -64,6 +64,20 @@ def _grids(stats: pb.GetStatsResponse) -> Iterator[Grid]:
                 for each in stats.degradations
             ],
         )
+    if stats.tools:
+        yield Grid(
+            ("tool", ">calls", ">succeeded", ">p50", ">p95"),
+            [
+                (
+                    each.name,
+                    str(each.execution_count),
+                    f"{each.success_ratio:.1%}" if each.HasField("success_ratio") else "-",
+                    show_duration(each, "duration_p50"),
+                    show_duration(each, "duration_p95"),
+                )
+                for each in stats.tools
+            ],
+        )
 
 
 RAG_VIEW = StatsView(

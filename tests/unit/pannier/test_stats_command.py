@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.cache.v1 import statistics_pb2
-from pannier.rag.v1 import rag_service_pb2
+from pannier.rag.v1 import rag_service_pb2, tool_pb2
 
 BALANCER = pb.GetStatsResponse(
     fleet=pb.FleetStats(backend_count=2, healthy_backend_count=1, request_count=7),
@@ -69,6 +69,12 @@ RAG = rag_service_pb2.GetStatsResponse(
         )
     ],
     stages=[rag_service_pb2.StageStats(name="vector_search", run_count=3)],
+    tools=[
+        tool_pb2.ToolStats(
+            name="calculator", execution_count=8, success_count=7, success_ratio=0.875
+        ),
+        tool_pb2.ToolStats(name="web_search"),
+    ],
     ingest=rag_service_pb2.IngestStats(created_count=4),
 )
 
@@ -80,6 +86,7 @@ RAG = rag_service_pb2.GetStatsResponse(
         ("cache", CACHE, ["7 local, 2 shared", "shared store (cluster): unavailable"]),
         ("rag", RAG, ["rag         3", "0.91", "vector_search     3", "4 created"]),
         ("rag", RAG, ["model unavailable      2"]),
+        ("rag", RAG, ["calculator      8      87.5%", "web_search      0          -"]),
     ],
 )
 def test_statistics_are_shown_as_tables(services, service, response, shown):
