@@ -3,7 +3,7 @@
 import secrets
 import socket
 
-__all__ = ["LOOPBACK", "Ports"]
+__all__ = ["LOOPBACK", "Ports", "is_free"]
 
 LOOPBACK = "127.0.0.1"
 
@@ -27,14 +27,15 @@ class Ports:
         Args:
             preferred: Port to try first; 0 for none.
         """
-        port = preferred if preferred not in self._given and _is_free(preferred) else 0
+        port = preferred if preferred not in self._given and is_free(preferred) else 0
         while port == 0 or port in self._given:
             port = _any()
         self._given.add(port)
         return port
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Tells whether a server could listen on a port of loopback; 0 is none."""
     if port == 0:
         return False
     with socket.socket() as probe:
@@ -49,6 +50,6 @@ def _is_free(port: int) -> bool:
 
 def _any() -> int:
     # Not by a generator that a test may seed: processes side by side would get the same ones.
-    while not _is_free(port := secrets.choice(_PORTS)):
+    while not is_free(port := secrets.choice(_PORTS)):
         pass
     return port

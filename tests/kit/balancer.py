@@ -16,6 +16,8 @@ from pannier.balancer.v1.balancer_service_pb2_grpc import (
     BalancerServiceStub,
 )
 from services.balancer.adapters.connections import ConnectionPool
+from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
+from services.balancer.adapters.pauses import Pauses
 from services.balancer.app import start
 from services.balancer.backend import Backend, ModelState
 from services.balancer.core.demand import Demand, Kind, Priority
@@ -37,6 +39,7 @@ from services.balancer.fleet import Fleet
 from services.balancer.load_models import LoadLimits, ModelLoader
 from services.balancer.metrics import CATALOGUE
 from services.balancer.settings import BalancerSettings, parse_endpoint
+from services.common.clock import SystemClock
 from services.common.metrics import Metrics
 from services.common.pools import PoolGauge
 from tests.kit.rpc import channel_to, make_runtime
@@ -51,6 +54,7 @@ __all__ = [
     "an_embedding_model",
     "ask_ollama",
     "opened_admin",
+    "opened_server",
     "served_alone",
 ]
 
@@ -60,6 +64,28 @@ _FOREVER_SECONDS = 290 * 365 * 86400.0
 def a_connection_pool(metrics: Metrics | None = None) -> ConnectionPool:
     """The connections to all backends."""
     return ConnectionPool(PoolGauge(metrics or Metrics((), version="test"), "ollama", maximum=0))
+
+
+@asynccontextmanager
+async def opened_server(
+    url: str,
+    *,
+    connect_limit_seconds: float,
+    first_token_limit_seconds: float = 5.0,
+    stall_limit_seconds: float = 5.0,
+) -> AsyncIterator[OllamaServer]:
+    """The balancer's client of one Ollama server."""
+    connection = OllamaConnection(
+        url, connect_limit_seconds=connect_limit_seconds, pool=a_connection_pool()
+    )
+    with Pauses(SystemClock()) as pauses:
+        async with connection as client:
+            yield OllamaServer(
+                client,
+                pauses=pauses,
+                first_token_limit_seconds=first_token_limit_seconds,
+                stall_limit_seconds=stall_limit_seconds,
+            )
 
 
 def a_chat_model(name: str, **fields: Any) -> InstalledModel:

@@ -5,7 +5,6 @@ A `conftest.py` or a test module offers the fixtures:
     from tests.kit.redis_cluster import private_cluster, shared_cluster
 """
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from redis.crc import key_slot
 
+from deploy.local.ports import is_free
 from tests.kit.ports import free_port
 from tests.kit.redis import RedisServer
 
@@ -143,18 +143,9 @@ class RedisCluster:
 
 
 def _port_with_bus() -> int:
-    while not _is_free((port := free_port()) + _BUS_OFFSET):
+    while not is_free((port := free_port()) + _BUS_OFFSET):
         pass
     return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _wait(condition: Callable[[], bool]) -> None:

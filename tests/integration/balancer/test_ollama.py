@@ -1,16 +1,14 @@
 """How an attempt at an Ollama server fails, against bare sockets."""
 
 import asyncio
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
+from functools import partial
 
 import pytest
 
-from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
-from services.balancer.adapters.pauses import Pauses
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import Completion, GenerationRequest, Operation, TextDelta
-from services.common.clock import SystemClock
-from tests.kit.balancer import a_connection_pool
+from tests.kit.balancer import opened_server
 from tests.kit.ports import free_port
 from tests.kit.sockets import running_socket_server, unanswering_address
 
@@ -18,23 +16,11 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'{"response":"x","done":false}\n'
 FINAL = b'{"response":"","done":true,"done_reason":"stop"}\n'
 REQUEST = GenerationRequest(operation=Operation.GENERATE, model="m", prompt="p")
+opened = partial(opened_server, connect_limit_seconds=0.2)
 
 
 def chunk(data):
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@asynccontextmanager
-async def opened(url, *, first_token_limit_seconds=5.0, stall_limit_seconds=5.0):
-    connection = OllamaConnection(url, connect_limit_seconds=0.2, pool=a_connection_pool())
-    with Pauses(SystemClock()) as pauses:
-        async with connection as client:
-            yield OllamaServer(
-                client,
-                pauses=pauses,
-                first_token_limit_seconds=first_token_limit_seconds,
-                stall_limit_seconds=stall_limit_seconds,
-            )
 
 
 async def generate(server, items=None):

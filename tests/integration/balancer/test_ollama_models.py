@@ -2,24 +2,23 @@
 
 import asyncio
 import time
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
+from functools import partial
 
 import numpy as np
 import orjson
 import pytest
 
-from services.balancer.adapters.ollama import OllamaConnection, OllamaServer
-from services.balancer.adapters.pauses import Pauses
 from services.balancer.core.failures import AttemptFailed, FailureKind
 from services.balancer.core.requests import GenerationRequest, Operation, PullProgress
-from services.common.clock import SystemClock
-from tests.kit.balancer import a_connection_pool
+from tests.kit.balancer import opened_server
 from tests.kit.sockets import running_socket_server
 from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, running_standins
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'{"response":"x","done":false}\n'
 REQUEST = GenerationRequest(operation=Operation.GENERATE, model="m", prompt="p")
+opened = partial(opened_server, connect_limit_seconds=1.0)
 
 
 def chunk(data):
@@ -28,19 +27,6 @@ def chunk(data):
 
 def whole(data):
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data)
-
-
-@asynccontextmanager
-async def opened(url, *, first_token_limit_seconds=5.0, stall_limit_seconds=5.0):
-    connection = OllamaConnection(url, connect_limit_seconds=1.0, pool=a_connection_pool())
-    with Pauses(SystemClock()) as pauses:
-        async with connection as client:
-            yield OllamaServer(
-                client,
-                pauses=pauses,
-                first_token_limit_seconds=first_token_limit_seconds,
-                stall_limit_seconds=stall_limit_seconds,
-            )
 
 
 @pytest.fixture
