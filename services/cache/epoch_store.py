@@ -132,9 +132,12 @@ class EpochStore:
     async def _run(
         self, tenant_id: str, script: Script, arguments: Sequence[bytes | int]
     ) -> list[object]:
+        sent_at = self._clock.monotonic()
         reply = await self._shared.run(_LAYER, script, [epochs_key(tenant_id)], arguments)
         answer = cast("list[object]", reply)
         seconds, microseconds = (int(cast("bytes", part)) for part in answer[:_TIME_PARTS])
         self.contact_at = self._clock.monotonic()
-        self._store_clock.note(seconds * 1000 + microseconds / 1000, self.contact_at)
+        self._store_clock.note(
+            seconds * 1000 + microseconds / 1000, sent_at=sent_at, received_at=self.contact_at
+        )
         return answer

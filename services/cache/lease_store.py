@@ -158,6 +158,7 @@ class LeaseStore:
         Raises:
             StoreFailure: The store is away; whether it has given the lease is not known.
         """
+        sent_at = self._clock.monotonic()
         reply = await self._shared.run(
             _LAYER,
             TAKE,
@@ -171,7 +172,7 @@ class LeaseStore:
             ],
         )
         kind, now_us, data, left_ms = _reply(reply)
-        self._store_clock.note(now_us // 1000, self._clock.monotonic())
+        self._store_clock.note(now_us // 1000, sent_at=sent_at, received_at=self._clock.monotonic())
         match kind:
             case b"value":
                 return StoredValue(data)

@@ -37,8 +37,8 @@ end
 
 PUT = Script(
     "semantic_put",
-    # channel, partition, form, data, dimension, ttl_ms -> {0, now, dimension} where another
-    # dimension is expected, else {1, now, generation, number}
+    # channel, partition, form, data, dimension, ttl_ms -> {now, 0, dimension} where another
+    # dimension is expected, else {now, 1, generation, number}
     _NOW
     + _CHANGE
     + """
@@ -46,7 +46,7 @@ local channel, partition, form, data, dimension, ttl = unpack(ARGV)
 local meta = redis.call('HMGET', KEYS[1], '#g', '#d')
 local generation = meta[1]
 if meta[2] and meta[2] ~= dimension then
-  return {0, now, tonumber(meta[2])}
+  return {now, 0, tonumber(meta[2])}
 end
 if not generation then
   generation = time[1] .. '.' .. time[2]
@@ -59,7 +59,7 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ttl) then
   redis.call('PEXPIRE', KEYS[1], ttl)
 end
 announce(channel, partition, generation, number)
-return {1, now, generation, number}
+return {now, 1, generation, number}
 """,
 )
 

@@ -140,9 +140,7 @@ class SemanticStore:
             len(vector),
             ttl_ms + _GRACE_MS,
         )
-        status, now_ms = cast("int", reply[0]), cast("int", reply[1])
-        self._store_clock.note(now_ms, self._clock.monotonic())
-        if status == 0:
+        if reply[1] == 0:
             raise OtherDimension(cast("int", reply[2]))
         return Place(cast("bytes", reply[2]), cast("int", reply[3]))
 
@@ -182,7 +180,6 @@ class SemanticStore:
         """
         reply = await self._run(CATCH_UP, name, since.generation, since.number, _CHANGE_LIMIT)
         now_ms, generation, number, read_to, first_ms = reply[:5]
-        self._store_clock.note(cast("int", now_ms), self._clock.monotonic())
         pairs = cast("list[bytes | None]", reply[5:])
         records: dict[str, Record | None] = {}
         rejected_count = 0
@@ -225,8 +222,14 @@ class SemanticStore:
     async def _run(
         self, script: Script, name: PartitionName, *arguments: bytes | int
     ) -> list[object]:
+        """Runs a script whose reply begins with the store's time."""
         keys = [name.entries_key, name.changes_key]
-        return cast("list[object]", await self._shared.run(_LAYER, script, keys, arguments))
+        sent_at = self._clock.monotonic()
+        reply = cast("list[object]", await self._shared.run(_LAYER, script, keys, arguments))
+        self._store_clock.note(
+            cast("int", reply[0]), sent_at=sent_at, received_at=self._clock.monotonic()
+        )
+        return reply
 
     def _encode(self, name: PartitionName, entry: SemanticEntry, vector: FloatVector) -> bytes:
         frame = Frame(

@@ -54,7 +54,7 @@ def store() -> RefusingStore:
 @pytest.fixture
 def wrong(store: RefusingStore, clock: ManualClock) -> WrongEntries:
     store_clock = StoreClock(lambda: 0)
-    store_clock.note(0, clock.monotonic())
+    store_clock.note(0, sent_at=clock.monotonic(), received_at=clock.monotonic())
     return WrongEntries(store, store_clock=store_clock, clock=clock)
 
 
