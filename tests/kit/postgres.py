@@ -19,6 +19,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import yaml
 
 from services.rag.adapters.postgres_migrations import apply_migrations, load_migrations
 
@@ -35,6 +36,7 @@ fsync = off
 full_page_writes = off
 synchronous_commit = off
 """
+_COMPOSE_FILE = Path(__file__).parents[2] / "deploy/compose.yaml"
 _TEMPLATE = "pannier_template"
 
 
@@ -42,7 +44,8 @@ class EmbeddedPostgres:
     """A private server.
 
     Args:
-        durable: Whether to write as a production server does; for measuring.
+        durable: Whether to write as a production server does, with the settings of `deploy/`; for
+            measuring.
     """
 
     def __init__(self, *, durable: bool = False) -> None:
@@ -107,11 +110,17 @@ def _start(data: Path, *, durable: bool) -> Any:
 
     server = get_server(data, cleanup_mode="stop", start=False)
     server.ensure_pgdata_inited()
-    if not durable:
-        with (data / "postgresql.conf").open("a") as settings:
-            settings.write(_FAST_AND_LOSSY)
+    with (data / "postgresql.conf").open("a") as settings:
+        settings.write(_deployed() if durable else _FAST_AND_LOSSY)
     server.start()
     return server
+
+
+def _deployed() -> str:
+    """Returns the settings of the compose file in the form of PostgreSQL's own."""
+    command = yaml.safe_load(_COMPOSE_FILE.read_text())["services"]["postgres"]["command"]
+    given = (each.removeprefix("-c").partition("=") for each in command[1:])
+    return "".join(f"{name} = '{value}'\n" for name, _, value in given)
 
 
 @cache

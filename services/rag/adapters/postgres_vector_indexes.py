@@ -13,7 +13,10 @@ from services.common.errors import ServiceError
 from services.rag.adapters.postgres_pool import PostgresPool
 from services.rag.adapters.postgres_search import vector_index_name
 
-__all__ = ["VectorIndexes"]
+__all__ = ["BUILD_MEMORY_BYTES", "VectorIndexes"]
+
+BUILD_MEMORY_BYTES = 512 * 1024 * 1024
+"""What a build may use; of the server's shared memory, where several of its processes build."""
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +51,6 @@ class VectorIndexes:
         pool: Connections to the database.
         clock: Waits between one look and the next.
         least_chunk_count: Collections with more chunks get an index.
-        memory: What a build may use, in PostgreSQL's notation.
     """
 
     def __init__(
@@ -57,12 +59,10 @@ class VectorIndexes:
         *,
         clock: Clock,
         least_chunk_count: int,
-        memory: str = "512MB",
     ) -> None:
         self._pool = pool
         self._clock = clock
         self._least_chunk_count = least_chunk_count
-        self._memory = memory
 
     async def run(self) -> None:
         """Looks again and again; never returns."""
@@ -97,7 +97,7 @@ class VectorIndexes:
     ) -> None:
         name = vector_index_name(collection_id)
         _logger.info("building a vector index", extra={"collection_number": collection_id})
-        await connection.execute(f"SET maintenance_work_mem = '{self._memory}'")
+        await connection.execute(f"SET maintenance_work_mem = '{BUILD_MEMORY_BYTES // 1024}kB'")
         await connection.execute(
             f"CREATE INDEX CONCURRENTLY {name} ON rag.embedding "
             f"USING hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) "

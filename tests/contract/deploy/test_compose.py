@@ -6,6 +6,7 @@ import pytest
 from services.balancer.settings import BalancerSettings
 from services.cache.settings import CacheSettings
 from services.common import settings
+from services.rag.adapters.postgres_vector_indexes import BUILD_MEMORY_BYTES
 from services.rag.settings import RagSettings
 
 ANSWERING = {"rag", "cache", "balancer", "postgres", "redis"}
@@ -151,6 +152,15 @@ def test_memory_limits_leave_room_for_what_is_allowed_inside(stack):
         + cache.local_semantic_limit_bytes
     )
     assert bytes_of(stack.services["cache"]["mem_limit"]) >= 2 * inside
+
+
+def test_postgres_has_the_memory_that_is_asked_of_it(stack):
+    postgres = stack.services["postgres"]
+    given = dict(each.removeprefix("-c").split("=") for each in postgres["command"][1:])
+    buffers_bytes = bytes_of(given["shared_buffers"].lower())
+    # Where several processes build an index, all that they may use is shared memory.
+    assert bytes_of(postgres["shm_size"]) > BUILD_MEMORY_BYTES
+    assert bytes_of(postgres["mem_limit"]) >= 1.5 * (buffers_bytes + BUILD_MEMORY_BYTES)
 
 
 def test_redis_drives_out_only_what_has_a_time_to_live(stack):
