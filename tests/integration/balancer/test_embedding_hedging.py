@@ -24,8 +24,8 @@ def number_of(response):
     return int(np.argmax(np.frombuffer(vector.float32_le, "<f4")))
 
 
-async def learn(balancer, count=60):
-    """Shows the balancer what calls take."""
+async def learn(balancer, count=50):
+    """Shows the balancer what calls take; so many say what is late, and only from then on."""
     for number in range(count):
         await balancer.stub.Embed(request_for(number % 500))
 
@@ -184,7 +184,7 @@ async def test_without_budget_a_late_call_is_waited_for(run_balancer, scripted, 
     monkeypatch.setattr("services.balancer.embed_calls.RatioBudget", long_budget)
     backends = [EmbeddingBackend(await scripted()) for _ in range(3)]
     balancer = await run_balancer(*(backend.url for backend in backends))
-    await learn(balancer, 100)
+    await learn(balancer)
     earlier = hedges(balancer)
     # One is given beside the budget.
     hanging = hang_on(backends, "text number 555")
