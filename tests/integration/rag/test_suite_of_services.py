@@ -89,9 +89,9 @@ async def start_services(database_dsn, redis_server):  # noqa: F811
             patience = {}
             if not cache_address:
                 # All services share one loop here, on whatever machine: being late is no failure.
-                patience = {"cache_time_limit_seconds": 5.0}
+                patience = {"cache_time_limit_seconds": 10.0}
                 settings = CacheSettings(
-                    redis_url=redis_server.url, redis_timeout_seconds=2.0, **quick
+                    redis_url=redis_server.url, redis_timeout_seconds=5.0, **quick
                 )
                 running, _ = await service(cache_app, settings, CACHE_CATALOGUE)
                 cache_address = f"127.0.0.1:{running.grpc_port}"
