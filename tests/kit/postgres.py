@@ -10,7 +10,7 @@ import atexit
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from itertools import count
@@ -26,6 +26,7 @@ from services.rag.adapters.postgres_migrations import apply_migrations, load_mig
 __all__ = [
     "EmbeddedPostgres",
     "database_dsn",
+    "deployed_settings",
     "empty_database_dsn",
     "postgres_server",
     "shared_postgres",
@@ -111,16 +112,19 @@ def _start(data: Path, *, durable: bool) -> Any:
     server = get_server(data, cleanup_mode="stop", start=False)
     server.ensure_pgdata_inited()
     with (data / "postgresql.conf").open("a") as settings:
-        settings.write(_deployed() if durable else _FAST_AND_LOSSY)
+        settings.write(_as_configuration(deployed_settings()) if durable else _FAST_AND_LOSSY)
     server.start()
     return server
 
 
-def _deployed() -> str:
-    """Returns the settings of the compose file in the form of PostgreSQL's own."""
+def deployed_settings() -> dict[str, str]:
+    """Returns what the compose file has PostgreSQL started with."""
     command = yaml.safe_load(_COMPOSE_FILE.read_text())["services"]["postgres"]["command"]
-    given = (each.removeprefix("-c").partition("=") for each in command[1:])
-    return "".join(f"{name} = '{value}'\n" for name, _, value in given)
+    return dict(each.removeprefix("-c").split("=") for each in command[1:])
+
+
+def _as_configuration(settings: Mapping[str, str]) -> str:
+    return "".join(f"{name} = '{value}'\n" for name, value in settings.items())
 
 
 @cache

@@ -44,7 +44,7 @@ class StoreClock:
             sent_at: When the store was asked, seconds on the monotonic clock.
             received_at: When the reply came.
         """
-        longest_ms = _RESOLUTION_MS + max(0.0, received_at - sent_at) * 1000
+        longest_ms = _RESOLUTION_MS + (received_at - sent_at) * 1000
         latest_ms = store_ms + longest_ms * (1.0 + _DRIFT_RATIO)
         if self._noted_ms is not None:
             known_ms = self._at_least_ms(self._noted_ms, received_at)

@@ -8,6 +8,7 @@ from services.cache.settings import CacheSettings
 from services.common import settings
 from services.rag.adapters.postgres_vector_indexes import BUILD_MEMORY_BYTES
 from services.rag.settings import RagSettings
+from tests.kit.postgres import deployed_settings
 
 ANSWERING = {"rag", "cache", "balancer", "postgres", "redis"}
 PUBLISHED = {"rag", "grafana"}
@@ -156,8 +157,7 @@ def test_memory_limits_leave_room_for_what_is_allowed_inside(stack):
 
 def test_postgres_has_the_memory_that_is_asked_of_it(stack):
     postgres = stack.services["postgres"]
-    given = dict(each.removeprefix("-c").split("=") for each in postgres["command"][1:])
-    buffers_bytes = bytes_of(given["shared_buffers"].lower())
+    buffers_bytes = bytes_of(deployed_settings()["shared_buffers"].lower())
     # Where several processes build an index, all that they may use is shared memory.
     assert bytes_of(postgres["shm_size"]) > BUILD_MEMORY_BYTES
     assert bytes_of(postgres["mem_limit"]) >= 1.5 * (buffers_bytes + BUILD_MEMORY_BYTES)
