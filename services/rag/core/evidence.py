@@ -9,6 +9,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, pairwise
 
 from services.rag.core.analysis import analyse_query
@@ -33,6 +34,8 @@ _NOVELTY_WEIGHT = 0.5
 # would change them little, and each costs as much to analyse as one that is cited.
 _WEIGHED_COUNT = 16
 _WEIGHED_CHARACTERS = 6000
+# The same passages answer many questions. Some 12 kB for each of usual length.
+_MOST_KNOWN_TEXTS = 512
 
 _DECORATION = re.compile(r"[\s|>]*")
 _WORD_OR_SIGN = re.compile(r"\w+(?:[.,:]\w+)*|[^\w\s|.,;:!?]|!(?=[^\s!?])")
@@ -198,7 +201,10 @@ class EvidenceIndex:
     def _sentences(self, passage_index: int) -> tuple[_Sentence, ...]:
         sentences = self._analysed.get(passage_index)
         if sentences is None:
-            sentences = tuple(_analyse(passage_index, self._texts[passage_index]))
+            sentences = tuple(
+                _Sentence(passage_index, span, terms)
+                for span, terms in _analysed(self._texts[passage_index])
+            )
             self._analysed[passage_index] = sentences
         return sentences
 
@@ -281,13 +287,17 @@ def _weighed(texts: Sequence[str]) -> Iterator[int]:
         length += len(text)
 
 
-def _analyse(passage_index: int, text: str) -> Iterator[_Sentence]:
+@lru_cache(maxsize=_MOST_KNOWN_TEXTS)
+def _analysed(text: str) -> tuple[tuple[Span, frozenset[str]], ...]:
+    """Returns the sentences of a text with their terms."""
+    return tuple(_analyse(text))
+
+
+def _analyse(text: str) -> Iterator[tuple[Span, frozenset[str]]]:
     for start, end in segment_sentences(text):
         words = _DECORATION.match(text, start, end)
         visible = words.end() if words and words.end() < end else start
-        yield _Sentence(
-            passage_index, Span(visible, end), frozenset(analyse_query(text[visible:end]))
-        )
+        yield Span(visible, end), frozenset(analyse_query(text[visible:end]))
 
 
 def _repeats(candidate: _Sentence, chosen: _Sentence) -> bool:

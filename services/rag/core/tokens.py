@@ -8,6 +8,7 @@ on library documentation, Markdown and Python source, where a token has 3.2 to 3
 import re
 import string
 from bisect import bisect_right
+from functools import lru_cache
 from math import ceil
 
 __all__ = ["TokenMeter", "estimate_tokens"]
@@ -26,6 +27,8 @@ _DIGIT_TOKENS_PER_CHARACTER = 0.5
 _LONGEST_NAME = 16
 _ENCODED_TOKENS_PER_CHARACTER = 0.5
 _MOST_KNOWN_WORDS = 20_000
+_MOST_KNOWN_PARAGRAPHS = 2048
+_LONGEST_KNOWN_PARAGRAPH = 4000
 
 
 def _alone(kept: str) -> bytes:
@@ -40,14 +43,31 @@ _UNCOUNTED = bytes(code for code in range(128) if chr(code).isspace() or chr(cod
 
 def estimate_tokens(text: str) -> int:
     """Returns the estimated number of model tokens, without the model's own special tokens."""
+    # Costs have two decimals, and sums of such are off by less than this.
+    return ceil(sum(map(_cost, text.split("\n\n"))) - 1e-9)
+
+
+def _cost(paragraph: str) -> float:
+    if len(paragraph) > _LONGEST_KNOWN_PARAGRAPH:
+        return _cost_of(paragraph)
+    return _known_cost(paragraph)
+
+
+@lru_cache(maxsize=_MOST_KNOWN_PARAGRAPHS)
+def _known_cost(paragraph: str) -> float:
+    """Returns the cost of a paragraph, which is met again in the prompt it is chosen for."""
+    return _cost_of(paragraph)
+
+
+def _cost_of(text: str) -> float:
     # By kinds instead of piece by piece: every answer estimates all of its prompt.
     if text.isascii():
-        return ceil(_cost_of_ascii(text.encode()))
+        return _cost_of_ascii(text.encode())
     beyond = "".join(_BEYOND_ASCII.findall(text))
     if _LETTER.search(beyond) is None:
         # Only signs, each of which counts one, as a question mark does; spaces count nothing.
         space_count = len(beyond) - len("".join(beyond.split()))
-        return ceil(_cost_of_ascii(text.encode("ascii", "replace")) - space_count)
+        return _cost_of_ascii(text.encode("ascii", "replace")) - space_count
     words = _LATIN_RUN.findall(text)
     total = sum(map(_word_costs.__getitem__, words))
     other_count = sum(map(len, text.split())) - sum(map(len, words))
@@ -55,7 +75,7 @@ def estimate_tokens(text: str) -> int:
         for piece in run.findall(text):
             total += cost(len(piece))
             other_count -= len(piece)
-    return ceil(total + other_count)
+    return total + other_count
 
 
 def _cost_of_ascii(text: bytes) -> float:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 from services.rag.core.analysis import analyse_query
 from services.rag.core.claims import Facts, Quantity, facts_of, fold, quantities_of
@@ -41,6 +42,7 @@ _UNCITED_COUNT = 2
 # What a second source must add to count beside the best one.
 _LEAST_GAIN = 0.1
 _LEAST_WORDS = 2
+_MOST_KNOWN_HEADERS = 512
 # Share of the clauses with a word that must hold another number before this number is doubted.
 _RIVAL_RATIO = 0.5
 
@@ -154,6 +156,11 @@ def is_claim(sentence: str) -> bool:
     )
 
 
+@lru_cache(maxsize=_MOST_KNOWN_HEADERS)
+def _terms_of(header: str) -> frozenset[str]:
+    return frozenset(analyse_query(header))
+
+
 class Verification:
     """Checks statements against passages.
 
@@ -171,7 +178,7 @@ class Verification:
             for header, text in zip(headers, texts, strict=True)
         )
         self._plain_texts = tuple(texts)
-        self._header_terms = tuple(frozenset(analyse_query(each)) for each in headers)
+        self._headers = tuple(headers)
         self._evidence = evidence
         self._folded: dict[int, str] = {}
         self._numbered_clauses: dict[int, tuple[_Clause, ...]] = {}
@@ -235,11 +242,14 @@ class Verification:
                 )
         return None
 
+    def _header_terms(self, indexes: Iterable[int]) -> frozenset[str]:
+        return frozenset().union(*(_terms_of(self._headers[index]) for index in indexes))
+
     def _window(self, excerpt: Excerpt) -> str:
         return self._plain_texts[excerpt.passage_index][excerpt.char_start : excerpt.char_end]
 
     def _covered(self, statement: str, excerpts: Sequence[Excerpt]) -> float:
-        headers = frozenset().union(*(self._header_terms[each.passage_index] for each in excerpts))
+        headers = self._header_terms(each.passage_index for each in excerpts)
         return self._evidence.joint_support(statement, excerpts, also=headers)
 
     def _with_needed(
@@ -296,7 +306,7 @@ class Verification:
         numbers that measure the same, and nowhere with this one.
         """
         sources = [each for index in indexes for each in self._clauses(index)]
-        headers = frozenset().union(*(self._header_terms[index] for index in indexes))
+        headers = self._header_terms(indexes)
         for clause in _numbered(clauses_of(statement)):
             for quantity in clause.quantities:
                 for term in clause.terms - headers:

@@ -41,7 +41,17 @@ def test_the_parts_of_a_text_add_up(text: str, data: st.DataObject) -> None:
 
 
 PIECES = (
-    *(*"aZ09 .,_-\n\t\x1f", "word", "2026", "\u203a", "\u2014", "\u201c", "\u00a0", "\u2003"),
+    *(
+        *"aZ09 .,_-\n\t\x1f",
+        "\n\n",
+        "word",
+        "2026",
+        "\u203a",
+        "\u2014",
+        "\u201c",
+        "\u00a0",
+        "\u2003",
+    ),
     *("\u00e4", "\u1e9e", "\u0431", "\u4e2d", "\ud800", "\U0001f600"),
 )
 
@@ -49,3 +59,11 @@ PIECES = (
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
 def test_whatever_stands_in_a_text_its_estimate_is_the_sum_of_its_pieces(text: str) -> None:
     assert estimate_tokens(text) == ceil(TokenMeter(text).count(0, len(text)) - 1e-9)
+
+
+def test_a_paragraph_costs_the_same_alone_and_in_a_long_text() -> None:
+    paragraph = "Reads the pack-file (v2.1) of getHTTPResponse. " * 20
+    lengths = [estimate_tokens("\n\n".join([paragraph] * count)) for count in (1, 10)]
+    assert lengths[1] == pytest.approx(10 * lengths[0], abs=10)
+    # Too long to be remembered, where paragraphs are.
+    assert estimate_tokens(" ".join([paragraph] * 10)) == lengths[1]
