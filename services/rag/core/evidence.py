@@ -35,7 +35,7 @@ _NOVELTY_WEIGHT = 0.5
 _WEIGHED_COUNT = 16
 _WEIGHED_CHARACTERS = 6000
 # The same passages answer many questions. Some 12 kB for each of usual length.
-_MOST_KNOWN_TEXTS = 512
+_MOST_KNOWN_TEXTS = 1024
 
 _DECORATION = re.compile(r"[\s|>]*")
 _WORD_OR_SIGN = re.compile(r"\w+(?:[.,:]\w+)*|[^\w\s|.,;:!?]|!(?=[^\s!?])")
