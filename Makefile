@@ -17,7 +17,7 @@ export GRPC_VERBOSITY ?= ERROR
 export OPENBLAS_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check lint types imports protos-lint protos protos-check docs \
+.PHONY: help demo up down test properties check lint types imports protos-lint protos protos-check docs \
         docs-check monitoring monitoring-check pictures alerts-shown unit contract integration chaos \
         e2e bench bench-balancer bench-cache bench-cache-quality bench-rag bench-observability clean
 
@@ -69,6 +69,9 @@ integration: $(VENV)/.dev $(VENV)/.monitoring ## Tests of single services over r
 
 chaos: $(VENV)/.dev ## Tests with many callers and random faults (two minutes; not part of `make test`)
 	@$(BIN)/pytest tests/chaos
+
+properties: $(VENV)/.dev ## Search for examples that break a property, other ones each time (not part of `make test`)
+	@$(BIN)/pytest --numprocesses $(WORKERS) -m hypothesis --hypothesis-profile search tests/unit
 
 e2e: $(VENV)/.dev $(VENV)/.monitoring ## Tests of the whole suite as real processes
 	@$(BIN)/pytest tests/e2e

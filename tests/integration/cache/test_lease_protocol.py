@@ -215,7 +215,6 @@ def test_the_lease_protocol_keeps_its_promises(redis_server: RedisServer) -> Non
             settings=settings(
                 max_examples=60,
                 stateful_step_count=30,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )

@@ -154,9 +154,7 @@ async def found_everywhere(
     ]
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 async def test_every_way_of_finding_finds_what_the_filter_says_and_the_caller_may_read(
     store: PostgresDocumentStore, data: st.DataObject

@@ -22,7 +22,7 @@ def explained(snapshot, order, position=-1, *, quick=False):
     return decision_message(decision, decision.assess())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fleets(), queues(), st.booleans())
 def test_a_decision_made_again_is_the_decision(snapshot, queue, quick):
     for placement in plan(snapshot, queue, ties(snapshot), quick=quick).placements:
@@ -30,7 +30,7 @@ def test_a_decision_made_again_is_the_decision(snapshot, queue, quick):
         assert decision.assess().placement == placement
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fleets(), queues())
 def test_every_backend_is_named_once_and_terms_add_up_to_the_cost(snapshot, queue):
     message = explained(snapshot, [*queue, a_demand(99)])

@@ -50,7 +50,6 @@ def queues(draw, max_size=80):
 # The order.
 
 
-@settings(deadline=None)
 @given(queues(), st.integers(1, 100), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_the_order_holds_each_demand_once_up_to_the_limit_and_does_not_depend_on_the_queues(
     queue, limit, model_limit, rng
@@ -63,14 +62,14 @@ def test_the_order_holds_each_demand_once_up_to_the_limit_and_does_not_depend_on
     assert ids(again) == ids(order)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(queues(max_size=60))
 def test_classes_come_in_order_while_nobody_has_waited_long(queue):
     order = service_order(queue, FairShares(), 1000.0, ageing=NEVER, model_limit=100)
     assert [each.priority for each in order] == sorted(each.priority for each in queue)[:64]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(queues(max_size=60))
 def test_inside_a_tenant_and_class_the_earliest_deadline_goes_first(queue):
     queue = [replace(each, arrived_at=1000.0, deadline=1000.0 + each.id % 7) for each in queue]
@@ -187,7 +186,7 @@ def test_what_has_waited_longest_goes_first_of_all_that_is_overdue():
     assert ids(service_order(queue, shares, 1000.0)) == [2, 1, 0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.sampled_from([("a", SYSTEM), ("b", INTERACTIVE)]), min_size=1, max_size=4),
     st.sampled_from(Priority),
@@ -213,7 +212,7 @@ def test_no_demand_starves_however_much_comes_before_it(rivals, priority, fresh_
         assert now <= 182
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 20), st.integers(1, 3))
 def test_a_demand_without_deadline_is_not_kept_waiting_by_urgent_ones_of_its_tenant(
     deadline, per_second

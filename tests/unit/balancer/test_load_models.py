@@ -453,7 +453,7 @@ async def test_a_renewal_keeps_the_window_and_is_no_load():
 KINDS = [kind for kind in FailureKind if kind is not FailureKind.REJECTED]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32), st.floats(0, 0.6))
 # A model that is being unloaded loses the first of its names.
 @example(11854, 0.5)

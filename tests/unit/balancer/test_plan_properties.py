@@ -11,7 +11,7 @@ from services.balancer.core.plan import Outcome, Reason, assess, plan
 from services.balancer.core.snapshot import Policy, Residency
 from tests.kit.fleets import NOW, a_demand, fleets, queues, ties
 
-PLENTY = settings(max_examples=100, deadline=None)
+PLENTY = settings(max_examples=100)
 
 
 def models_of(snapshot):

@@ -4,7 +4,7 @@ import math
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, Info, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -89,7 +89,6 @@ def some_families(draw):
 
 
 @given(some_families())
-@settings(deadline=None)
 def test_any_families_are_shown_as_by_the_library(found):
     Shown(*found).check()
 

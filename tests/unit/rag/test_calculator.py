@@ -53,7 +53,7 @@ def python_value(expression):
 
 
 @given(EXPRESSIONS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_an_expression_has_the_value_that_python_gives_it(expression):
     found, problem = value_or_problem(expression)
     try:
@@ -69,7 +69,7 @@ def test_an_expression_has_the_value_that_python_gives_it(expression):
 
 
 @given(st.text(max_size=200) | st.text("0123456789+-*/%()., eE<>=minaxof", max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_has_a_value_or_is_refused(text):
     value, problem = value_or_problem(text)
     assert problem or written(value)

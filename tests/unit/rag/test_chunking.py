@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.rag.core.chunking import (
@@ -50,7 +50,6 @@ def parse(text: str, file_name: str = "a.md") -> ParsedDocument:
     return parse_document(text.encode(), file_name=file_name)
 
 
-@settings(deadline=None)
 @given(SOURCES, FILE_NAMES, st.integers(32, 90), st.integers(0, 60))
 def test_chunks_are_ordered_disjoint_slices_that_cover_all_visible_text(
     source: str, file_name: str, target: int, slack: int
@@ -74,7 +73,6 @@ def test_chunks_are_ordered_disjoint_slices_that_cover_all_visible_text(
     assert not document.text[position:].strip()
 
 
-@settings(deadline=None)
 @given(SOURCES, FILE_NAMES)
 def test_chunks_can_be_restored_from_their_places(source: str, file_name: str) -> None:
     try:

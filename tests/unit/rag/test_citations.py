@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001 (full-width marks are what is tested)
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.rag.core import citations, evidence
@@ -111,7 +111,6 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.lists(FRAGMENTS, max_size=25).map("".join), st.data())
 def test_citations_do_not_depend_on_how_the_answer_arrives(
     answer: str, data: st.DataObject
@@ -129,7 +128,6 @@ def test_citations_do_not_depend_on_how_the_answer_arrives(
     assert tracker.unknown_marker_count == unknown
 
 
-@settings(deadline=None)
 @given(st.lists(FRAGMENTS, max_size=25).map("".join))
 def test_every_quote_is_exactly_the_stored_text(answer: str) -> None:
     found, _ = cite_answer(answer, PASSAGES)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.rag.core import evidence
@@ -111,7 +111,6 @@ def test_work_done_ahead_changes_no_result() -> None:
 TEXTS = st.text(alphabet="abc .\n|>#-!。é", min_size=1).filter(str.strip)
 
 
-@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=3), st.text(alphabet="abc ."), st.integers(1, 4))
 def test_excerpts_lie_inside_their_passage(texts: list[str], words: str, count: int) -> None:
     index = EvidenceIndex(texts)

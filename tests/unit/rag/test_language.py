@@ -1,7 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.rag.core.language import detect_language
@@ -41,7 +41,6 @@ def test_several_threads_may_ask_at_once() -> None:
         assert list(threads.map(detect_language, TEXTS.values())) == list(TEXTS)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_has_a_code_of_two_letters_or_none(text: str) -> None:
     assert len(detect_language(text)) in (0, 2)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.rag.core.chunking import ChunkSizes, fit_sizes, restore_chunks
@@ -21,7 +21,6 @@ def vectors(count: int, seed: int = 0) -> list[np.ndarray]:
     return list(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=40).map("".join), st.integers(32, 90), st.integers())
 def test_chunks_are_ordered_disjoint_and_cover_all_visible_text(
     source: str, target: int, seed: int

@@ -3,7 +3,7 @@
 from io import StringIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.rag.core import sentences
@@ -125,7 +125,6 @@ def test_a_long_line_that_goes_on_further_indented_is_one_sentence() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(FRAGMENTS).map("".join)))
 def test_sentences_cover_all_visible_text_in_order_without_overlap(text: str) -> None:
     position = 0
@@ -150,7 +149,6 @@ def arriving(text: str, steps: list[int]) -> list[Sentence]:
     return found + cutter.finish()
 
 
-@settings(deadline=None)
 @given(
     st.one_of(st.text(), st.lists(st.one_of(FRAGMENTS, SLOW_FRAGMENTS)).map("".join)),
     st.lists(st.integers(1, 50), min_size=1),

@@ -113,7 +113,7 @@ def test_gelu_is_exact_to_a_millionth():
     assert np.abs(doubled / 2 - exact).max() < 1e-6
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=5))
 def test_a_vector_does_not_depend_on_its_batch_and_has_unit_length(texts):
     batch = embed(*texts)

@@ -1,6 +1,6 @@
 """Tokens as pieces of text."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.standin.core.tokens import CLS, SEP, TokenCodec, cut_at_stop, cut_middle
@@ -9,7 +9,6 @@ from services.standin.server import find_weights
 CODEC = TokenCodec(find_weights() / "tokenizer.json")
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1))
 def test_the_pieces_of_a_text_are_the_text(text):
     pieces = CODEC.split(text)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cache.core.semantic.bounds import error_upper_bound
@@ -37,7 +37,6 @@ def test_nothing_is_known_without_a_right_verdict():
     assert error_upper_bound(7, 7) == 1.0
 
 
-@settings(deadline=None)
 @given(counts)
 def test_more_right_verdicts_lower_the_bound_and_more_wrong_ones_raise_it(pair):
     wrong, right = pair

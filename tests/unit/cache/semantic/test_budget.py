@@ -74,7 +74,7 @@ def test_wrong_matches_that_are_more_similar_count():
     assert judge(wrong, 0.95, budget_ratio=BUDGET) is Standing.OVER_BUDGET
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(verdicts, similarities)
 def test_what_is_served_keeps_the_budget(known, similarity):
     if judge(known, similarity, budget_ratio=BUDGET) is Standing.PROVEN:
@@ -84,7 +84,7 @@ def test_what_is_served_keeps_the_budget(known, similarity):
         assert error_upper_bound(*above) <= BUDGET
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(verdicts, similarities, st.integers(0, BIN_COUNT - 1))
 def test_right_verdicts_never_harm_and_wrong_ones_never_help(known, similarity, number):
     rank = RANKS[judge(known, similarity, budget_ratio=BUDGET)]
@@ -94,7 +94,7 @@ def test_right_verdicts_never_harm_and_wrong_ones_never_help(known, similarity, 
     assert RANKS[judge(worse, similarity, budget_ratio=BUDGET)] <= rank
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(verdicts, similarities)
 def test_the_threshold_only_rises_and_only_past_what_is_over_budget(known, threshold):
     effective = effective_threshold(known, threshold, budget_ratio=BUDGET)

@@ -37,7 +37,7 @@ changes = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(changes, st.integers(0, 30), st.sampled_from([-1.0, 0.0, 0.5, 0.9, 0.95]))
 def test_search_finds_what_comparing_with_every_vector_finds(changes, seed, floor):
     index = VectorIndex(DIMENSION)
@@ -69,7 +69,7 @@ def test_search_finds_what_comparing_with_every_vector_finds(changes, seed, floo
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=60, unique=True), st.integers(1, 10))
 def test_the_oldest_are_those_created_first(created, count):
     index = VectorIndex(DIMENSION)

@@ -44,21 +44,21 @@ def check(document: ParsedDocument) -> None:
         assert before.number + 1 == after.number
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(NAMES), st.lists(st.sampled_from(FRAGMENTS), max_size=40))
 def test_blocks_are_in_order_and_hold_all_that_is_visible(name: str, parts: list[str]) -> None:
     with suppress(DocumentRejected):
         check(parse_document("".join(parts).encode(), file_name=name))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JSON)
 def test_json_of_any_shape_is_text_with_blocks(value: object) -> None:
     with suppress(DocumentRejected):
         check(parse_document(json.dumps(value).encode(), file_name="a.json"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.lists(st.sampled_from(["word", "- item", "Long\nlines-\nhere", "x."]), max_size=6),
