@@ -91,3 +91,25 @@ def test_the_guard_says_what_tells_them_apart(query, other, guard):
 )
 def test_other_words_for_the_same_question_pass(query, other):
     assert refusal(query, other) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "other"),
+    [
+        ("Wie schalte ich den Dunkelmodus ein?", "Wie schalte ich den Dunkelmodus aus?"),
+        ("Darf ich das Gerät nass reinigen?", "Darf ich das Gerät nicht nass reinigen?"),
+        ("Was passiert vor dem Start?", "Was passiert nach dem Start?"),
+        ("kann paul peter sehen", "kann peter paul sehen"),
+        ("Comment activer le mode sombre ?", "Comment désactiver le mode sombre ?"),
+        ("Je peux annuler ?", "Je ne peux pas annuler ?"),
+        ("¿Cuál es la temperatura máxima?", "¿Cuál es la temperatura mínima?"),
+        ("¿Es Juan más alto que Pedro?", "¿Es Pedro más alto que Juan?"),
+        ("Как включить тёмный режим?", "Как выключить тёмный режим?"),
+        ("如何打开深色模式?", "如何关闭深色模式?"),
+        ("从北京到上海怎么走", "从上海到北京怎么走"),
+        ("ダークモードをオンにする方法", "ダークモードをオフにする方法"),
+    ],
+)
+def test_of_a_language_it_does_not_know_another_word_or_order_is_another_question(query, other):
+    assert refusal(query, other) is not None
+    assert refusal(query, query.rstrip("?").upper()) is None
