@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.trace_store import TraceStore, serve_traces
+from tests.kit.ports import free_port
 from tests.kit.redis import find_redis_server
 
 COMMAND = [sys.executable, "-m", "pannier.commands.main"]
@@ -132,6 +133,15 @@ def suite() -> Iterator[Suite]:
         "PANNIER_CACHE_OTLP_ENDPOINT": traces.otlp_endpoint,
         "PANNIER_BALANCER_OTLP_ENDPOINT": traces.otlp_endpoint,
         "GRPC_VERBOSITY": "ERROR",
+        # On a machine that is late only what is gone counts as away.
+        "PANNIER_RAG_CACHE_TIME_LIMIT_SECONDS": "10s",
+        "PANNIER_CACHE_REDIS_TIMEOUT_SECONDS": "2s",
+        "PANNIER_CACHE_REDIS_CONNECT_TIMEOUT_SECONDS": "2s",
+        # The usual ports are among those that connections take.
+        **{
+            f"PANNIER_{service}_GRPC_ADDRESS": f"127.0.0.1:{free_port()}"
+            for service in ("RAG", "CACHE", "BALANCER")
+        },
     }
     running = Suite(home, environment, traces)
     try:

@@ -1,6 +1,5 @@
 """What a Prometheus sees of a suite under traffic."""
 
-import asyncio
 import json
 import math
 import time
@@ -84,7 +83,7 @@ async def observe(
         started = time.time()
         for _ in range(_ROUNDS):
             await send_traffic(suite)
-            await _scraped(prometheus, suite)
+            moment = await _scraped(prometheus, suite)
         exemplars = await prometheus.get(
             "/api/v1/query_exemplars",
             query="rag_request_duration_seconds_bucket",
@@ -94,7 +93,7 @@ async def observe(
         rules = await prometheus.get("/api/v1/rules")
         stored = await prometheus.get("/api/v1/label/__name__/values")
         return Observation(
-            answers={query: await _answer(prometheus, query) for query in _queries()},
+            answers={query: await _answer(prometheus, query, moment) for query in _queries()},
             pages={job: await _page(each, _OPENMETRICS) for job, each in suite.metrics.items()},
             plain_pages={job: await _page(each, _PLAIN) for job, each in suite.metrics.items()},
             rules=[rule for group in rules["data"]["groups"] for rule in group["rules"]],
@@ -112,18 +111,16 @@ def _queries() -> list[PanelQuery]:
     ]
 
 
-async def _answer(prometheus: Server, query: PanelQuery) -> list[dict[str, Any]]:
-    return await prometheus.query(resolve(query.expr))
+async def _answer(prometheus: Server, query: PanelQuery, moment: float) -> list[dict[str, Any]]:
+    # However long the traffic has taken, all of it is within five minutes.
+    return await prometheus.query(resolve(query.expr, rate_interval="5m"), at=moment)
 
 
-async def _scraped(prometheus: Server, suite: WatchedSuite) -> None:
-    """Waits until every service has been scraped once more, from now on."""
-    now = time.time()
-    async with asyncio.TaskGroup() as group:
-        for job in suite.metrics:
-            group.create_task(
-                prometheus.wait_for(f'timestamp(service_build_info{{job="{job}"}}) > {now}')
-            )
+async def _scraped(prometheus: Server, suite: WatchedSuite) -> float:
+    """Waits until every service has been scraped once more, and returns when that was so."""
+    scraped = f"count(timestamp(service_build_info) > {time.time()}) == {len(suite.metrics)}"
+    [sample] = await prometheus.wait_for(scraped)
+    return float(sample["value"][0])
 
 
 async def _page(address: str, headers: Mapping[str, str]) -> str:

@@ -90,6 +90,7 @@ def _settings(
 ) -> dict[str, str]:
     return {
         **{f"PANNIER_{name.upper()}_HTTP_ADDRESS": each for name, each in metrics.items()},
+        **{f"PANNIER_{name.upper()}_GRPC_ADDRESS": f"127.0.0.1:{free_port()}" for name in metrics},
         "PANNIER_BALANCER_BACKENDS": ",".join(each.url for each in standins),
         "PANNIER_BALANCER_HEALTH_INTERVAL_SECONDS": "1s",
         "PANNIER_RAG_PRICES": "*=0.5/1.5, tool:web_search=0.005, tool:calculator=0.001",

@@ -10,6 +10,9 @@ import pytest
 
 from services.standin.core.profile import ModelSpec
 
+# At the speeds used here an answer that others arrive during, however late.
+FORTY = {"text": "<<tokens=40>>", "options": {"num_predict": 40}}
+
 
 async def all_of(*coroutines):
     async with asyncio.TaskGroup() as group:
@@ -48,14 +51,14 @@ async def test_a_hot_burst_of_the_same_size_is_not(start):
 
 
 async def test_a_hot_burst_runs_one_after_another_and_its_wait_is_in_no_duration(start):
-    server = await start(tokens_per_second=200)
+    server = await start(tokens_per_second=20)
     await server.answer("")
     answers = [a.json() for a in await all_of(*(server.answer("<<tokens=8>>") for _ in range(3)))]
     parts = ("load_duration", "prompt_eval_duration", "eval_duration")
     hidden = sorted(a["total_duration"] - sum(a[part] for part in parts) for a in answers)
-    assert hidden[0] < 30e6
-    assert hidden[1] > 30e6
-    assert hidden[2] > 60e6
+    assert hidden[0] < 200e6
+    assert hidden[1] > 200e6
+    assert hidden[2] > 500e6
 
 
 async def test_headers_come_with_the_first_token(start):
@@ -96,7 +99,7 @@ async def test_temperature_and_num_predict_reload_nothing(start):
 async def test_a_reload_waits_for_the_requests_that_run_and_can_be_starved(start):
     server = await start(tokens_per_second=100)
     await server.answer("")
-    first = asyncio.ensure_future(server.answer("<<tokens=8>>"))
+    first = asyncio.ensure_future(server.answer(**FORTY))
     await server.until("/api/generate", lambda entry: entry["tokens"] > 0)
     reload = asyncio.ensure_future(server.answer(options={"num_ctx": 512, "num_predict": 1}))
     await server.until("/api/generate", lambda entry: entry["outcome"] == "active", count=2)
@@ -109,7 +112,7 @@ async def test_a_reload_waits_for_the_requests_that_run_and_can_be_starved(start
 async def test_a_cold_load_behind_a_pending_reload_waits_with_it(start):
     server = await start(tokens_per_second=100)
     await server.answer("")
-    running = asyncio.ensure_future(server.answer("<<tokens=40>>"))
+    running = asyncio.ensure_future(server.answer(**FORTY))
     await server.until("/api/generate", lambda entry: entry["tokens"] > 0)
     reload = asyncio.ensure_future(server.answer(options={"num_ctx": 512, "num_predict": 1}))
     await server.until("/api/generate", lambda entry: entry["outcome"] == "active", count=2)
@@ -171,7 +174,7 @@ async def test_keep_alive_zero_unloads_when_the_answer_ends(server):
 async def test_keep_alive_zero_of_an_empty_request_waits_for_the_running_one(start):
     server = await start(tokens_per_second=100)
     await server.answer("")
-    running = asyncio.ensure_future(server.answer("<<tokens=8>>"))
+    running = asyncio.ensure_future(server.answer(**FORTY))
     await server.until("/api/generate", lambda entry: entry["tokens"] > 0)
     reply = await server.post("/api/generate", model="<chat>", keep_alive=0)
     assert reply.json()["done_reason"] == "unload"
@@ -241,7 +244,8 @@ async def test_two_slots_lose_one_to_a_leak_and_go_on_with_the_other(start):
     async with server.stream(400) as response:
         await anext(response.aiter_lines())
     await server.until("/api/generate", lambda entry: entry["outcome"] == "cancelled")
-    assert {a.status_code for a in await all_of(server.answer(), server.answer())} == {200}
+    both = await all_of(server.answer(**FORTY), server.answer(**FORTY))
+    assert {answer.status_code for answer in both} == {200}
     totals = (await server.http.get("/standin/totals")).json()
     assert totals["slot_waits"] == 1
 

@@ -137,7 +137,7 @@ def test_a_backend_is_added_by_its_address(services, given, sent):
 
 @pytest.mark.parametrize(
     ("options", "grace_seconds", "limit_seconds"),
-    [((), None, 70), (("--grace", "5s"), 5, 15), (("--grace", "0s", "--timeout", "3"), 0, 3)],
+    [((), None, 70), (("--grace", "5s"), 5, 15), (("--grace", "0s", "--timeout", "30"), 0, 30)],
 )
 def test_a_removal_may_take_its_grace_and_a_little_more(
     services, options, grace_seconds, limit_seconds

@@ -65,7 +65,8 @@ def test_questions_are_asked_by_the_schedule_and_counted(ready):
     assert document["kinds"]["repeat"] > 5
     assert total["first_text_seconds"]["count"] == 40
     assert total["late_seconds"]["p99"] is not None
-    assert document["elapsed_seconds"] == pytest.approx(1.0)
+    # More than planned only where the machine could not keep up.
+    assert 1.0 <= document["elapsed_seconds"] < 2.0
 
 
 def test_the_same_seed_asks_the_same_questions(ready):
@@ -465,8 +466,8 @@ def test_documents_change_and_answers_are_called_wrong_in_places_of_their_own(re
         "StoreSemantic": lambda *_: semantic_pb2.StoreSemanticResponse(stored=True, entry_id="e"),
         "ReportOutcome": report,
     }
-    deeds = 'document_changes_every = "300ms"\nwrong_verdicts_every = "300ms"\n'
-    result = run_scenario(ready, tmp_path, PHASE + deeds)
+    deeds = 'document_changes_every = "100ms"\nwrong_verdicts_every = "100ms"\n'
+    result = run_scenario(ready, tmp_path, PHASE.replace('"1s"', '"2s"') + deeds)
     assert result.exit_code == 0, result.output
     collections = {collection for collection, _ in changed}
     assert len(changed) >= 3
