@@ -17,6 +17,7 @@ from tests.kit.redis_cluster import RedisCluster
 from tests.kit.redis_sentinel import RedisSentinels
 
 __all__ = [
+    "HASTY",
     "PATIENT",
     "PATIENT_SECONDS",
     "MakeStore",
@@ -31,21 +32,23 @@ PATIENT_SECONDS = 5.0
 PATIENT = {"timeout_seconds": PATIENT_SECONDS, "connect_timeout_seconds": PATIENT_SECONDS}
 """What an adapter is told that is to wait for so long."""
 
+HASTY = {"timeout_seconds": 0.1, "connect_timeout_seconds": 0.25}
+"""What an adapter is told where something hangs or is replaced."""
+
 MakeStore = Callable[..., RedisStore]
 
 
 @pytest.fixture
 async def make_store() -> AsyncIterator[MakeStore]:
-    """Makes adapters that give up early; all of them are closed with the test."""
+    """Makes adapters with time to spare; all of them are closed with the test."""
     stores = []
 
     def make(url: str, **changes: Any) -> RedisStore:
         options = {
             "databases": (0, 1),
-            "timeout_seconds": 0.1,
-            "connect_timeout_seconds": 0.25,
             "connection_limit": 2,
             "tracer": NoOpTracer(),
+            **PATIENT,
         } | changes
         stores.append(RedisStore(url, **options))
         return stores[-1]

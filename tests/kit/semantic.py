@@ -224,7 +224,7 @@ async def start_replica() -> AsyncIterator[StartReplica]:
             policy: dict[str, float] | None = None,
             memory_limit_bytes: int = 64 << 20,
             tenant_entry_limit: int = 20_000,
-            timeout_seconds: float = 1.0,
+            timeout_seconds: float = 5.0,
             draw: Callable[[], float] = lambda: 0.5,
             listening: bool = True,
         ) -> SemanticReplica:

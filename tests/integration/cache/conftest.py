@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from pannier.cache.v1 import cache_admin_service_pb2_grpc, cache_service_pb2_grpc
+from services.cache import app
 from services.cache.app import start
 from services.cache.metrics import CATALOGUE
+from services.cache.semantic_layer import make_semantic_layer
 from services.cache.settings import CacheSettings
 from services.common.clock import SystemClock
 from services.common.metrics import Metrics
@@ -61,7 +64,7 @@ StartCache = Callable[..., Awaitable[RunningCache]]
 
 
 @pytest.fixture
-async def start_cache() -> AsyncIterator[StartCache]:
+async def start_cache(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StartCache]:
     """Starts services in this process; all of them stop with the test.
 
     They wait long for Redis, as the machine may be busy, unless a test has Redis in trouble: those
@@ -77,6 +80,9 @@ async def start_cache() -> AsyncIterator[StartCache]:
             everything.push_async_callback(one.aclose)
             base = {"redis_url": redis_url, "drain_delay_seconds": "0s"}
             variables = base | (PATIENCE if patient else {}) | variables
+            # Also for questions and vectors that are not in memory yet.
+            wait = {"wait_seconds": 5.0} if patient else {}
+            monkeypatch.setattr(app, "make_semantic_layer", partial(make_semantic_layer, **wait))
             environment = {name.upper(): value for name, value in variables.items()}
             spans = InMemorySpanExporter()
             provider = make_tracer_provider("cache", version="test", otlp_endpoint="")

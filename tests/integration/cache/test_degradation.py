@@ -262,7 +262,7 @@ async def test_callers_with_short_deadlines_get_an_answer_from_a_frozen_redis(
 
 async def test_callers_that_go_away_cost_no_connections(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, patient=False, redis_connection_limit="2")
+    cache = await start_cache(private_redis.url, redis_connection_limit="2")
     await ask(cache, 0)
     private_redis.freeze()
     calls = [ask(cache, number) for number in range(1, 21)]
@@ -294,7 +294,7 @@ async def test_only_changes_of_state_are_logged(cache, private_redis, caplog) ->
 
 async def test_a_full_redis_refuses_values_and_is_read_on(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache, other = [await start_cache(private_redis.url, patient=False) for _ in range(2)]
+    cache, other = [await start_cache(private_redis.url) for _ in range(2)]
     assert (await tell(cache, 1)).stored
     private_redis.command("CONFIG", "SET", "maxmemory", "1")
     stored = await tell(cache, 2)
@@ -310,8 +310,8 @@ async def test_a_full_redis_refuses_values_and_is_read_on(start_cache, private_r
 
 async def test_a_read_only_replica_is_read_on(start_cache, shared_sentinels) -> None:
     shared_sentinels.flush()
-    writer = await start_cache(shared_sentinels.master.url, patient=False)
-    reader = await start_cache(shared_sentinels.replica.url, patient=False)
+    writer = await start_cache(shared_sentinels.master.url)
+    reader = await start_cache(shared_sentinels.replica.url)
     assert (await tell(writer, 1)).stored
     await asyncio.to_thread(shared_sentinels.master.command, "WAIT", 1, 5000)
     assert (await ask(reader, 1)).outcome == pb.LOOKUP_OUTCOME_HIT_SHARED
@@ -348,7 +348,7 @@ async def test_a_redis_that_pauses_costs_a_short_wait(cache, private_redis, late
 
 
 async def test_every_topology_is_shared_by_the_replicas(start_cache, any_redis) -> None:
-    first, second = [await start_cache(any_redis.url, patient=False) for _ in range(2)]
+    first, second = [await start_cache(any_redis.url) for _ in range(2)]
     assert (await tell(first, 1)).stored
     assert (await ask(second, 1)).outcome == pb.LOOKUP_OUTCOME_HIT_SHARED
     texts = [f"text {number}" for number in range(100)]

@@ -327,28 +327,28 @@ async def test_followers_learn_of_a_lasting_failure(replicas) -> None:
 async def test_the_lease_is_kept_up_while_the_stream_lasts(replicas) -> None:
     one, two = replicas
     one.calls._times.note(question().model_digest, 0.001)
-    one.calls._times.lease_seconds = lambda _digest: 0.6
+    one.calls._times.lease_seconds = lambda _digest: 2.0
     token = (await one.look_up(lease=1.0)).lease.token
     generation = Generation(one, token)
     for _ in range(5):
         generation.generate("more ")
-        assert (await two.look_up(wait=0.4)).outcome == WAITED
+        assert (await two.look_up(wait=0.5)).outcome == WAITED
     assert (await generation.commit()).stored
 
 
 async def test_a_stream_without_news_keeps_its_lease_for_a_bounded_time(
     replicas, monkeypatch
 ) -> None:
-    monkeypatch.setattr(fill_writer, "LONGEST_SILENCE_SECONDS", 1.2)
+    monkeypatch.setattr(fill_writer, "LONGEST_SILENCE_SECONDS", 2.0)
     one, two = replicas
-    one.calls._times.lease_seconds = lambda _digest: 0.6
+    one.calls._times.lease_seconds = lambda _digest: 1.5
     token = (await one.look_up(lease=1.0)).lease.token
     generation = Generation(one, token)
     await asyncio.sleep(0.5)
     generation.generate("half an ")
     # Longer than the lease itself: a silent stream is kept up at first.
-    assert (await two.look_up(wait=1.0)).outcome == WAITED
-    found = await two.look_up(wait=3.0)
+    assert (await two.look_up(wait=2.0)).outcome == WAITED
+    found = await two.look_up(wait=5.0)
     assert found.outcome == MISS
     assert found.lease.token > token
     generation.generate("answer")
@@ -365,8 +365,8 @@ async def test_a_stream_that_speaks_again_in_time_has_its_lease_kept_up_at_once(
     one.calls._times.lease_seconds = lambda _digest: 1.5
     token = await lease_of(one)
     generation = Generation(one, token)
-    await asyncio.sleep(1.1)
-    for _ in range(10):
+    await asyncio.sleep(0.7)
+    for _ in range(12):
         generation.generate("more ")
         await asyncio.sleep(0.1)
     assert (await two.look_up(wait=0.1)).outcome == WAITED

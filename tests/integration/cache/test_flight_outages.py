@@ -330,10 +330,12 @@ async def test_a_full_redis_stops_nobody(replicas, private_redis) -> None:
     await two.release(lookups[1].lease.token)
 
 
-async def test_lost_scripts_are_no_reason_to_fail(replicas, private_redis) -> None:
-    one, two = replicas
-    lease = (await one.look_up()).lease
-    await asyncio.to_thread(private_redis.command, "SCRIPT", "FLUSH")
-    assert (await two.store(token=lease.token)).stored
-    await asyncio.to_thread(private_redis.command, "SCRIPT", "FLUSH")
-    assert (await one.look_up()).inference.text == "because"
+async def test_lost_scripts_are_no_reason_to_fail(private_redis) -> None:
+    await asyncio.to_thread(private_redis.start)
+    url = private_redis.url
+    async with running_replica(url) as one, running_replica(url) as two:
+        lease = (await one.look_up()).lease
+        await asyncio.to_thread(private_redis.command, "SCRIPT", "FLUSH")
+        assert (await two.store(token=lease.token)).stored
+        await asyncio.to_thread(private_redis.command, "SCRIPT", "FLUSH")
+        assert (await one.look_up()).inference.text == "because"

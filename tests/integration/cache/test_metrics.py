@@ -326,7 +326,7 @@ async def test_a_redis_that_is_late_is_slow_and_not_away(start_cache, private_re
             private_redis.freeze()
             await asyncio.sleep(0.09)
             private_redis.thaw()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
 
     async def look() -> None:
         number = 0

@@ -11,9 +11,10 @@ from services.cache.notices import Notices
 from services.cache.ports import Script, StoreFailure, Write
 from services.common.clock import SystemClock
 from services.common.tasks import in_background
+from tests.kit.lateness import Lateness, measured_lateness
 from tests.kit.redis import RedisServer
 from tests.kit.redis_sentinel import RedisSentinels
-from tests.kit.redis_stores import PATIENT_SECONDS
+from tests.kit.redis_stores import HASTY, PATIENT_SECONDS
 from tests.kit.shared_levels import make_level
 
 RECOVERY_LIMIT_SECONDS = 10.0
@@ -27,8 +28,9 @@ _logger = logging.getLogger(__name__)
 class Load:
     """Callers that go on whatever happens."""
 
-    def __init__(self, level, keys: list[bytes]) -> None:
+    def __init__(self, level, keys: list[bytes], lateness: Lateness) -> None:
         self._level = level
+        self._lateness = lateness
         self.keys = keys
         self.waits: list[float] = []
         self.answered_at = 0.0
@@ -37,15 +39,22 @@ class Load:
         loop = asyncio.get_running_loop()
         while True:
             for key in self.keys:
-                started = loop.time()
+                started, late = loop.time(), self._lateness.seconds
                 await self._level.write(Layer.CHUNK, [Write(key, b"value", 60_000)])
                 found = await self._level.read(Layer.CHUNK, [key])
                 with suppress(StoreFailure):
                     await self._level.run(Layer.CHUNK, COUNT_UP, [b"counter of " + key])
-                self.waits.append((loop.time() - started) / 3)
+                waited = loop.time() - started - (self._lateness.seconds - late)
+                self.waits.append(waited / 3)
                 if found is not None:
                     self.answered_at = loop.time()
             await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def lateness():
+    async with measured_lateness() as measured:
+        yield measured
 
 
 async def recovery_seconds(level, load: Load, since: float) -> float:
@@ -61,12 +70,12 @@ async def recovery_seconds(level, load: Load, since: float) -> float:
 
 @pytest.mark.parametrize("trouble", ["kill", "freeze"])
 async def test_a_master_that_sentinels_replace_is_found(
-    make_store, private_sentinels, trouble: str
+    make_store, private_sentinels, lateness, trouble: str
 ) -> None:
     await asyncio.to_thread(private_sentinels.start)
-    store = make_store(private_sentinels.url, connection_limit=32)
+    store = make_store(private_sentinels.url, connection_limit=32, **HASTY)
     level = make_level(store)
-    load = Load(level, [b"a", b"b"])
+    load = Load(level, [b"a", b"b"], lateness)
     loop = asyncio.get_running_loop()
     await level.settle()
     async with in_background(level.watch(), load.run(), load.run()):
@@ -92,10 +101,12 @@ async def test_a_master_that_sentinels_replace_is_found(
     assert private_sentinels.replica.command("GET", "a") == "value"
 
 
-async def test_a_planned_change_of_masters_is_followed(make_store, private_sentinels) -> None:
+async def test_a_planned_change_of_masters_is_followed(
+    make_store, private_sentinels, lateness
+) -> None:
     await asyncio.to_thread(private_sentinels.start)
-    level = make_level(make_store(private_sentinels.url, connection_limit=32))
-    load = Load(level, [b"a"])
+    level = make_level(make_store(private_sentinels.url, connection_limit=32, **HASTY))
+    load = Load(level, [b"a"], lateness)
     loop = asyncio.get_running_loop()
     await level.settle()
     async with in_background(level.watch(), load.run()):
@@ -147,12 +158,12 @@ async def test_sentinels_may_want_a_password_of_their_own(make_store) -> None:
 
 @pytest.mark.parametrize("trouble", ["kill", "freeze"])
 async def test_a_master_of_a_cluster_that_is_replaced_is_found(
-    make_store, private_cluster, trouble: str
+    make_store, private_cluster, lateness, trouble: str
 ) -> None:
     await asyncio.to_thread(private_cluster.start)
-    level = make_level(make_store(private_cluster.url, connection_limit=32))
+    level = make_level(make_store(private_cluster.url, connection_limit=32, **HASTY))
     keys = [key for master in private_cluster.masters for key in private_cluster.keys_of(master, 2)]
-    load = Load(level, keys)
+    load = Load(level, keys, lateness)
     loop = asyncio.get_running_loop()
     await level.settle()
     victim, successor = private_cluster.masters[0], private_cluster.replicas[0]
@@ -230,7 +241,7 @@ async def test_keys_on_their_way_to_another_node_are_asked_for_there(
 async def test_a_cluster_with_a_part_missing_says_so(make_store, private_cluster) -> None:
     await asyncio.to_thread(private_cluster.start)
     victim, survivor = private_cluster.masters[:2]
-    level = make_level(make_store(private_cluster.url))
+    level = make_level(make_store(private_cluster.url, **HASTY))
     for replica in private_cluster.replicas:
         replica.kill()
     victim.kill()
@@ -243,7 +254,7 @@ async def test_a_cluster_with_a_part_missing_says_so(make_store, private_cluster
 
 async def test_a_listener_survives_a_fail_over(make_store, private_sentinels) -> None:
     await asyncio.to_thread(private_sentinels.start)
-    store = make_store(private_sentinels.url, connection_limit=32)
+    store = make_store(private_sentinels.url, connection_limit=32, **HASTY)
     level = make_level(store)
     notices = Notices(store, clock=SystemClock())
     heard: list[bytes] = []
