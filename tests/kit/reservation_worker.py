@@ -1,9 +1,10 @@
 """A replica that takes and releases slots without end, and writes down when it held which.
 
-Run as `python -m tests.kit.reservation_worker URL LOG`; a line on standard input ends it. Each line
-of the log is `<event> <monotonic seconds> <resource> <token>`; the clock is that of the machine, so
-the logs of several processes can be laid on top of each other. Between `got` and `back` the slot
-was in use for certain.
+Run as `python -m tests.kit.reservation_worker URL LOG NAME`; a line on standard input ends it. The
+name decides what it owns while Redis is away. Each line of the log is
+`<event> <monotonic seconds> <resource> <token>`; the clock is that of the machine, so the logs of
+several processes can be laid on top of each other. Between `got` and `back` the slot was in use for
+certain.
 """
 
 import asyncio
@@ -88,11 +89,11 @@ async def _use(reservations: SharedReservations, log: int, rng: random.Random) -
             reservations.release(token)
 
 
-async def _main(url: str, path: Path) -> None:
+async def _main(url: str, path: Path, replica_id: str) -> None:
     rng = random.Random()
     log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     loop = asyncio.get_running_loop()
-    async with open_reservations(url, clock=SystemClock()) as reservations:
+    async with open_reservations(url, clock=SystemClock(), replica_id=replica_id) as reservations:
         users = [loop.create_task(_use(reservations, log, rng)) for _ in range(6)]
         await asyncio.to_thread(sys.stdin.readline)
         for user in users:
@@ -102,4 +103,4 @@ async def _main(url: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(_main(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
+from services.balancer.core import hedging
 from services.balancer.core.budgets import RatioBudget
 from tests.kit.embedding_backends import EmbeddingBackend
 from tests.kit.standin import eventually
@@ -118,13 +119,15 @@ async def test_nothing_is_asked_twice_before_it_is_known_what_is_late(run_balanc
     assert calls_with(backends, "text number 555") == 1
 
 
-async def test_a_backend_that_is_busy_is_not_asked(run_balancer, scripted):
+async def test_a_backend_that_is_busy_is_not_asked(run_balancer, scripted, monkeypatch):
     backends = [EmbeddingBackend(await scripted()) for _ in range(2)]
     balancer = await run_balancer(*(backend.url for backend in backends))
     await learn(balancer)
+    # The second call comes before the first would be asked twice, however late.
+    monkeypatch.setattr(hedging, "_SHORTEST_DELAY_SECONDS", 0.3)
     earlier = hedges(balancer)
     for backend in backends:
-        backend.call_seconds = 0.3
+        backend.call_seconds = 0.6
     calls = [balancer.stub.Embed(request_for(number)) for number in (555, 556)]
     assert [number_of(await call) for call in calls] == [555, 556]
     assert calls_with(backends, "text number 555") == 1

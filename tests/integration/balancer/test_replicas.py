@@ -185,7 +185,7 @@ class Load:
             within_seconds,
         )
 
-    async def until_served_by_any(self, *, count, within_seconds=10.0):
+    async def until_served_by_any(self, *, count, within_seconds):
         """Waits until the replicas together have served so many more requests."""
         before = self.served.total()
         await self._until(lambda: self.served.total() - before >= count, within_seconds)
@@ -334,13 +334,13 @@ async def test_no_slot_is_lost_or_given_twice_while_replicas_come_and_go_and_cal
         load.dying.add(first)
         load.targets.remove(first)
         await first.kill()
-        await second.until(lambda stats: stats.fleet.replica_count == 2, within_seconds=3)
+        await second.until(lambda stats: stats.fleet.replica_count == 2, within_seconds=6)
         await load.until_served(second, third, count=20)
         # Who asks in this very moment is sent to another replica.
         load.dying.add(second)
         load.targets.remove(second)
         await second.stop()
-        await third.until(lambda stats: stats.fleet.replica_count == 1, within_seconds=1)
+        await third.until(lambda stats: stats.fleet.replica_count == 1, within_seconds=1.7)
         await load.until_served(third, count=20)
     assert load.ends.total() == load.asked
     assert load.ends["served"] > 100
@@ -377,7 +377,7 @@ async def test_a_replica_that_is_told_to_stop_ends_its_work_and_gives_its_slots_
     ended_at = time.monotonic()
     assert await waiting - ended_at < 0.5
     await stopping
-    await other.until(lambda stats: stats.fleet.replica_count == 1, within_seconds=1)
+    await other.until(lambda stats: stats.fleet.replica_count == 1, within_seconds=1.7)
     await fleet.check_idle(other)
     await fleet.check_never_overfull()
 
@@ -390,8 +390,8 @@ async def test_replicas_keep_to_their_shares_while_redis_does_not_answer(fleet):
         await load.until_served(*replicas, count=20)
         fleet.redis.freeze()
         for replica in replicas:
-            await replica.until(lambda stats: stats.fleet.slots_divided, within_seconds=1)
-        await load.until_served_by_any(count=200)
+            await replica.until(lambda stats: stats.fleet.slots_divided, within_seconds=5)
+        await load.until_served_by_any(count=200, within_seconds=30)
         fleet.redis.thaw()
         for replica in replicas:
             await replica.until(lambda stats: not stats.fleet.slots_divided, within_seconds=10)
@@ -436,8 +436,8 @@ async def test_replicas_never_load_at_once_into_a_backend_nor_ask_for_what_anoth
         # Nothing was pushed out, and no caller's request has loaded a model.
         assert totals["evictions"] == 0
         by_requests = [each for each in requests if each["prompt_tokens"]]
-        assert max(each["load_seconds"] for each in by_requests) < 0.05
-        calls = [each for each in requests if each["load_seconds"] >= 0.05]
+        assert max(each["load_seconds"] for each in by_requests) < 0.15
+        calls = [each for each in requests if each["load_seconds"] >= 0.15]
         intervals = [
             Interval("load", each["started_at"], each["started_at"] + each["load_seconds"])
             for each in calls

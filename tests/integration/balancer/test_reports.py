@@ -50,7 +50,7 @@ async def test_eight_equal_backends_share_400_generations_evenly(run_balancer, s
 async def test_a_faster_backend_gets_more_of_the_generations(run_balancer, warm_standins):
     async with (
         warm_standins(1, tokens_per_second=400.0) as (fast,),
-        warm_standins(1, tokens_per_second=100.0) as (slow,),
+        warm_standins(1, tokens_per_second=40.0) as (slow,),
     ):
         balancer = await run_balancer(fast.url, slow.url)
         request = pb.GenerateRequest(

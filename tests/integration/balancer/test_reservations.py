@@ -19,6 +19,7 @@ from services.balancer.core.shares import Resource, slot_owners
 from services.balancer.share_slots import SharedReservations
 from services.balancer.share_store import SharingPolicy
 from services.common.clock import SystemClock
+from tests.kit.lateness import measured_lateness
 from tests.kit.redis import (
     RedisServer,
     find_redis_server,
@@ -199,7 +200,7 @@ async def test_what_a_silent_replica_holds_falls_free_after_its_lease(redis_serv
         assert await store.register(1, [], away=False)
         await one.take(BACKEND, MODEL, 1)
         await until(lambda: one.replica_count == 2)
-        assert await until(lambda: one.replica_count == 1) == pytest.approx(2.0, abs=0.4)
+        assert 1.6 <= await until(lambda: one.replica_count == 1) < 4.0
         # It is told so when it speaks again.
         assert await store.exchange(1, [], [], seen_version=None) is None
     await store.close()
@@ -212,8 +213,11 @@ async def test_what_a_silent_replica_owns_is_lent_to_nobody_while_it_may_be_usin
     models = [f"model-{number}" for number in range(20)]
     owners = {slot_owners(Resource(BACKEND, each), 1, ids)[0]: each for each in models}
     foreign, own = owners["dead"], owners["a"]
-    store = RedisReservations(redis_server.url, replica_id="dead", policy=QUICK)
-    async with replica(redis_server, "a") as one:
+    policy = SharingPolicy(
+        settle_seconds=0.05, lease_seconds=4.0, silence_seconds=1.5, patience_seconds=2.0
+    )
+    store = RedisReservations(redis_server.url, replica_id="dead", policy=policy)
+    async with replica(redis_server, "a", policy) as one:
         await until(lambda: not one.divided)
         assert await store.register(1, [], away=False)
         await until(lambda: one.replica_count == 2)
@@ -222,7 +226,7 @@ async def test_what_a_silent_replica_owns_is_lent_to_nobody_while_it_may_be_usin
         token = await one.take(BACKEND, foreign, 1)
         assert token
         one.release(token)
-        await until(lambda: one.usable_slots(BACKEND, foreign, 1) == 0, seconds=1.0)
+        await until(lambda: one.usable_slots(BACKEND, foreign, 1) == 0, seconds=3.0)
         assert await one.take(BACKEND, foreign, 1) is None
         assert await one.take(BACKEND, own, 1)
         await until(lambda: one.usable_slots(BACKEND, foreign, 1) == 1)
@@ -249,9 +253,10 @@ async def test_each_keeps_to_its_share_while_the_store_is_frozen_and_nothing_wai
         held = await one.take(BACKEND, MODEL, slots)
         assert held
         private_redis.freeze()
-        started = time.monotonic()
-        await one.take(BACKEND, MODEL, slots)
-        assert time.monotonic() - started < 0.3
+        async with measured_lateness() as lateness:
+            started = time.monotonic()
+            await one.take(BACKEND, MODEL, slots)
+            assert time.monotonic() - started - lateness.seconds < 0.3
         await until(lambda: one.immediate and other.immediate)
         tokens: dict[SharedReservations, list[str]] = {one: [held], other: []}
 
@@ -384,6 +389,8 @@ class Worker:
     async def start(self, url: str) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.kit.reservation_worker", url, str(self.log)),
+            # While Redis is away each of a, b and c owns some slots, whichever of them has died.
+            self.log.name,
             stdin=asyncio.subprocess.PIPE,
         )
 

@@ -159,7 +159,7 @@ async def test_a_call_without_a_deadline_gets_the_default_and_is_told_so():
 
 async def test_the_callers_deadline_reaches_the_handler():
     async with running() as (stub, servicer, spans, _, _):
-        error = await error_of(stub.GetHealth(pb.GetHealthRequest(), timeout=0.2))
+        error = await error_of(stub.GetHealth(pb.GetHealthRequest(), timeout=0.5))
         assert error.status_code is StatusCode.DEADLINE_EXCEEDED
         assert 0 < await servicer.entered.get() < 1
         assert await servicer.ended.get() == "GetHealth"

@@ -236,15 +236,20 @@ class Reader:
     """Reads all that its callers send, and says when it believes to have everything."""
 
     def __init__(self):
+        self.begun = asyncio.Event()
         self.complete = []
 
     async def collect(self, requests, context):
-        received = [request async for request in requests]
+        received = []
+        async for request in requests:
+            self.begun.set()
+            received.append(request)
         self.complete.append(received)
         return b"".join(received)
 
     async def echo(self, requests, context):
         async for request in requests:
+            self.begun.set()
             yield request
         self.complete.append(request)
 
@@ -281,9 +286,9 @@ async def test_a_caller_that_leaves_has_not_sent_everything(method, leaves, code
     ):
         make = channel.stream_unary if method == "Collect" else channel.stream_stream
         requests = two() if leaves == "never" else first_and_no_more()
-        call = make(f"/a.B/{method}")(requests, timeout=0.3 if leaves == "is late" else 10)
+        call = make(f"/a.B/{method}")(requests, timeout=0.5 if leaves == "is late" else 10)
         if leaves == "cancels":
-            await asyncio.sleep(0.1)
+            await reader.begun.wait()
             call.cancel()
         if leaves == "never":
             await (call if method == "Collect" else read(call))
@@ -375,7 +380,7 @@ async def test_who_leaves_in_time_has_cancelled_however_late_the_handler_ends(
 @pytest.mark.parametrize("ending", [b"cleans up", b"swallows"])
 async def test_whose_time_is_up_is_late_however_the_handler_ends(method, ending):
     async with late_handlers() as (_, make, spans):
-        call = make(method, ending, 0.2)
+        call = make(method, ending, 0.5)
         assert (await call.code()).name == "DEADLINE_EXCEEDED"
         assert await code_of(spans, method) == "DEADLINE_EXCEEDED"
 

@@ -126,7 +126,7 @@ async def unary_cancelled(suite):
 
 
 async def unary_late(suite):
-    await failing(embed(suite, "waits", timeout=0.15))
+    await failing(embed(suite, "waits", timeout=0.5))
 
 
 async def stream_ok(suite):
@@ -134,7 +134,7 @@ async def stream_ok(suite):
 
 
 async def stream_late(suite):
-    await failing(read(generate(suite, "waits", timeout=0.15)))
+    await failing(read(generate(suite, "waits", timeout=0.5)))
 
 
 async def stream_cancelled(suite):

@@ -176,7 +176,7 @@ async def test_a_model_may_be_missing_for_all_endpoints(start):
 
 
 async def test_a_slowdown_makes_all_requests_slower_while_it_lasts(start):
-    client = await start(tokens_per_second=200)
+    client = await start(tokens_per_second=50)
     before = (await client.chat(options={"num_predict": 10})).json()["eval_duration"]
     await order(client, slowdown=4)
     slow = (await client.chat(options={"num_predict": 10})).json()["eval_duration"]

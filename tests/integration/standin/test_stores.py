@@ -55,7 +55,7 @@ async def tags(client):
 
 
 async def test_a_pull_tells_its_progress_and_installs_the_model(start):
-    client = await start(**SETTINGS, pull_bytes_per_second=2_000_000)
+    client = await start(**SETTINGS, pull_bytes_per_second=1_000_000)
     assert "far:latest" not in await tags(client)
     assert (await client.post("/api/generate", model="far", prompt="x")).status_code == 404
     progress = await lines(client, "/api/pull", model="far")

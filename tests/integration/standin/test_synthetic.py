@@ -56,15 +56,15 @@ async def test_counts_and_durations_follow_the_profile(start):
 
 async def test_speed_and_time_scale_multiply_the_rates(start):
     client = await start(**MODELS, speed=0.5, time_scale=8)
-    answer = await ask(client, "<<tokens=80>>")
-    assert 80 / 800 <= seconds(answer, "eval") < 80 / 800 + 0.06
+    answer = await ask(client, "<<tokens=800>>")
+    assert 800 / 800 <= seconds(answer, "eval") < 1.5
 
 
 async def test_two_active_requests_share_the_machine(start):
     client = await start(**MODELS, num_parallel=2)
     await ask(client, "<<tokens=1>>")
-    answers = await run_all(*(ask(client, "<<tokens=20>>") for _ in range(2)))
-    assert all(0.18 <= seconds(answer, "eval") < 0.4 for answer in answers)
+    answers = await run_all(*(ask(client, "<<tokens=80>>") for _ in range(2)))
+    assert all(0.72 <= seconds(answer, "eval") < 1.6 for answer in answers)
 
 
 async def test_lines_hold_one_token_each_even_if_they_come_together(start):
@@ -82,12 +82,13 @@ async def test_lines_hold_one_token_each_even_if_they_come_together(start):
 
 async def test_a_prompt_is_read_only_where_it_is_new(start):
     client = await start(**MODELS)
-    first = await ask(client, f"{LONG}one<<tokens=1>>")
-    again = await ask(client, f"{LONG}two<<tokens=1>>")
+    longer = "x" * 4000
+    first = await ask(client, f"{longer}one<<tokens=1>>")
+    again = await ask(client, f"{longer}two<<tokens=1>>")
     assert first["prompt_eval_count"] == again["prompt_eval_count"]
     assert seconds(again, "prompt_eval") < seconds(first, "prompt_eval") / 4
     entries = await client.requests("/api/chat")
-    assert [entry["cached_tokens"] for entry in entries] == [0, 200]
+    assert [entry["cached_tokens"] for entry in entries] == [0, 1000]
     assert {entry["prompt_tokens"] for entry in entries} == {again["prompt_eval_count"]}
 
 
@@ -172,9 +173,9 @@ async def test_a_batch_takes_the_time_of_its_tokens(start):
 async def test_totals_count_what_happened_until_they_are_cleared(start):
     client = await start(**MODELS)
     await ask(client, "<<tokens=1>>")
-    await run_all(*(ask(client, "<<tokens=8>>") for _ in range(3)))
+    await run_all(*(ask(client, "<<tokens=40>>") for _ in range(3)))
     counted = await totals(client)
-    assert (counted["requests"], counted["loads"], counted["output_tokens"]) == (4, 1, 25)
+    assert (counted["requests"], counted["loads"], counted["output_tokens"]) == (4, 1, 121)
     assert counted["slot_waits"] == 2
     assert counted["slot_wait_seconds"] > counted["max_slot_wait_seconds"] > 0.05
     assert counted["max_concurrent_requests"] == {"chat:latest": 3}
