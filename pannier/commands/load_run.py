@@ -169,6 +169,14 @@ class Run:
         output: Output,
         told: Callable[[str], None],
     ) -> None:
+        first = self.scenario.phases[0]
+        try:
+            # Before the first question, which is due at once and would else not meet them.
+            await asyncio.to_thread(session.apply, first.faults, for_seconds=first.stage.seconds)
+        except asyncio.CancelledError:
+            self.broken_off = True
+            raise
+        self._began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             showing = tasks.create_task(self._show(output))
             conducting = tasks.create_task(self._conduct(session, told))
@@ -220,7 +228,9 @@ class Run:
             if phase.happenings() or len(self.scenario.phases) > 1:
                 happenings = "; ".join(phase.happenings()) or "nothing goes wrong"
                 told(f"{phase.name} for {format_seconds(seconds)}: {happenings}")
-            await asyncio.to_thread(session.apply, phase.faults, for_seconds=seconds)
+            if number > 0:
+                # Those of the first phase are in force since before it began.
+                await asyncio.to_thread(session.apply, phase.faults, for_seconds=seconds)
             doing = asyncio.create_task(self.deeds.run(phase))
             try:
                 while (left := ends - time.monotonic()) > 0:

@@ -73,6 +73,8 @@ class VectorFill:
         pause = _FIRST_PAUSE_SECONDS
         failing = False
         while True:
+            # Before the look: what comes in meanwhile is looked for again.
+            self._wanted.clear()
             try:
                 async with self._jobs.alone("vectors") as alone:
                     if alone:
@@ -92,7 +94,6 @@ class VectorFill:
                 await self._wait()
 
     async def _wait(self) -> None:
-        self._wanted.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(_INTERVAL_SECONDS):
                 await self._wanted.wait()

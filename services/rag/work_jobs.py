@@ -93,6 +93,8 @@ class JobWork:
     async def _work(self) -> None:
         failure_count = 0
         while True:
+            # Before the look: what comes in meanwhile is looked for again.
+            self._released.clear()
             try:
                 worked = await self._work_on_next()
             except ServiceError as error:
@@ -111,7 +113,6 @@ class JobWork:
                     await self._wait()
 
     async def _wait(self) -> None:
-        self._released.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(_INTERVAL_SECONDS):
                 await self._released.wait()

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pannier.commands.load_checks import Services
 from pannier.commands.load_deeds import Deeds
+from pannier.commands.load_faults import FaultSession
 from pannier.commands.load_run import Run, RunOptions, make_plan
 from pannier.commands.output import Output
 from pannier.load.arrivals import Stage
@@ -174,28 +175,85 @@ async def test_a_fault_that_cannot_be_put_in_force_ends_the_run_with_its_reason(
         async def send(self, _ask, **_how):
             return Outcome()
 
+    running = run_of(Answers())
+    async with asyncio.timeout(10):
+        with pytest.raises(ProcessLookupError, match="no process redis"):
+            await running.run(an_output(), told=lambda _: None)
+    assert running.tally.in_flight == 0
+    assert running.problems == []
+
+
+class SlowFaults(FaultSession):
+    """Takes its time to put faults in force, and notes when that is."""
+
+    changes = None
+
+    def _pause(self, name):
+        self.changes["begun"] = time.monotonic()
+        time.sleep(0.1)
+        self.changes["in force"] = time.monotonic()
+
+    def _undo(self):
+        self.changes["undone"] = time.monotonic()
+
+
+@pytest.fixture
+def slow_faults(monkeypatch):
+    monkeypatch.setattr(SlowFaults, "changes", {})
+    monkeypatch.setattr("pannier.commands.load_run.FaultSession", SlowFaults)
+    return SlowFaults
+
+
+async def test_the_first_question_meets_the_faults_of_the_first_phase(slow_faults):
+    asked = []
+
+    class Asker:
+        async def send(self, _ask, **_how):
+            asked.append(time.monotonic())
+            return Outcome()
+
+    running = run_of(Asker(), Stage(seconds=0.2, start_rate=10, end_rate=10))
+    async with asyncio.timeout(10):
+        await running.run(an_output(), told=lambda _: None)
+    assert list(slow_faults.changes) == ["begun", "in force", "undone"]
+    first, second = (each - slow_faults.changes["in force"] for each in asked)
+    assert first >= 0
+    # What it took to put them in force is no part of the run.
+    assert second > 0.09
+
+
+async def test_a_run_that_is_broken_off_before_it_begins_leaves_no_fault(slow_faults):
+    running = run_of(None)
+    task = asyncio.create_task(running.run(an_output(), told=lambda _: None))
+    async with asyncio.timeout(10):
+        while not slow_faults.changes:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert list(slow_faults.changes) == ["begun", "in force", "undone"]
+    assert running.broken_off
+    assert running.tally.in_flight == 0
+    assert running.answered_within_seconds == 0
+
+
+def run_of(asker, stage=None):
+    """A run of one phase in which a process is to stand still that does not exist."""
     (phase,) = phases(20)
     pause = Fault(kind=PAUSE, options={"process": "redis"})
-    running = Run(
-        scenario=Scenario(
-            name="s",
-            about="",
-            settings={},
-            needs=Needs(),
-            phases=(replace(phase, faults=(pause,)),),
-        ),
+    phase = replace(phase, stage=stage or phase.stage, faults=(pause,))
+    return Run(
+        scenario=Scenario(name="s", about="", settings={}, needs=Needs(), phases=(phase,)),
         questions={"": [("what?",)]},
         options=RunOptions(
             poisson=False, seed=1, max_in_flight=9, drain_seconds=5.0, grace_seconds=1.0
         ),
         standins=(),
         processes={},
-        asker=Answers(),
+        asker=asker,
         deeds=Deeds(services=Services(), tenant="a", told=lambda _: None),
     )
-    output = Output(console=Console(file=io.StringIO()), errors=Console(file=io.StringIO()))
-    async with asyncio.timeout(10):
-        with pytest.raises(ProcessLookupError, match="no process redis"):
-            await running.run(output, told=lambda _: None)
-    assert running.tally.in_flight == 0
-    assert running.problems == []
+
+
+def an_output():
+    return Output(console=Console(file=io.StringIO()), errors=Console(file=io.StringIO()))

@@ -14,6 +14,7 @@ from services.rag.invalidate import InvalidationDelivery
 from services.rag.metrics import CATALOGUE
 from services.rag.sweep import Sweep
 from services.rag.watch_index import IndexWatch
+from services.rag.work_jobs import JobLimits, JobWork
 
 
 class Impatient:
@@ -103,3 +104,34 @@ async def test_a_loop_goes_on_after_a_fault_of_its_own(make):
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+def work(rounds):
+    return JobWork(
+        SimpleNamespace(claim=rounds.answer),
+        None,
+        clock=Impatient(),
+        statistics=None,
+        delivery=None,
+        limits=JobLimits(document_concurrency=1, lease_seconds=1),
+    )
+
+
+@pytest.mark.parametrize("make", [fill, work])
+async def test_what_comes_in_during_a_look_is_looked_for_at_once(make):
+    look_count = 0
+
+    async def look(**_options):
+        nonlocal look_count
+        look_count += 1
+        if look_count == 1:
+            # Too late for this look, which has seen nothing.
+            loop.wake()
+
+    loop = make(SimpleNamespace(answer=look))
+    running = asyncio.create_task(loop.run())
+    # It would look again in seconds by itself.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    running.cancel()
+    assert look_count == 2
