@@ -89,12 +89,15 @@ async def test_a_collection_of_another_form_is_not_made(rag, name):
     assert error.violations[0].field == "collection"
 
 
-async def test_a_receipt_says_whether_the_cache_knows(rag):
+async def test_a_receipt_says_whether_the_cache_knows(rag, monkeypatch):
     await ingest(rag, {"a.md": GUIDE, "b.md": "Other."})
     first, second = (
         pb.DeleteDocumentRequest(collection="docs", document_id=f"{n}.md") for n in "ab"
     )
-    receipt = (await rag.corpus.DeleteDocument(first, metadata=ACME)).receipt
+    with monkeypatch.context() as patient:
+        # A busy machine may need longer to tell the cache.
+        patient.setattr("services.rag.invalidate._TOLD_SECONDS", 10.0)
+        receipt = (await rag.corpus.DeleteDocument(first, metadata=ACME)).receipt
     assert receipt.cache_invalidation == pb.CACHE_INVALIDATION_DONE
     rag.cache.fault = PeerUnavailable("cache", "away")
     receipt = (await rag.corpus.DeleteDocument(second, metadata=ACME)).receipt
@@ -217,7 +220,10 @@ async def test_chunks_say_where_they_are_and_rebuild_the_text(rag):
     assert any("Part 3" in each.heading_path for each in chunks)
 
 
-async def test_an_expired_document_is_gone_and_then_swept(rag, database_dsn):
+async def test_an_expired_document_is_gone_and_then_swept(start_rag, database_dsn, monkeypatch):
+    # Nobody sweeps but the test: the service would do so at some time after its start.
+    monkeypatch.setattr(Sweep, "run", lambda _: asyncio.Event().wait())
+    rag = await start_rag()
     await ingest(rag, {"a.md": GUIDE})
     past = Timestamp()
     past.FromDatetime(datetime.now(UTC) - timedelta(seconds=1))

@@ -220,7 +220,7 @@ async def test_a_lost_store_leaves_the_model_where_that_is_allowed(filled):
 
 
 async def test_a_slow_store_leaves_the_answer_given_before(start_rag):
-    rag = await start_rag(database_time_limit_seconds=0.2)
+    rag = await start_rag(database_time_limit_seconds=1.0)
     await rag.ingest(DOCUMENTS)
     await rag.told()
     rag.balancer.answer = ANSWER
@@ -235,7 +235,7 @@ async def test_a_slow_store_leaves_the_answer_given_before(start_rag):
     ("table", "reason"), [("posting", "SEARCH_ARM_FAILED"), ("embedding", "SEARCH_ARM_FAILED")]
 )
 async def test_one_arm_alone_is_worth_less(start_rag, table, reason):
-    rag = await start_rag(database_time_limit_seconds=0.2)
+    rag = await start_rag(database_time_limit_seconds=1.0)
     await rag.ingest(DOCUMENTS)
     rag.balancer.answer = ANSWER
     if table == "embedding":
@@ -278,7 +278,7 @@ async def test_a_rerank_that_takes_too_long_is_said(start_rag):
         balancer.first_tokens = lambda prompt: {"yes": -0.1, "no": -4.0}
 
     rag = await start_rag(
-        prepare=prepare, rerank_chat_model="talker", rerank_time_limit_seconds=0.3
+        prepare=prepare, rerank_chat_model="talker", rerank_time_limit_seconds=2.0
     )
     await rag.ingest(DOCUMENTS)
     rag.balancer.answer = ANSWER

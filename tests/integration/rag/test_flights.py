@@ -238,7 +238,7 @@ async def test_a_deadline_says_nothing_to_others(filled):
     await ask(filled, query("What is cheese made from?"))
     await fill_ends(filled)
     filled.balancer.hold = asyncio.Event()
-    response = await ask(filled, timeout=1)
+    response = await ask(filled, timeout=2)
     assert response.origin == pb.ANSWER_ORIGIN_EXTRACTIVE
     assert await fill_ends(filled) == "cut"
     filled.balancer.hold.set()

@@ -6,6 +6,7 @@ from pannier.rag.v1 import corpus_service_pb2 as pb
 from pannier.rag.v1 import rag_service_pb2
 from services.common.errors import PeerUnavailable
 from tests.integration.rag.conftest import as_tenant
+from tests.integration.rag.telemetry import eventually
 
 TEXT = "# Fox\n\nThe red fox jumps.\n\n# Bank\n\nThe bank lends money.\n"
 
@@ -24,7 +25,7 @@ async def found(rag, question):
 
 
 async def embedded(rag, document_id):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             chunks = await chunks_of(rag, document_id)
             if all(each.embedded for each in chunks):
@@ -51,9 +52,13 @@ async def test_a_document_is_found_by_words_at_once_and_by_meaning_when_somethin
     assert set(rag.balancer.tenants) == {"acme"}
 
 
-async def test_a_document_that_is_deleted_gets_no_vectors_afterwards(rag, database_dsn):
+async def test_a_document_that_is_deleted_gets_no_vectors_afterwards(rag, monkeypatch, caplog):
+    # Long enough for the deletion to fall between two attempts.
+    monkeypatch.setattr("services.rag.fill_vectors._FIRST_PAUSE_SECONDS", 2.0)
     rag.balancer.embed_fault = PeerUnavailable("ollama", "all are away")
     await rag.ingest({"fox.md": TEXT, "other.md": "Another."})
+    # What was tried before the deletion must have failed: it may still read the document.
+    await eventually(lambda: "chunks wait for vectors" in caplog.text)
     await rag.corpus.DeleteDocument(
         pb.DeleteDocumentRequest(collection="docs", document_id="fox.md"),
         metadata=as_tenant("acme"),

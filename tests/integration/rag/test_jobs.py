@@ -41,9 +41,9 @@ async def follow(rag, job_id):
     return results, job
 
 
-async def begun(rag):
+async def begun(rag, *, seconds=10):
     """Waits until something is being embedded."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(seconds):
         while not rag.balancer.tenants:
             await asyncio.sleep(0.005)
 
@@ -248,7 +248,8 @@ async def test_the_documents_of_a_process_that_is_killed_are_taken_in_by_another
     await rag.stop()
     rag.balancer.tenants.clear()
     process = await start_process(database_dsn, **addresses)
-    await begun(rag)
+    # It has to import everything and to connect first.
+    await begun(rag, seconds=30)
     process.send_signal(signal.SIGKILL)
     await process.wait()
     assert await fetch(

@@ -62,6 +62,11 @@ async def report(rag):
         return await rag.cache.outcomes.get()
 
 
+async def failed_verifications(rag):
+    page = await page_of(rag)
+    return page.value("rag_background_work_total", kind="verification", outcome="error")
+
+
 async def test_the_same_words_need_neither_vector_nor_search(filled):
     first = await ask(filled)
     filled.cache.calls.clear()
@@ -451,6 +456,10 @@ async def test_a_verification_that_fails_says_nothing(filled):
     filled.cache.wants_verification = True
     filled.balancer.fault = PeerUnavailable("ollama", "away")
     assert (await ask(filled)).origin == pb.ANSWER_ORIGIN_CACHED
+    # It goes on behind the answer, and must have met the fault before that is gone.
+    async with asyncio.timeout(10):
+        while not await failed_verifications(filled):
+            await asyncio.sleep(0.01)
     filled.balancer.fault = None
     await ask(filled)
     assert (await report(filled)).verdict == semantic.MATCH_VERDICT_RIGHT

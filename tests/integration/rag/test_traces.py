@@ -211,14 +211,17 @@ async def test_a_question_that_fails_says_why(filled):
     assert call.attributes["app.rag.outcome"] == "error"
 
 
-async def test_a_store_that_fails_fails_the_call(filled):
+async def test_a_store_that_fails_fails_the_call(start_rag):
+    # The service's own deadline: with the caller's, either of them may be the first to know.
+    filled = await start_rag(default_deadline_seconds=1.0)
+    await filled.ingest(DOCUMENTS)
+    await filled.told()
     connection = await asyncpg.connect(filled.database_dsn)
     try:
         async with connection.transaction():
             await connection.execute("LOCK TABLE rag.collection")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await ask(filled, seconds=1)
-            # The caller may know before the service does.
+                await ask(filled, seconds=None)
             (call,) = await eventually(lambda: filled.spans.named("RagService/Query"))
     finally:
         await connection.close()
