@@ -10,9 +10,6 @@ from services.rag.recorder import Recorder
 
 __all__ = ["mark_suspects"]
 
-# So many characters take a millisecond, and another thread a third of one.
-_MOST_CHARACTERS_AT_ONCE = 20_000
-
 
 async def mark_suspects(
     passages: Sequence[RankedPassage], recorder: Recorder
@@ -23,10 +20,7 @@ async def mark_suspects(
         passages: Best first.
         recorder: Receives the warning.
     """
-    if sum(len(each.passage.text) for each in passages) > _MOST_CHARACTERS_AT_ONCE:
-        judged = await asyncio.to_thread(demote_suspects, passages)
-    else:
-        judged = demote_suspects(passages)
+    judged = await asyncio.to_thread(demote_suspects, passages)
     suspects = [each.passage for each in judged if each.passage.injection_suspected]
     if suspects:
         names = ", ".join(dict.fromkeys(each.title or each.document_id for each in suspects))
