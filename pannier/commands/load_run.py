@@ -146,7 +146,6 @@ class Run:
             drain_seconds=self.options.drain_seconds,
             grace_seconds=self.options.grace_seconds,
         )
-        self._began = time.monotonic()
         try:
             with session:
                 await self._run_all(generator, plan, session, output, told)

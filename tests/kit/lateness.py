@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 _TICK_SECONDS = 0.01
 
 
@@ -43,3 +45,10 @@ async def measured_lateness() -> AsyncIterator[Lateness]:
         yield lateness
     finally:
         watching.cancel()
+
+
+@pytest.fixture
+async def lateness() -> AsyncIterator[Lateness]:
+    """How late this process is in a test, all that it starts included."""
+    async with measured_lateness() as measured:
+        yield measured

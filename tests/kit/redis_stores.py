@@ -18,7 +18,6 @@ from tests.kit.redis_sentinel import RedisSentinels
 
 __all__ = [
     "HASTY",
-    "PATIENT",
     "PATIENT_SECONDS",
     "MakeStore",
     "any_redis",
@@ -28,9 +27,6 @@ __all__ = [
 
 PATIENT_SECONDS = 5.0
 """Longer than anything takes that works."""
-
-PATIENT = {"timeout_seconds": PATIENT_SECONDS, "connect_timeout_seconds": PATIENT_SECONDS}
-"""What an adapter is told that is to wait for so long."""
 
 HASTY = {"timeout_seconds": 0.1, "connect_timeout_seconds": 0.25}
 """What an adapter is told where something hangs or is replaced."""
@@ -48,7 +44,8 @@ async def make_store() -> AsyncIterator[MakeStore]:
             "databases": (0, 1),
             "connection_limit": 2,
             "tracer": NoOpTracer(),
-            **PATIENT,
+            "timeout_seconds": PATIENT_SECONDS,
+            "connect_timeout_seconds": PATIENT_SECONDS,
         } | changes
         stores.append(RedisStore(url, **options))
         return stores[-1]
@@ -69,4 +66,4 @@ def any_redis(request: pytest.FixtureRequest) -> RedisServer | RedisSentinels | 
 @pytest.fixture
 def patient_store(make_store: MakeStore, any_redis: RedisServer) -> RedisStore:
     """An adapter with time to spare, in front of each topology in turn."""
-    return make_store(any_redis.url, connection_limit=8, **PATIENT)
+    return make_store(any_redis.url, connection_limit=8)

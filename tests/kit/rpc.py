@@ -16,7 +16,7 @@ from services.common.server import Runtime
 from services.common.status import error_from_call
 from services.common.tracing import make_tracer_provider
 
-__all__ = ["Spans", "error_of", "make_runtime"]
+__all__ = ["Spans", "error_of", "in_time", "make_runtime"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,16 @@ def channel_to(port: int, *options: tuple[str, Any]) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(
         f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1), *options]
     )
+
+
+async def in_time(call: Awaitable[Any]) -> Any:
+    """Awaits a call, and returns its reply; None where the deadline was earlier."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise
+        return None
 
 
 async def error_of(call: Awaitable[Any]) -> RelayedError:

@@ -42,7 +42,7 @@ decode_tokens_per_second = 300
 name = "embed"
 capability = "embedding"
 load_seconds = 0.1
-prefill_tokens_per_second = 2000
+prefill_tokens_per_second = 250
 [[models]]
 name = "slow-to-load"
 load_seconds = 1.0

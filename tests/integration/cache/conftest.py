@@ -20,6 +20,7 @@ from services.common.metrics import Metrics
 from services.common.server import Runtime
 from services.common.settings import load
 from services.common.tracing import make_tracer_provider
+from tests.kit.lateness import lateness
 from tests.kit.redis import private_redis, redis_server, shared_redis
 from tests.kit.redis_cluster import private_cluster, shared_cluster
 from tests.kit.redis_sentinel import private_sentinels, shared_sentinels
@@ -28,6 +29,7 @@ from tests.kit.rpc import channel_to
 
 __all__ = [
     "any_redis",
+    "lateness",
     "make_store",
     "patient_store",
     "private_cluster",

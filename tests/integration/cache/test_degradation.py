@@ -6,14 +6,13 @@ import struct
 import time
 import urllib.request
 
-import grpc
 import pytest
 
 from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import statistics_pb2
 from pannier.common.v1 import generation_pb2 as generation
-from tests.kit.lateness import measured_lateness
 from tests.kit.redis import RedisServer
+from tests.kit.rpc import in_time
 
 DIGEST = "0123456789abcdef" * 4
 SPACE = pb.EmbeddingSpace(model_digest=DIGEST)
@@ -39,24 +38,8 @@ async def tell(cache, number: int) -> pb.StoreInferenceResponse:
     )
 
 
-async def in_time(call) -> pb.LookupInferenceResponse | None:
-    """Returns the answer; None where the deadline was earlier."""
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-            raise
-        return None
-
-
 async def stats_of(cache) -> statistics_pb2.GetStatsResponse:
     return await cache.stub.GetStats(statistics_pb2.GetStatsRequest())
-
-
-@pytest.fixture(autouse=True)
-async def lateness():
-    async with measured_lateness() as measured:
-        yield measured
 
 
 async def timed(call, lateness) -> tuple[float, object]:

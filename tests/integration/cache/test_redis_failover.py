@@ -11,7 +11,7 @@ from services.cache.notices import Notices
 from services.cache.ports import Script, StoreFailure, Write
 from services.common.clock import SystemClock
 from services.common.tasks import in_background
-from tests.kit.lateness import Lateness, measured_lateness
+from tests.kit.lateness import Lateness
 from tests.kit.redis import RedisServer
 from tests.kit.redis_sentinel import RedisSentinels
 from tests.kit.redis_stores import HASTY, PATIENT_SECONDS
@@ -49,12 +49,6 @@ class Load:
                 if found is not None:
                     self.answered_at = loop.time()
             await asyncio.sleep(0.005)
-
-
-@pytest.fixture
-async def lateness():
-    async with measured_lateness() as measured:
-        yield measured
 
 
 async def recovery_seconds(level, load: Load, since: float) -> float:

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from services.cache.ports import Notice, Script, StoreFailure, StoreRefusal, StreamEntry, Write
-from tests.kit.redis_stores import PATIENT, PATIENT_SECONDS
+from tests.kit.redis_stores import PATIENT_SECONDS
 
 SET_IF_ABSENT = Script(
     "set_if_absent",
@@ -152,7 +152,7 @@ async def test_a_reader_of_a_silent_stream_waits_for_as_long_as_told(store) -> N
 
 async def test_readers_of_streams_keep_nobody_else_waiting(make_store, any_redis) -> None:
     # For how long a busy machine may keep them waiting, and no reader.
-    store = make_store(any_redis.url, connection_limit=1, stream_connection_limit=2, **PATIENT)
+    store = make_store(any_redis.url, connection_limit=1, stream_connection_limit=2)
     readers = [
         asyncio.create_task(store.read_stream(1, b"silent", b"0", wait_seconds=60.0, limit=1))
         for _ in range(6)
@@ -169,7 +169,7 @@ async def test_readers_of_streams_keep_nobody_else_waiting(make_store, any_redis
 async def test_readers_beyond_the_limit_find_what_there_is_at_the_end_of_their_wait(
     make_store, redis_server
 ) -> None:
-    store = make_store(redis_server.url, stream_connection_limit=1, **PATIENT)
+    store = make_store(redis_server.url, stream_connection_limit=1)
     await append(store, b"stream", b"text")
     async with asyncio.TaskGroup() as group:
         group.create_task(store.read_stream(1, b"silent", b"0", wait_seconds=0.4, limit=1))
@@ -183,7 +183,7 @@ async def test_readers_that_go_away_leave_their_connections_to_others(
 ) -> None:
     for step_count in range(25):
         # On a connection that is yet to be made.
-        store = make_store(redis_server.url, stream_connection_limit=1, **PATIENT)
+        store = make_store(redis_server.url, stream_connection_limit=1)
         await append(store, b"stream", b"text")
         task = asyncio.create_task(
             store.read_stream(1, b"silent", b"0", wait_seconds=60.0, limit=1)
@@ -198,7 +198,7 @@ async def test_readers_that_go_away_leave_their_connections_to_others(
 
 
 async def test_who_listens_ends_when_told_to_at_any_moment(make_store, redis_server) -> None:
-    store = make_store(redis_server.url, **PATIENT)
+    store = make_store(redis_server.url)
 
     async def hear() -> None:
         async with store.listen([b"inv"]) as notices:
@@ -252,7 +252,7 @@ async def test_all_of_the_store_is_checked(store) -> None:
 async def test_cancelled_calls_cost_no_connection_and_mix_up_no_replies(
     make_store, any_redis
 ) -> None:
-    store = make_store(any_redis.url, **PATIENT)
+    store = make_store(any_redis.url)
     keys = KEYS[:12]
     await write(store, *keys)
     draw = random.Random(7)

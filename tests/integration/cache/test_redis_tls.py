@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from services.cache.ports import StoreFailure, Write
-from tests.kit.redis_stores import PATIENT, PATIENT_SECONDS
+from tests.kit.redis_stores import PATIENT_SECONDS
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificates")
 
@@ -76,9 +76,9 @@ async def test_a_certificate_of_ones_own_authority_is_trusted_once_that_is_named
 ) -> None:
     async with encrypted(authority, redis_server.port) as port:
         url = f"rediss://localhost:{port}"
-        assert await cause_of_failure(make_store(url, **PATIENT)) == "certificate is not trusted"
+        assert await cause_of_failure(make_store(url)) == "certificate is not trusted"
         monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
-        assert await use(make_store(url, **PATIENT)) == [b"value"]
+        assert await use(make_store(url)) == [b"value"]
 
 
 async def test_a_certificate_for_another_name_is_not_trusted(
@@ -86,5 +86,5 @@ async def test_a_certificate_for_another_name_is_not_trusted(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
     async with encrypted(authority, redis_server.port) as port:
-        store = make_store(f"rediss://127.0.0.1:{port}", **PATIENT)
+        store = make_store(f"rediss://127.0.0.1:{port}")
         assert await cause_of_failure(store) == "certificate is not trusted"

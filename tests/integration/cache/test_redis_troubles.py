@@ -220,7 +220,7 @@ async def test_a_full_server_is_read_but_not_written_to(make_store, start_server
 
 async def test_where_values_are_evicted_control_keys_outlive_them(make_store, start_server) -> None:
     server = await start_server(maxmemory="8mb", maxmemory_policy="volatile-lfu")
-    store = make_store(server.url, timeout_seconds=PATIENT_SECONDS)
+    store = make_store(server.url)
     assert await run(store, b"epoch") == 1
     for number in range(300):
         assert await write(store, b"big %d" % number, random.randbytes(100_000)) == [True]
@@ -231,7 +231,7 @@ async def test_where_values_are_evicted_control_keys_outlive_them(make_store, st
 async def test_a_full_server_takes_some_values_of_a_batch(make_store, shared_cluster) -> None:
     shared_cluster.flush()
     full, *others = shared_cluster.masters
-    store = make_store(shared_cluster.url, timeout_seconds=PATIENT_SECONDS)
+    store = make_store(shared_cluster.url)
     full.command("CONFIG", "SET", "maxmemory", "1")
     try:
         keys = [
@@ -264,7 +264,7 @@ async def test_a_replica_without_its_master_says_so(make_store, start_server) ->
 
 async def test_a_server_that_loads_its_data_says_so_until_it_has(make_store, private_redis) -> None:
     await start(private_redis)
-    store = make_store(private_redis.url, timeout_seconds=PATIENT_SECONDS)
+    store = make_store(private_redis.url)
     for number in range(100):
         await write(store, b"key %d" % number, random.randbytes(100_000))
     private_redis.command("SAVE")
