@@ -246,7 +246,7 @@ async def test_a_token_links_to_nothing_while_nobody_can_tell_whether_it_holds(
     start_cache, private_redis
 ) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, patient=False)
+    cache = await start_cache(private_redis.url)
     private_redis.kill()
     await store(cache, forged())
     release = pb.ReleaseLeaseRequest(key=question(), lease_token=forged())

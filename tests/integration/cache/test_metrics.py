@@ -235,7 +235,9 @@ async def test_what_has_expired_has_lived_for_as_long_as_it_was_to(cache) -> Non
 
 async def test_the_pools_show_connections_and_waits(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, patient=False, redis_connection_limit="2")
+    cache = await start_cache(
+        private_redis.url, redis_connection_limit="2", redis_timeout_seconds="1s"
+    )
     await look_up_embeddings(cache, "a")
 
     def connections(pool: str, state: str) -> float | None:
@@ -284,7 +286,7 @@ def phases(cache) -> dict[str, float | None]:
 
 async def test_the_gauges_follow_a_redis_that_freezes_and_thaws(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, patient=False)
+    cache = await start_cache(private_redis.url, redis_timeout_seconds="1s")
     await store(cache)
 
     def in_use() -> tuple[float | None, float | None]:
@@ -294,11 +296,13 @@ async def test_the_gauges_follow_a_redis_that_freezes_and_thaws(start_cache, pri
     assert phases(cache) == {"normal": 1, "slow": 0, "open": 0, "recovering": 0}
     private_redis.freeze()
     try:
-        await eventually(lambda: cache.metric("cache_degraded") == 1, seconds=10)
+        await eventually(lambda: cache.metric("cache_degraded") == 1, seconds=20)
         assert in_use() == (0, 1)
         assert phases(cache) == {"normal": 0, "slow": 0, "open": 1, "recovering": 0}
         failed = cache.metric("cache_backend_failures_total", backend="redis")
-        assert failed == (await stats_of(cache)).store.failure_count > 0
+        told = (await stats_of(cache)).store.failure_count
+        # A probe may fail in between.
+        assert 0 < failed <= told <= failed + 1
         assert (await look_up(cache)).inference == ANSWER
         await look_up(cache, "something else")
         labels = {"layer": "inference", "mode": "rag"}

@@ -35,6 +35,9 @@ async def running(redis_url: str):
         "services.cache",
         env=environment(
             redis_url=redis_url,
+            # However late the machine may be, Redis is in order.
+            redis_timeout_seconds="5s",
+            redis_connect_timeout_seconds="5s",
             grpc_address=f"127.0.0.1:{grpc_port}",
             http_address=f"127.0.0.1:{http_port}",
             drain_delay_seconds="0s",

@@ -102,7 +102,7 @@ async def test_a_single_item_is_no_batch(cache) -> None:
 
 async def test_the_command_fails_and_the_call_does_not(start_cache, private_redis) -> None:
     await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url, patient=False)
+    cache = await start_cache(private_redis.url)
     private_redis.kill()
     await look_up(cache, "text")
     server, (command,) = await spans_of(cache, "LookupEmbeddings")
