@@ -27,9 +27,13 @@ from services.balancer.share_slots import SharedReservations, share_slots
 from services.balancer.share_store import Answer, Attempt, SharingPolicy, StoreLost
 from services.common.clock import Clock
 
-__all__ = ["RedisReservations", "open_reservations"]
+__all__ = ["TIMEOUT_SECONDS", "RedisReservations", "open_reservations"]
 
 T = TypeVar("T")
+
+TIMEOUT_SECONDS = 0.25
+"""Longer than a server hangs that forks or waits for its disk: each loss costs the patience of
+`SharingPolicy`, in which nothing is taken. Shorter than its silence."""
 
 _SCRIPT_HASH = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _NAME = "pannier:balancer:slots"
@@ -66,8 +70,8 @@ class RedisReservations:
         *,
         replica_id: str,
         policy: SharingPolicy,
-        timeout_seconds: float = 0.1,
-        connect_timeout_seconds: float = 0.1,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        connect_timeout_seconds: float = TIMEOUT_SECONDS,
         name: str = _NAME,
     ) -> None:
         self._replica_id = replica_id
@@ -214,8 +218,8 @@ async def open_reservations(
     clock: Clock,
     replica_id: str | None = None,
     policy: SharingPolicy | None = None,
-    timeout_seconds: float = 0.1,
-    connect_timeout_seconds: float = 0.1,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    connect_timeout_seconds: float = TIMEOUT_SECONDS,
     name: str = _NAME,
 ) -> AsyncIterator[SharedReservations]:
     """Shares the slots of the fleet through a Redis server while the context is open.

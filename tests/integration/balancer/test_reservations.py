@@ -16,7 +16,11 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from services.balancer.adapters.reservations import RedisReservations, open_reservations
+from services.balancer.adapters.reservations import (
+    TIMEOUT_SECONDS,
+    RedisReservations,
+    open_reservations,
+)
 from services.balancer.core.shares import Resource, slot_owners
 from services.balancer.share_slots import SharedReservations
 from services.balancer.share_store import SharingPolicy
@@ -40,8 +44,6 @@ PATIENT = SharingPolicy(
     settle_seconds=0.05, lease_seconds=20.0, silence_seconds=10.0, patience_seconds=12.0
 )
 PATIENT_SECONDS = 5.0
-# What replicas have that users run, for a store that hangs.
-SHORT_SECONDS = 0.1
 KEY = "pannier:balancer:slots"
 
 
@@ -277,7 +279,7 @@ async def test_each_keeps_to_its_share_while_the_store_is_frozen_and_nothing_wai
 ) -> None:
     await asyncio.to_thread(private_redis.start)
     slots = 6
-    async with replicas(private_redis, 2, QUICK, SHORT_SECONDS) as (one, other):
+    async with replicas(private_redis, 2, QUICK, TIMEOUT_SECONDS) as (one, other):
         async with asyncio.timeout(PATIENT_SECONDS):
             while not (held := await one.take(BACKEND, MODEL, slots)):
                 await asyncio.sleep(0.02)
@@ -285,7 +287,7 @@ async def test_each_keeps_to_its_share_while_the_store_is_frozen_and_nothing_wai
         async with measured_lateness() as lateness:
             started = time.monotonic()
             await one.take(BACKEND, MODEL, slots)
-            assert time.monotonic() - started - lateness.seconds < 0.3
+            assert time.monotonic() - started - lateness.seconds < TIMEOUT_SECONDS + 0.2
         await until(lambda: one.immediate and other.immediate)
         tokens: dict[SharedReservations, list[str]] = {one: [held], other: []}
 
@@ -315,6 +317,24 @@ async def test_each_keeps_to_its_share_while_the_store_is_frozen_and_nothing_wai
             for token in mine:
                 each.release(token)
         await until(lambda: one.usable_slots(BACKEND, MODEL, slots) == slots)
+
+
+async def test_a_store_that_hangs_for_a_moment_is_waited_for(private_redis) -> None:
+    """Each loss costs half a second in which nothing is taken, so hiccups must not be losses."""
+    await asyncio.to_thread(private_redis.start)
+    async with replicas(private_redis, 2, QUICK, TIMEOUT_SECONDS) as (one, other):
+        # On a late machine it may seem longer, but not each time.
+        for _ in range(20):
+            await until(lambda: not one.divided and not other.divided)
+            private_redis.freeze()
+            taking = asyncio.create_task(one.take(BACKEND, MODEL, 1))
+            await asyncio.sleep(0.17)
+            private_redis.thaw()
+            if token := await taking:
+                one.release(token)
+                if not one.divided:
+                    return
+        pytest.fail("a hiccup is taken for a loss")
 
 
 async def test_replicas_get_over_a_clock_that_is_set_back(redis_server) -> None:
