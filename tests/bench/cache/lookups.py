@@ -10,6 +10,7 @@ from tests.bench import processes
 from tests.bench.cache.entries import answer, inference_key, vectors
 from tests.bench.cache.rows import Row, milliseconds
 from tests.bench.cache.suite import Suite, running_suite
+from tests.bench.empty_calls import answering_calls
 
 __all__ = ["batches", "local_hits", "shared_hits"]
 
@@ -50,6 +51,7 @@ async def local_hits(folder: Path, count: int) -> list[Row]:
 
         await _timed(look_up, 200)
         p50, p99 = milliseconds(await _timed(look_up, count))
+        empty = await _empty_call(folder, requests[0].ByteSize(), count)
         numbers = iter(range(4 * count))
 
         async def work() -> None:
@@ -70,6 +72,7 @@ async def local_hits(folder: Path, count: int) -> list[Row]:
             "p50 <= 1 ms, p99 <= 5 ms",
             p50 <= 1 and p99 <= 5,
         ),
+        empty,
         Row(
             f"local hit, {_WORKER_COUNT} callers",
             f"{per_core:,.0f} lookups per core second ({4 * count / wall:,.0f}/s of wall time)",
@@ -77,6 +80,17 @@ async def local_hits(folder: Path, count: int) -> list[Row]:
             per_core >= 1500,
         ),
     ]
+
+
+async def _empty_call(folder: Path, request_bytes: int, count: int) -> Row:
+    """Measures what gRPC and its caller take of such a hit."""
+    reply_bytes = answer(0).ByteSize()
+    async with answering_calls(
+        folder, request_bytes=request_bytes, reply_bytes=reply_bytes
+    ) as empty_call:
+        await _timed(lambda _: empty_call(), 200)
+        p50, p99 = milliseconds(await _timed(lambda _: empty_call(), count))
+    return Row("  a call of that size that does nothing", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms")
 
 
 async def shared_hits(folder: Path, count: int) -> list[Row]:

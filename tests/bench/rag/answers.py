@@ -9,6 +9,7 @@ from pathlib import Path
 from pannier.commands.judged_sets import JudgedSet, open_judged_set
 from pannier.rag.v1 import rag_service_pb2 as pb
 from tests.bench.cache.rows import Row
+from tests.bench.empty_calls import answering_calls
 from tests.bench.rag.quality import sources_of
 from tests.bench.rag.suite import COLLECTION, Source, Suite, ingest, running_suite
 from tests.bench.rag.timing import Times, one_by_one, open_loop
@@ -72,13 +73,24 @@ async def cached(folder: Path, quick: bool, *, data: Path) -> list[Row]:
 
         await open_loop(ask, per_second=_RATE, seconds=2)
         times = await open_loop(ask, per_second=_RATE, seconds=5 if quick else 60)
+        reply_bytes = (await _query(suite, questions[0])).ByteSize()
+
+    async with answering_calls(folder, request_bytes=100, reply_bytes=reply_bytes) as empty_call:
+
+        async def call(number: int) -> None:
+            del number
+            await empty_call()
+
+        await open_loop(call, per_second=_RATE, seconds=2)
+        empty = await open_loop(call, per_second=_RATE, seconds=5 if quick else 20)
     return [
         Row(
             f"exact cached answer through rag, {_RATE:.0f} per s",
             times.text,
             "p50 <= 3 ms, p99 <= 12 ms",
             not times.failures and times.ms(0.5) <= 3 and times.ms(0.99) <= 12,
-        )
+        ),
+        Row("  a call of that size that does nothing; rag makes one as well", empty.text),
     ]
 
 
