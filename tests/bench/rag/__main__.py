@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.cache.rows import Row, table
-from tests.bench.rag import answers, intake, quality, scale
+from tests.bench.rag import answers, chunking, intake, quality, scale
 
 _ROOT = Path(__file__).parents[3]
 
@@ -24,6 +24,7 @@ def _cases(options: argparse.Namespace) -> Mapping[str, Case]:
         "quality": partial(
             quality.cranfield, data=options.data, vectors=options.vectors, lancedb=options.lancedb
         ),
+        "chunking": partial(chunking.strategies, data=options.data, vectors=options.vectors),
         "scale": scale.many_chunks,
         "backends": intake.backends,
         "unchanged": intake.unchanged,

@@ -20,9 +20,10 @@ from tests.bench.cache.rows import Row
 from tests.bench.rag.lance import against_lancedb
 from tests.bench.rag.suite import COLLECTION, Source, Suite, ingest, running_suite, settle
 
-__all__ = ["cranfield", "sources_of"]
+__all__ = ["cranfield", "evaluate", "sources_of"]
 
 _EVALUATE_SECONDS = 3600.0
+_WAYS = ("keyword", "vector", "hybrid-convex", "hybrid-rrf")
 _TOLERANCE = 1e-6
 
 
@@ -37,7 +38,7 @@ async def cranfield(
     async with running_suite(folder, minilm=vectors) as suite:
         await ingest(suite, sources_of(judged_set))
         await settle(suite)
-        report = await _evaluate(suite, judged_set)
+        report = await evaluate(suite, judged_set, _WAYS)
         rows = [*_effectiveness(report), *await _formula(suite, judged_set, quick=quick)]
         rows += await against_lancedb(
             suite, judged_set, report, folder=folder, venv=lancedb, vectors=vectors
@@ -53,11 +54,23 @@ def sources_of(judged_set: JudgedSet) -> Sequence[Source]:
     ]
 
 
-async def _evaluate(suite: Suite, judged_set: JudgedSet) -> pb.EvaluationReport:
-    names = ("keyword", "vector", "hybrid-convex", "hybrid-rrf")
+async def evaluate(
+    suite: Suite, judged_set: JudgedSet, names: Sequence[str], *, collection: str = COLLECTION
+) -> pb.EvaluationReport:
+    """Asks a set's questions in several ways.
+
+    Args:
+        suite: What is asked.
+        judged_set: The questions and what answers them.
+        names: The ways, as `pannier eval` names them.
+        collection: Where the documents are.
+
+    Raises:
+        RuntimeError: The evaluation did not come to its end.
+    """
     call = suite.evaluation.Evaluate(
         pb.EvaluateRequest(
-            collection=COLLECTION,
+            collection=collection,
             queries=queries_of(judged_set),
             variants=[variant_of(name, **VARIANTS[name]) for name in names],
             include_queries=True,

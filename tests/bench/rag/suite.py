@@ -170,6 +170,7 @@ async def ingest(
     *,
     collection: str = COLLECTION,
     tenant: str = "default",
+    chunking: corpus.ChunkingOptions | None = None,
 ) -> Taken:
     """Takes documents in.
 
@@ -180,7 +181,8 @@ async def ingest(
     computed_count = 0
     async with open_channel(suite.rag.address, tenant=tenant) as channel:
         call = CorpusServiceStub(channel).IngestDocuments(
-            _messages(sources, collection), timeout=_INGEST_SECONDS
+            _messages(sources, corpus.IngestOptions(collection=collection, chunking=chunking)),
+            timeout=_INGEST_SECONDS,
         )
         async for event in call:
             kind = event.WhichOneof("event")
@@ -216,10 +218,10 @@ def options(**chosen: object) -> pb.RetrievalOptions:
 
 
 async def _messages(
-    sources: Iterable[Source], collection: str
+    sources: Iterable[Source], options: corpus.IngestOptions
 ) -> AsyncIterator[corpus.IngestDocumentsRequest]:
     message = corpus.IngestDocumentsRequest
-    yield message(options=corpus.IngestOptions(collection=collection))
+    yield message(options=options)
     for source in sources:
         yield message(
             header=corpus.DocumentHeader(
