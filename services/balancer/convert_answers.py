@@ -125,6 +125,7 @@ def embed_response(result: EmbeddingResult) -> pb.EmbedResponse:
         usage=generation_pb2.TokenUsage(prompt_token_count=result.prompt_token_count),
         backend_ids=result.backend_ids,
         duplicate_text_count=result.duplicate_text_count,
+        decision_ids=result.decision_ids,
     )
 
 

@@ -111,6 +111,7 @@ class _Embedding:
             attempt_count=max(answer.attempt_count for answer in ordered),
             prompt_token_count=sum(answer.prompt_token_count for answer in ordered),
             duplicate_text_count=len(request.texts) - len(texts),
+            decision_ids=_decision_ids(ordered),
         )
 
     def _cut(self, texts: Sequence[str]) -> list[slice]:
@@ -222,12 +223,18 @@ class _Embedding:
             answers[0],
             vectors=np.concatenate([answer.vectors for answer in answers]),
             prompt_token_count=sum(answer.prompt_token_count for answer in answers),
+            decision_ids=_decision_ids(answers),
         )
 
     def _disagreement(self, attempt_count: int) -> AllAttemptsFailed:
         return AllAttemptsFailed(
             self._request.model, attempt_count, "backends disagree on the length of the vectors"
         )
+
+
+def _decision_ids(answers: Sequence[Answer]) -> tuple[str, ...]:
+    """Returns the decisions behind answers, in their order; several answers may share one."""
+    return tuple(dict.fromkeys(each for answer in answers for each in answer.decision_ids))
 
 
 def _common_digest(fleet: Fleet, key: str) -> str | None:

@@ -69,6 +69,7 @@ class Answer:
         model: Full name of the model.
         model_digest: Its digest; empty where the backend was never reached before.
         attempt_count: Backends tried one after the other.
+        decision_ids: The planner's decisions that sent the texts there.
     """
 
     vectors: Vectors
@@ -77,6 +78,7 @@ class Answer:
     model: str
     model_digest: str
     attempt_count: int
+    decision_ids: tuple[str, ...]
 
 
 class _Overtaken(asyncio.CancelledError):
@@ -246,6 +248,7 @@ class Calls:
             model=attempt.model_name,
             model_digest=attempt.model_digest,
             attempt_count=attempt.number,
+            decision_ids=(attempt.decision_id,),
         )
 
     def _note_overtaken(

@@ -695,6 +695,7 @@ class EmbedResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     BACKEND_IDS_FIELD_NUMBER: _builtins.int
     DUPLICATE_TEXT_COUNT_FIELD_NUMBER: _builtins.int
+    DECISION_IDS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """OUTPUT ONLY. Full name of the model that served."""
     model_digest: _builtins.str
@@ -717,6 +718,12 @@ class EmbedResponse(_message.Message):
     def backend_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OUTPUT ONLY. Backends that made the vectors, sorted."""
 
+    @_builtins.property
+    def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OUTPUT ONLY. Ids of the decisions that sent the texts to their backends, for Explain; kept for the last 1000
+        decisions.
+        """
+
     def __init__(
         self,
         *,
@@ -728,10 +735,11 @@ class EmbedResponse(_message.Message):
         usage: _generation_pb2.TokenUsage | None = ...,
         backend_ids: _abc.Iterable[_builtins.str] | None = ...,
         duplicate_text_count: _builtins.int = ...,
+        decision_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "backend_ids", b"backend_ids", "duplicate_text_count", b"duplicate_text_count", "model", b"model", "model_digest", b"model_digest", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "backend_ids", b"backend_ids", "decision_ids", b"decision_ids", "duplicate_text_count", b"duplicate_text_count", "model", b"model", "model_digest", b"model_digest", "usage", b"usage", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1333,7 +1341,7 @@ class ExplainRequest(_message.Message):
     EMBED_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
-    """Id of a decision made, from `GenerationStarted`."""
+    """Id of a decision made, from `GenerationStarted` or `EmbedResponse`."""
     @_builtins.property
     def chat(self) -> Global___ChatRequest:
         """A conversation to be answered, hypothetically."""

@@ -231,6 +231,7 @@ class EmbeddingResult:
         prompt_token_count: Tokens read.
         backend_ids: Who served any of them, sorted.
         duplicate_text_count: Texts that occurred more than once and were computed once.
+        decision_ids: The planner's decisions that sent the texts to their backends.
     """
 
     vectors: Vectors
@@ -241,3 +242,4 @@ class EmbeddingResult:
     prompt_token_count: int
     backend_ids: tuple[str, ...] = ()
     duplicate_text_count: int = 0
+    decision_ids: tuple[str, ...] = ()

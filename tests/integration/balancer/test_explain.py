@@ -85,6 +85,24 @@ async def test_a_hypothetical_request_is_planned_for_and_changes_nothing(pair, s
         assert not await standin.requests("/api/generate")
 
 
+async def test_vectors_come_with_the_decisions_that_made_them(pair):
+    balancer, first, second = pair
+    for backend_id in (first.backend_id, second.backend_id):
+        async with opened_admin(balancer.grpc_port) as admin:
+            await admin.PreloadModel(
+                pb.PreloadModelRequest(model=EMBEDDING_MODEL, backend_id=backend_id)
+            )
+    texts = [f"text number {number}" for number in range(400)]
+    response = await balancer.stub.Embed(pb.EmbedRequest(model=EMBEDDING_MODEL, texts=texts))
+    decisions = [await explain(balancer, decision_id=each) for each in response.decision_ids]
+    assert len({each.decision_id for each in decisions}) == len(decisions) >= 2
+    assert {each.backend_id for each in decisions} == set(response.backend_ids)
+    for decision in decisions:
+        assert decision.model == EMBEDDING_MODEL
+        assert decision.outcome == pb.ROUTING_OUTCOME_DISPATCHED
+        assert all(cost_adds_up(each) for each in decision.candidates)
+
+
 async def test_what_is_predicted_is_what_happens(pair):
     balancer, *_ = pair
     await tell(balancer, story())

@@ -132,8 +132,10 @@ def test_vectors_travel_as_little_endian_float32():
         prompt_token_count=7,
         backend_ids=("a", "b"),
         duplicate_text_count=3,
+        decision_ids=("f-1", "f-2"),
     )
     message = embed_response(result)
+    assert message.decision_ids == ["f-1", "f-2"]
     assert [vector.dimension for vector in message.vectors] == [2, 2]
     assert np.frombuffer(message.vectors[0].float32_le, "<f4").tolist() == pytest.approx([0.6, 0.8])
     assert message.usage.prompt_token_count == 7
