@@ -25,7 +25,7 @@ def _cases(options: argparse.Namespace) -> Mapping[str, Case]:
             quality.cranfield, data=options.data, vectors=options.vectors, lancedb=options.lancedb
         ),
         "chunking": partial(chunking.strategies, data=options.data, vectors=options.vectors),
-        "scale": scale.many_chunks,
+        "scale": partial(scale.many_chunks, lancedb=options.lancedb),
         "backends": intake.backends,
         "unchanged": intake.unchanged,
         "overhead": answers.overhead,

@@ -32,7 +32,7 @@ async def strategies(folder: Path, quick: bool, *, data: Path, vectors: Path) ->
     rows = []
     async with running_suite(folder, minilm=vectors) as suite:
         for name, strategy in _STRATEGIES.items():
-            taken = await ingest(
+            await ingest(
                 suite,
                 (_with_capitals(each) for each in sources_of(judged_set)),
                 collection=name,
@@ -41,7 +41,6 @@ async def strategies(folder: Path, quick: bool, *, data: Path, vectors: Path) ->
             await settle(suite)
             report = await evaluate(suite, judged_set, _WAYS, collection=name)
             rows.append(Row(f"Cranfield nDCG@{report.depth}, chunks by {name}", _means(report)))
-            rows.append(Row("  vectors computed", f"{taken.computed_count:,}"))
     return rows
 
 

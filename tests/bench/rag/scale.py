@@ -12,6 +12,7 @@ from pannier.rag.v1 import rag_service_pb2 as pb
 from pannier.rag.v1.rag_service_pb2_grpc import RagServiceStub
 from tests.bench import processes
 from tests.bench.cache.rows import Row
+from tests.bench.rag.lance_tenants import tenant_in_lancedb
 from tests.bench.rag.suite import COLLECTION, Source, Suite, ingest, options, running_suite, settle
 from tests.bench.rag.timing import Times, one_by_one
 from tests.bench.rag.topics import Document, documents, mark_of, question, vector_of, vectors_of
@@ -26,8 +27,14 @@ _TIE = 2e-3
 _SIZES = {"chunk_token_count": "250", "maximum_chunk_token_count": "480"}
 
 
-async def many_chunks(folder: Path, quick: bool) -> list[Row]:
-    """Measures a collection of 100,000 chunks beside a tenant with a hundredth of them."""
+async def many_chunks(folder: Path, quick: bool, *, lancedb: Path) -> list[Row]:
+    """Measures a collection of 100,000 chunks beside a tenant with a hundredth of them.
+
+    Args:
+        folder: For files.
+        quick: Whether a tenth will do.
+        lancedb: An environment with lancedb, which searches the small tenant as well.
+    """
     count = 10_000 if quick else 100_000
     async with running_suite(folder, **_SIZES) as suite:
         held = list(documents(count))
@@ -46,8 +53,10 @@ async def many_chunks(folder: Path, quick: bool) -> list[Row]:
             )
         ]
         rows += await _speed(suite, count, 100 if quick else 400)
-        rows += await _recall(suite, held, other, count, 40 if quick else 200)
+        question_count = 40 if quick else 200
+        rows += await _recall(suite, held, other, count, question_count)
         resident = processes.resident_bytes(suite.rag.started.pid) / 1e6
+    rows += await tenant_in_lancedb(folder, lancedb, held, other, question_count)
     goal = ("< 250 MB", resident < 250)
     return [
         *rows,
