@@ -71,7 +71,7 @@ class EpochStore:
         self.contact_at = clock.monotonic()
 
     async def read(self, tenant_id: str, version: int) -> EpochTable | None:
-        """Reads a tenant's notes; makes the first one where there is none.
+        """Reads a tenant's notes; makes the first one where there is none, or only older ones.
 
         Args:
             tenant_id: The tenant.
@@ -83,7 +83,7 @@ class EpochStore:
         Raises:
             StoreFailure: The store is away, too slow or refuses, or what it holds are no notes.
         """
-        reply = await self._run(tenant_id, READ, [str(version).encode()])
+        reply = await self._run(tenant_id, READ, version)
         if len(reply) == _TIME_PARTS:
             return None
         try:
@@ -94,46 +94,54 @@ class EpochStore:
         table.age(self._store_clock.now_ms(self._clock.monotonic()))
         return table
 
-    async def bump(self, tenant_id: str, fields: Sequence[str]) -> Change:
+    async def bump(self, tenant_id: str, fields: Sequence[str], version: int) -> Change:
         """Notes an invalidation.
 
         Args:
             tenant_id: Whose values.
             fields: What it applies to, at least one.
+            version: The version known; 0 for none.
 
         Raises:
             StoreFailure: The store is away, too slow or refuses; whether it was noted is not known.
         """
         names = [field.encode() for field in fields]
-        periods = [RETENTION_MS, _CLEARING_INTERVAL_MS, self._clock_tolerance_ms]
-        return await self._change(tenant_id, BUMP, [tenant_id.encode(), CHANNEL, *periods, *names])
+        periods = [RETENTION_MS, _CLEARING_INTERVAL_MS]
+        return await self._change(tenant_id, BUMP, version, [*periods, *names])
 
     async def set_threshold(
-        self, tenant_id: str, namespace: str, threshold: float | None
+        self, tenant_id: str, namespace: str, threshold: float | None, version: int
     ) -> Change:
-        """Notes the least similarity of a namespace; None for none.
+        """Notes the least similarity of a namespace.
+
+        Args:
+            tenant_id: Whose namespace.
+            namespace: The namespace.
+            threshold: The similarity; None for none.
+            version: The version known; 0 for none.
 
         Raises:
             StoreFailure: The store is away, too slow or refuses; whether it was noted is not known.
         """
         field = threshold_field(namespace).encode()
         value = b"" if threshold is None else repr(threshold).encode()
-        return await self._change(
-            tenant_id, SET_THRESHOLD, [tenant_id.encode(), CHANNEL, field, value]
-        )
+        return await self._change(tenant_id, SET_THRESHOLD, version, [field, value])
 
     async def _change(
-        self, tenant_id: str, script: Script, arguments: Sequence[bytes | int]
+        self, tenant_id: str, script: Script, known: int, arguments: Sequence[bytes | int]
     ) -> Change:
-        reply = cast("list[bytes]", await self._run(tenant_id, script, arguments))
+        reply = cast("list[bytes]", await self._run(tenant_id, script, known, arguments))
         before, version, *previous = reply[_TIME_PARTS:]
         return Change(int(before), int(version), tuple(previous))
 
     async def _run(
-        self, tenant_id: str, script: Script, arguments: Sequence[bytes | int]
+        self, tenant_id: str, script: Script, known: int, arguments: Sequence[bytes | int] = ()
     ) -> list[object]:
+        common: list[bytes | int] = [tenant_id.encode(), CHANNEL, self._clock_tolerance_ms, known]
         sent_at = self._clock.monotonic()
-        reply = await self._shared.run(_LAYER, script, [epochs_key(tenant_id)], arguments)
+        reply = await self._shared.run(
+            _LAYER, script, [epochs_key(tenant_id)], [*common, *arguments]
+        )
         answer = cast("list[object]", reply)
         seconds, microseconds = (int(cast("bytes", part)) for part in answer[:_TIME_PARTS])
         self.contact_at = self._clock.monotonic()

@@ -6,7 +6,8 @@ no replica answers with an invalidated value for longer than that.
 
 With the store away, a tenant of which nothing is known is begun with an empty page: nothing older
 than that moment counts. After a minute without any news nothing known is relied on, except where
-a value can never change.
+a value can never change. A store that comes back with older notes is found out by whoever reads
+them next, for all replicas (see `epoch_scripts`).
 """
 
 import asyncio
@@ -191,7 +192,8 @@ class Epochs:
         Raises:
             StoreFailure: The store is away, too slow or refuses; whether it was noted is not known.
         """
-        change = await self._changed(tenant_id, self._store.bump(tenant_id, fields))
+        bump = self._store.bump(tenant_id, fields, self._version(tenant_id))
+        change = await self._changed(tenant_id, bump)
         self._apply(tenant_id, change.before, change.version, fields)
         return Bump(change.version, tuple(int(each) for each in change.previous))
 
@@ -211,9 +213,10 @@ class Epochs:
         Raises:
             StoreFailure: The store is away, too slow or refuses; whether it was set is not known.
         """
-        change = await self._changed(
-            tenant_id, self._store.set_threshold(tenant_id, namespace, threshold)
+        setting = self._store.set_threshold(
+            tenant_id, namespace, threshold, self._version(tenant_id)
         )
+        change = await self._changed(tenant_id, setting)
         known = self._tenants.get(tenant_id)
         if known is not None and known.table.version == change.before:
             known.table.note_threshold(namespace, threshold, change.version)
@@ -333,8 +336,7 @@ class Epochs:
             return False
 
     async def _load(self, tenant_id: str) -> None:
-        known = self._tenants.get(tenant_id)
-        version = known.table.version if known is not None else 0
+        version = self._version(tenant_id)
         mark = self._outdated.get(tenant_id)
         self._take(tenant_id, version, await self._store.read(tenant_id, version))
         if self._outdated.get(tenant_id) is mark:
@@ -356,6 +358,10 @@ class Epochs:
         if known is not None and known.read_at is not None:
             table.absorb(known.table)
         self._keep(tenant_id, table, now)
+
+    def _version(self, tenant_id: str) -> int:
+        known = self._tenants.get(tenant_id)
+        return 0 if known is None else known.table.version
 
     def _keep(self, tenant_id: str, table: EpochTable, read_at: float | None) -> None:
         known = self._tenants.get(tenant_id)

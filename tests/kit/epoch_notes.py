@@ -15,10 +15,14 @@ class EpochNotes:
 
     Args:
         now: Tells the store's time, seconds since the Unix epoch.
+
+    Attributes:
+        history: Replication id of the server that has them.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
+        self.history = b"0"
         self.tables: dict[bytes, dict[bytes, bytes]] = {}
         self.notices: list[bytes] = []
 
@@ -27,39 +31,51 @@ class EpochNotes:
         now_us = round(self._now() * 1_000_000)
         now_ms = now_us // 1000
         notes = self.tables.setdefault(key, {})
-        if b"*" not in notes:
-            first = b"%d" % (now_ms - 1)
-            notes.update({b"*": first, b"@b": first, b"@p": first, b"@v": b"%d" % now_ms})
-        reply: Reply = [b"%d" % (now_us // 1_000_000), b"%d" % (now_us % 1_000_000)]
         texts = [each if isinstance(each, bytes) else b"%d" % each for each in arguments]
+        tenant, _, tolerance, known, *rest = texts
+        self._begin(notes, tenant, int(tolerance), int(known), now_ms)
+        reply: Reply = [b"%d" % (now_us // 1_000_000), b"%d" % (now_us % 1_000_000)]
         if name == "read_epochs":
-            if notes.get(b"@v") != texts[0]:
+            if notes[b"@v"] != known:
                 reply.append([part for pair in notes.items() for part in pair])
             return reply
-        before = notes.get(b"@v", b"0")
-        tolerance_ms = int(texts[4]) if name == "bump_epochs" else 0
-        version = b"%d" % max(now_ms + tolerance_ms, int(before) + 1)
+        before = notes[b"@v"]
+        version = b"%d" % max(now_ms + int(tolerance), int(before) + 1)
         notes[b"@v"] = version
         reply += [before, version]
         if name == "bump_epochs":
-            return reply + self._bump(notes, texts, before, version, now_ms)
+            return reply + self._bump(notes, rest, (tenant, before, version), now_ms)
         assert name == "set_threshold"
-        tenant, _, field, value = texts
+        field, value = rest
         previous = notes.pop(field, b"")
         if value:
             notes[field] = value
         self.notices.append(b"\n".join((tenant, b"-1", version)))
         return [*reply, previous]
 
+    def _begin(
+        self, notes: dict[bytes, bytes], tenant: bytes, tolerance_ms: int, known: int, now_ms: int
+    ) -> None:
+        present = b"*" in notes
+        latest = int(notes.get(b"@v", b"0"))
+        if present and notes.get(b"@h") == self.history and known <= latest:
+            return
+        version = max(now_ms + (tolerance_ms if present else 0), latest + 1, known + 1)
+        first = b"%d" % (version - 1)
+        notes |= {b"*": first, b"@b": first, b"@h": self.history, b"@v": b"%d" % version}
+        self._clear(notes, version - 1, now_ms)
+        if present:
+            self.notices.append(b"%b\n-1\n%d" % (tenant, version))
+
     def _bump(
         self,
         notes: dict[bytes, bytes],
         arguments: Sequence[bytes],
-        before: bytes,
-        version: bytes,
+        change: tuple[bytes, bytes, bytes],
         now_ms: int,
     ) -> Reply:
-        tenant, _, retention_ms, interval_ms, _, *fields = arguments
+        retention_ms, interval_ms, *fields = arguments
+        _, _, version = change
         previous: Reply = []
         limit = 0
         if now_ms - int(notes.get(b"@p", b"0")) > int(interval_ms):
@@ -72,9 +88,12 @@ class EpochNotes:
             previous.append(value)
             notes[field] = version
         if limit:
-            for field in [each for each in notes if each != b"*" and each[:1] not in b"@"]:
-                if not field.startswith(b"t:") and int(notes[field]) <= limit:
-                    del notes[field]
-            notes[b"@p"] = b"%d" % now_ms
-        self.notices.append(b"\n".join((tenant, before, version, *fields)))
+            self._clear(notes, limit, now_ms)
+        self.notices.append(b"\n".join((*change, *fields)))
         return previous
+
+    def _clear(self, notes: dict[bytes, bytes], limit: int, now_ms: int) -> None:
+        for field in [each for each in notes if each != b"*" and each[:1] not in b"@"]:
+            if not field.startswith(b"t:") and int(notes[field]) <= limit:
+                del notes[field]
+        notes[b"@p"] = b"%d" % now_ms

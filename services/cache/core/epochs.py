@@ -5,8 +5,8 @@ the name of what it applies to. A value counts only if it is younger than every 
 it: the one for the whole tenant, those for its namespace and its model, and those for its tags. A
 value being computed meanwhile is older than the note, and so never counts, whenever it is stored.
 
-The note for the whole tenant always exists. Where it has been lost, with all the others, it is made
-anew with the time of its discovery: nothing older can come back.
+The note for the whole tenant always exists. Where it has been lost, or others may have been, it is
+made anew with the time of the discovery: nothing older can come back.
 """
 
 import math
@@ -40,7 +40,8 @@ class EpochTable:
         epochs: The other notes, by field.
         thresholds: Least similarities that were set, by field.
         version: Grows with every change; 0 for a table that does not come from the store.
-        born_ms: The first note for the whole tenant, which nobody has asked for.
+        born_ms: The note for the whole tenant that nobody has asked for: the first one, or one
+            made since others may have been lost.
     """
 
     def __init__(
@@ -125,8 +126,8 @@ class EpochTable:
     def absorb(self, earlier: "EpochTable") -> None:
         """Takes over what another table knows better.
 
-        A store that fails over to a copy may have forgotten the last invalidations; this process
-        has not.
+        Of two servers that both take themselves for the master for a while, each lacks what the
+        other one was told; this process may know both.
 
         Args:
             earlier: What was known before.
@@ -161,10 +162,10 @@ def parse_table(reply: Sequence[bytes]) -> EpochTable:
     """
     epochs: dict[str, int] = {}
     thresholds: dict[str, float] = {}
-    meta: dict[bytes, int] = {}
+    meta: dict[bytes, bytes] = {}
     for name, value in zip(reply[::2], reply[1::2], strict=True):
         if name.startswith(_META):
-            meta[name] = int(value)
+            meta[name] = value
         elif name.startswith(_THRESHOLD):
             thresholds[name.decode()] = _parse_threshold(value)
         else:
@@ -175,8 +176,8 @@ def parse_table(reply: Sequence[bytes]) -> EpochTable:
         flushed_ms=epochs.pop(EVERYTHING),
         epochs=epochs,
         thresholds=thresholds,
-        version=meta.get(_VERSION, 0),
-        born_ms=meta.get(_BIRTH, 0),
+        version=int(meta.get(_VERSION, 0)),
+        born_ms=int(meta.get(_BIRTH, 0)),
     )
 
 

@@ -136,7 +136,8 @@ class TestBasis:
         await get(bench, Layer.CHUNK, A)
         basis_ms = int(bench.clock.now() * 1000)
         await bench.clock.advance(32 * 86_400)
-        bench.store.notes.run("set_threshold", b"pannier:2:ep:{acme}", [b"acme", b"", b"t:", b""])
+        setting = [b"acme", b"", 0, 0, b"t:", b""]
+        bench.store.notes.run("set_threshold", b"pannier:2:ep:{acme}", setting)
         kept = await put(bench, Layer.CHUNK, (A, b"1"), basis_ms=basis_ms)
         assert kept.outcomes == (WriteOutcome.INVALIDATED,)
 
