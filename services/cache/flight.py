@@ -23,7 +23,7 @@ from services.cache.core.model import Control, Hit, Scope
 from services.cache.lease_store import MARK_BYTES, Held, NoLease, StoredValue, Unread
 from services.cache.leases import Leases
 from services.cache.levels import Levels
-from services.cache.look_up import Faults, accept
+from services.cache.look_up import accept
 from services.cache.ports import StoreFailure
 from services.cache.tails import Tails
 from services.cache.waiters import Waiter
@@ -267,7 +267,6 @@ class Flight:
             waiter.offer_text(text)
 
     def _check(self, data: bytes, waiter: Waiter) -> Hit | None:
-        faults = Faults()
         try:
             return accept(
                 self._levels,
@@ -276,13 +275,11 @@ class Flight:
                 data,
                 scope=self._scope,
                 control=waiter.control,
-                faults=faults,
+                faults=waiter.faults,
             )
         except FrameRejected:
-            faults.rejected_count += 1
+            waiter.faults.rejected_count += 1
             return None
-        finally:
-            waiter.faults = faults
 
     def _pending(self) -> Iterator[Waiter]:
         return (waiter for waiter in tuple(self._waiters) if waiter.outcome is None)

@@ -268,6 +268,8 @@ class InferenceLookups:
                 control=query.control,
             )
         except FrameRejected:
+            # The lookup itself was counted when its own value was found.
+            self._levels.recorder.rejected(_LAYER, 1)
             return None
 
     def _count(self, visit: Visit, hit: Hit | None, *, degraded: bool) -> None:

@@ -33,7 +33,7 @@ class Waiter:
             loop's clock; None before.
         text: The text it follows.
         has_begun: Whether it has been sent some of that text, and so follows no other.
-        faults: Why the last value that was there did not count.
+        faults: Why values that were there did not count.
         span: That of its call.
     """
 

@@ -13,6 +13,7 @@ from pannier.cache.v1 import cache_service_pb2 as pb
 from pannier.cache.v1 import control_pb2
 from services.cache.core import refresh
 from services.cache.core.errors import LeaseLost
+from services.cache.core.layers import Layer
 from services.cache.core.tags import EVERYTHING
 from services.cache.lease_store import StoredValue
 from services.cache.recorder import FlightEvent
@@ -523,6 +524,26 @@ async def test_before_an_answer_expires_one_caller_computes_it_anew(
         assert not any(each.HasField("lease") for each in again)
 
 
+async def test_a_spoilt_value_in_place_of_the_one_to_refresh_is_counted(
+    redis_server, answers, monkeypatch
+) -> None:
+    # As if the last tenth of the answer's life had begun.
+    monkeypatch.setattr(refresh, "_WINDOW_RATIO", 1.0)
+    async with running_replica(redis_server.url, draw=lambda: 0.999_999) as one:
+        control = control_pb2.StoreControl(ttl=Duration(seconds=30))
+        await one.calls.store_inference(
+            pb.StoreInferenceRequest(key=question(), inference=ANSWER, control=control)
+        )
+        (key,) = await answers.keys("*:v")
+        # With more time left it looks as if somebody had been faster.
+        await answers.set(key, b"spoilt", ex=3_600)
+        found = await one.look_up()
+        assert (found.outcome, found.inference.text) == (LOCAL, "because")
+        assert not found.HasField("lease")
+        *_, lifetime = one.levels.recorder.tallies[Layer.INFERENCE].spans(time.monotonic())
+        assert lifetime.rejected_value_count == 1
+
+
 async def test_a_refresh_lease_whose_caller_leaves_is_given_back(redis_server, monkeypatch) -> None:
     # As if the last tenth of the answer's life had begun.
     monkeypatch.setattr(refresh, "_WINDOW_RATIO", 1.0)
@@ -540,6 +561,23 @@ async def test_a_refresh_lease_whose_caller_leaves_is_given_back(redis_server, m
         assert caller.cancelled()
         await eventually(lambda: one.is_idle)
         assert one.count(FlightEvent.RELEASED) == 1
+
+
+async def test_a_value_of_the_memory_that_was_invalidated_is_counted_with_what_replaced_it(
+    replicas,
+) -> None:
+    one, two = replicas
+    await one.store()
+    assert (await two.look_up()).outcome == SHARED
+    await one.told_of(await two.levels.epochs.bump("default", [EVERYTHING]), EVERYTHING)
+    async with asyncio.timeout(5):
+        # Until the clock shows another millisecond than that of the invalidation.
+        while not (await one.store(inference=answer("anew"))).stored:
+            await asyncio.sleep(0.001)
+    found = await two.look_up()
+    assert (found.outcome, found.inference.text) == (SHARED, "anew")
+    *_, lifetime = two.levels.recorder.tallies[Layer.INFERENCE].spans(time.monotonic())
+    assert lifetime.invalidated_value_count == 1
 
 
 async def test_waits_and_leases_are_counted(replicas) -> None:
