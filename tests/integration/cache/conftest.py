@@ -23,6 +23,7 @@ from services.common.tracing import make_tracer_provider
 from tests.kit.lateness import lateness
 from tests.kit.redis import private_redis, redis_server, shared_redis
 from tests.kit.redis_cluster import private_cluster, shared_cluster
+from tests.kit.redis_lines import redis_line
 from tests.kit.redis_sentinel import private_sentinels, shared_sentinels
 from tests.kit.redis_stores import any_redis, make_store, patient_store
 from tests.kit.rpc import channel_to
@@ -35,6 +36,7 @@ __all__ = [
     "private_cluster",
     "private_redis",
     "private_sentinels",
+    "redis_line",
     "redis_server",
     "shared_cluster",
     "shared_redis",

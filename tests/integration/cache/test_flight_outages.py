@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
@@ -232,52 +232,16 @@ async def test_a_fill_goes_on_when_redis_goes(replicas, private_redis) -> None:
     assert (await one.look_up()).outcome == LOCAL
 
 
-class LossyLine:
-    """Passes everything on to Redis, and its replies back, unless these or those are to be lost."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.url = ""
-        self.loses_requests = False
-        self.loses_replies = False
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, there = await asyncio.open_connection("127.0.0.1", self._port)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pass_on(reader, there, lambda: self.loses_requests))
-            group.create_task(self._pass_on(back, writer, lambda: self.loses_replies))
-
-    async def _pass_on(
-        self,
-        source: asyncio.StreamReader,
-        target: asyncio.StreamWriter,
-        is_lossy: Callable[[], bool],
-    ) -> None:
-        while data := await source.read(1 << 16):
-            if not is_lossy():
-                target.write(data)
-        target.close()
-
-
-@pytest.fixture
-async def line(redis_server: RedisServer) -> AsyncIterator[LossyLine]:
-    line = LossyLine(redis_server.port)
-    listener = await asyncio.start_server(line.serve, "127.0.0.1", 0)
-    line.url = f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    async with listener:
-        yield line
-
-
-async def test_a_lease_whose_reply_was_lost_holds_nobody_up(redis_server, line) -> None:
+async def test_a_lease_whose_reply_was_lost_holds_nobody_up(redis_server, redis_line) -> None:
     async with (
-        running_replica(line.url, timeout_seconds=TIMEOUT_SECONDS) as one,
+        running_replica(redis_line.url, timeout_seconds=TIMEOUT_SECONDS) as one,
         running_replica(redis_server.url) as two,
     ):
         await warm_up(one)
-        line.loses_replies = True
+        redis_line.loses_replies = True
         found = await one.look_up(lease=60.0)
         assert (found.outcome, found.degraded) == (MISS, True)
-        line.loses_replies = False
+        redis_line.loses_replies = False
         second = await two.look_up_afresh(wait=8.0)
         assert (second.outcome, second.degraded) == (MISS, False)
         await two.release(second.lease.token)
@@ -285,16 +249,18 @@ async def test_a_lease_whose_reply_was_lost_holds_nobody_up(redis_server, line) 
         await eventually(lambda: one.is_idle)
 
 
-async def test_a_lease_that_could_not_be_given_back_is_given_back_later(redis_server, line) -> None:
+async def test_a_lease_that_could_not_be_given_back_is_given_back_later(
+    redis_server, redis_line
+) -> None:
     async with (
-        running_replica(line.url, timeout_seconds=TIMEOUT_SECONDS) as one,
+        running_replica(redis_line.url, timeout_seconds=TIMEOUT_SECONDS) as one,
         running_replica(redis_server.url) as two,
     ):
         await warm_up(one)
         lease = (await one.look_up(lease=60.0)).lease
-        line.loses_requests = True
+        redis_line.loses_requests = True
         assert (await one.release(lease.token)).degraded
-        line.loses_requests = False
+        redis_line.loses_requests = False
         found = await two.look_up_afresh(wait=8.0)
         assert (found.outcome, found.degraded) == (MISS, False)
         await two.release(found.lease.token)

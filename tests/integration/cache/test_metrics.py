@@ -13,6 +13,7 @@ from services.cache.core.layers import Layer
 from services.cache.core.spans import HitKind
 from services.cache.metrics import CATALOGUE, MODES
 from services.common.metrics import MetricKind
+from services.common.tasks import in_background
 from tests.kit.cache_replicas import ANSWER, answer, eventually, fill_messages, flight, question
 from tests.kit.semantic import answer as semantic_answer
 from tests.kit.semantic import at_similarity, partition, unit, vector
@@ -320,17 +321,12 @@ async def test_the_gauges_follow_a_redis_that_freezes_and_thaws(start_cache, pri
     assert (await stats_of(cache)).store.outage_count == 1
 
 
-async def test_a_redis_that_is_late_is_slow_and_not_away(start_cache, private_redis) -> None:
-    """Its reads go on, its writes are dropped."""
-    await asyncio.to_thread(private_redis.start)
-    cache = await start_cache(private_redis.url)
-
-    async def hinder() -> None:
-        while True:
-            private_redis.freeze()
-            await asyncio.sleep(0.09)
-            private_redis.thaw()
-            await asyncio.sleep(0.02)
+async def test_a_redis_that_is_late_is_slow_and_not_away(
+    start_cache, redis_server, redis_line
+) -> None:
+    """Its reads go on, its writes are dropped, until it is in time again."""
+    cache, other = await start_cache(redis_line.url), await start_cache(redis_server.url)
+    assert (await store_embeddings(other, "known")).stored_count == 1
 
     async def look() -> None:
         number = 0
@@ -338,19 +334,30 @@ async def test_a_redis_that_is_late_is_slow_and_not_away(start_cache, private_re
             number += 1
             await look_up_embeddings(cache, f"text {number}")
 
-    tasks = [asyncio.create_task(each) for each in (hinder(), look(), look(), look())]
-    try:
-        await eventually(lambda: phases(cache)["slow"] == 1, seconds=20)
+    # More than a call may take at most times, and less than it is waited for.
+    redis_line.delay_seconds = 0.06
+    async with in_background(look(), look(), look()):
+        await eventually(lambda: phases(cache)["slow"] == 1, seconds=30)
         assert phases(cache) == {"normal": 0, "slow": 1, "open": 0, "recovering": 0}
         assert cache.metric("cache_backend_up", backend="redis") == 1
         assert cache.metric("cache_degraded") == 0
-        await store_embeddings(cache, "a", "b")
-        assert cache.metric("cache_dropped_writes_total", layer="embedding") == 2
-    finally:
-        for task in tasks:
-            task.cancel()
-        private_redis.thaw()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        (found,) = (await look_up_embeddings(cache, "known")).lookups
+        assert found.outcome == pb.LOOKUP_OUTCOME_HIT_SHARED
+        for count in (2, 4):
+            assert (await store_embeddings(cache, "a", "b")).stored_count == 0
+            assert cache.metric("cache_dropped_writes_total", layer="embedding") == count
+            told = (await stats_of(cache)).store
+            assert told.state == statistics_pb2.STORE_STATE_SLOW
+            assert (told.dropped_write_count, told.outage_count) == (count, 0)
+    redis_line.delay_seconds = 0.0
+    async with in_background(look()):
+        await eventually(lambda: phases(cache)["normal"] == 1, seconds=30)
+    told = (await stats_of(cache)).store
+    assert told.state == statistics_pb2.STORE_STATE_AVAILABLE
+    assert (told.dropped_write_count, told.outage_count, told.failure_count) == (4, 0, 0)
+    assert (await store_embeddings(cache, "a", "b")).stored_count == 2
+    (found,) = (await look_up_embeddings(other, "a")).lookups
+    assert found.outcome == pb.LOOKUP_OUTCOME_HIT_SHARED
 
 
 async def test_the_bound_of_false_hits_moves_with_verdicts_only(caches) -> None:
