@@ -58,7 +58,8 @@ local history = type(info) == 'string' and string.match(info, 'master_replid:(%x
 if not history then return redis.error_reply('NOPERM INFO tells no replication id') end
 local present = redis.call('HEXISTS', key, '*') == 1
 local latest = tonumber(redis.call('HGET', key, '@v') or '0') or 0
-if not present or redis.call('HGET', key, '@h') ~= history or known > latest then
+local sound = present and latest > 0 and redis.call('HGET', key, '@h') == history
+if not sound or known > latest then
   local version = math.max(now + (present and tolerance or 0), latest + 1, known + 1)
   local first = text(version - 1)
   redis.call('HSET', key, '*', first, '@b', first, '@h', history, '@v', text(version))

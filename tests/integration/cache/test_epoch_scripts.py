@@ -112,9 +112,11 @@ async def test_a_note_for_the_whole_tenant_replaces_all_others_but_thresholds(re
     assert previous == after
 
 
-async def test_spoilt_notes_do_not_keep_anybody_from_invalidating(redis) -> None:
-    await redis.hset(KEY, mapping={"*": "soon", "d:1": "never", "@v": "latest"})
-    await bump(redis, "*")
+@pytest.mark.parametrize("field", ["*", "n:"])
+async def test_spoilt_notes_do_not_keep_anybody_from_invalidating(redis, field) -> None:
+    spoilt = {"*": "soon", "d:1": "never", "@v": "latest", "@h": await replication_id(redis)}
+    await redis.hset(KEY, mapping=spoilt)
+    await bump(redis, field)
     *_, table = await run(redis, READ)
     assert parse_table(table).flushed_ms > 0
 
