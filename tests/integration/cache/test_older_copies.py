@@ -19,7 +19,6 @@ TENANT = "default"
 EPOCHS_KEY = epochs_key(TENANT).decode()
 # What a fail-over takes, of a busy machine.
 PATIENCE_SECONDS = 30.0
-HASTY = {"timeout_seconds": 0.1}
 
 
 async def look_up(replica: Replica, text: str = "why?") -> pb.LookupInferenceResponse:
@@ -148,14 +147,14 @@ async def test_a_replica_that_starts_loses_nothing(redis_server) -> None:
 
 async def test_a_copy_that_sentinels_promote(private_sentinels) -> None:
     await asyncio.to_thread(private_sentinels.start)
-    async with running_replica(private_sentinels.url, **HASTY) as one:
+    async with running_replica(private_sentinels.url) as one:
         await store(one)
         await until_in_step(private_sentinels.master, private_sentinels.replica)
         cut_off_copies(private_sentinels.master)
         await invalidate(one)
         private_sentinels.master.kill()
         await asyncio.to_thread(private_sentinels.wait_for_promotion)
-        async with running_replica(private_sentinels.url, **HASTY) as new:
+        async with running_replica(private_sentinels.url) as new:
             assert await outcome(new) == MISS
             assert await outcome(one) == MISS
             await store(new)
@@ -168,7 +167,7 @@ async def test_a_copy_that_takes_over_in_a_cluster(private_cluster) -> None:
     copy = private_cluster.replicas[private_cluster.masters.index(master)]
     # Values are spread over all masters; the notes of a tenant are with one of them.
     texts = [f"why {number}?" for number in range(12)]
-    async with running_replica(private_cluster.url, **HASTY) as one:
+    async with running_replica(private_cluster.url) as one:
         for text in texts:
             await store(one, text)
         await until_in_step(master, copy)
@@ -176,11 +175,25 @@ async def test_a_copy_that_takes_over_in_a_cluster(private_cluster) -> None:
         await invalidate(one)
         master.kill()
         await asyncio.to_thread(private_cluster.wait_for_promotion, master)
-        async with running_replica(private_cluster.url, **HASTY) as new:
+        async with running_replica(private_cluster.url) as new:
             for replica in (new, one):
                 assert {await outcome(replica, text) for text in texts} == {MISS}
             await store(new, texts[0])
             assert await outcome(one, texts[0]) == SHARED
+
+
+async def test_a_slot_that_moves_in_a_cluster(private_cluster) -> None:
+    """Nothing is lost that way; that cannot be told from a fail-over, so that nothing counts."""
+    await asyncio.to_thread(private_cluster.start)
+    master = private_cluster.master_of(EPOCHS_KEY.encode())
+    target = next(each for each in private_cluster.masters if each is not master)
+    async with running_replica(private_cluster.url) as one:
+        await store(one)
+        await asyncio.to_thread(private_cluster.move_slot, EPOCHS_KEY.encode(), target)
+        async with running_replica(private_cluster.url) as new:
+            assert await outcome(new) == MISS
+            await store(new)
+            assert await outcome(new) == LOCAL
 
 
 async def test_a_master_that_is_replaced_and_comes_back_in_turn(pair) -> None:
