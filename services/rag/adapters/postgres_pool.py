@@ -32,6 +32,9 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 _ACQUIRE_SECONDS = 5.0
 # The server ends a statement at its own limit; this is for a server that no longer answers.
 _CLIENT_GRACE_SECONDS = 1.0
+# The server ends at once what is cancelled; of a connection on which it does not, another takes
+# the place, or statements that nobody waits for would keep the pool from all others.
+_ENDING_SECONDS = 2.0
 
 _FIND_VECTOR_SCHEMA = """
 SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
@@ -262,11 +265,14 @@ class PostgresPool:
         """Ends whatever was under way on a connection, and gives it back."""
         try:
             if not connection.is_closed():
-                await connection.execute(end)
+                await connection.execute(end, timeout=_ENDING_SECONDS)
+        except TimeoutError:
+            # Before the lost ones, of which it is one by its class alone: others may be in order.
+            _drop(connection)
         except _CONNECTION_LOST:
             await _lose(pool, connection)
-        except (asyncpg.PostgresError, TimeoutError):
-            connection.terminate()
+        except asyncpg.PostgresError:
+            _drop(connection)
         finally:
             await self._give_back(pool, connection)
 
@@ -346,11 +352,16 @@ async def _dial(*args: Any, **options: Any) -> "asyncpg.Connection[asyncpg.Recor
     return connection
 
 
-async def _lose(pool: asyncpg.Pool, connection: Connection) -> None:
-    """Gives up a connection that is lost; the idle ones are likely to be lost too."""
+def _drop(connection: Connection) -> None:
+    """Gives up a connection."""
     # The pool may know already, and not lend it any more.
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
+
+
+async def _lose(pool: asyncpg.Pool, connection: Connection) -> None:
+    """Gives up a connection that is lost; the idle ones are likely to be lost too."""
+    _drop(connection)
     # The pool may have been closed meanwhile.
     with suppress(asyncpg.InterfaceError):
         await pool.expire_connections()

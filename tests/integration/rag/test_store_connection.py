@@ -311,6 +311,67 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
     await server.wait_closed()
 
 
+class Line:
+    """Connects a socket with that of the server, until a connection falls silent."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._pieces: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+        self._writers += [writer, far_writer]
+        self._pieces += [
+            asyncio.create_task(self._carry(reader, far_writer)),
+            asyncio.create_task(self._carry(far_reader, writer)),
+        ]
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    def silence(self) -> None:
+        """Carries nothing any more on the connections there are, and ends none."""
+        for piece in self._pieces:
+            piece.cancel()
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        self.silence()
+        await asyncio.gather(*self._pieces, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+
+
+async def test_a_cancelled_statement_on_a_silent_line_does_not_keep_its_connection(
+    database_dsn: str, tmp_path: Path
+) -> None:
+    address, _, folder = database_dsn.partition("host=")
+    line = Line(Path(folder) / SOCKET)
+    server = await asyncio.start_unix_server(line.serve, tmp_path / SOCKET)
+    pool = PostgresPool(f"{address}host={tmp_path}", size=1)
+
+    async def sleep() -> None:
+        async with pool.reading_once("acme") as connection:
+            await connection.execute(SLEEP)
+
+    task = asyncio.create_task(sleep())
+    await until_busy(database_dsn, 1)
+    line.silence()
+    task.cancel()
+    await asyncio.wait([task])
+    async with pool.reading_once("acme") as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await pool.close()
+    assert pool._state() == (0, 0)
+    server.close()
+    await server.wait_closed()
+    await line.close()
+
+
 async def test_of_many_lost_connections_one_call_is_told_and_the_next_gets_a_new_one(
     pool: PostgresPool, database_dsn: str
 ) -> None:
