@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 
+from services.common.deadline import remaining_seconds
 from services.rag.cache_port import SemanticPartition
 from services.rag.core.options import CachePolicy
 from services.rag.core.passages import Passage
 from services.rag.store_port import DocumentStore
+from services.rag.store_wait import waiting_for_store
 from services.rag.task import AnswerTask
 
 __all__ = ["EvidenceCheck", "EvidenceMemory", "question_key"]
@@ -92,7 +94,7 @@ class EvidenceCheck:
             chunk_ids: The passages.
 
         Raises:
-            ServiceError: The store cannot say.
+            ServiceError: The store cannot say, or not in a quarter of the time left.
         """
         if self._awaited is not None and self._awaited_ids == chunk_ids:
             return await self._awaited
@@ -100,10 +102,11 @@ class EvidenceCheck:
 
     async def _load(self, chunk_ids: tuple[int, ...]) -> Mapping[int, Passage]:
         retrieval = self._task.question.retrieval
-        return await self._store.load_passages(
-            self._task.tenant_id,
-            chunk_ids,
-            # Labels may have changed since, and the cache not have been told.
-            filter=retrieval.filter,
-            access=retrieval.access,
-        )
+        async with waiting_for_store(remaining_seconds()):
+            return await self._store.load_passages(
+                self._task.tenant_id,
+                chunk_ids,
+                # Labels may have changed since, and the cache not have been told.
+                filter=retrieval.filter,
+                access=retrieval.access,
+            )

@@ -137,11 +137,12 @@ class Ranker:
         """Loads the vectors of candidates; without them their words are compared."""
         try:
             with search.recorder.stage("load_vectors"):
-                return await self._store.load_vectors(
-                    search.tenant_id,
-                    search.collection.name,
-                    [each.ranking.chunk_id for each in candidates],
-                )
+                async with self._limits.reading():
+                    return await self._store.load_vectors(
+                        search.tenant_id,
+                        search.collection.name,
+                        [each.ranking.chunk_id for each in candidates],
+                    )
         except ServiceError:
             return {}
 
@@ -149,9 +150,10 @@ class Ranker:
         """Reads what stands between passages; without it they are not joined."""
         try:
             with search.recorder.stage("merge_neighbors") as stage:
-                texts = await self._store.load_spans(
-                    search.tenant_id, gaps, access=search.options.access
-                )
+                async with self._limits.reading():
+                    texts = await self._store.load_spans(
+                        search.tenant_id, gaps, access=search.options.access
+                    )
                 stage.item_count = len(texts)
         except ServiceError:
             return {}

@@ -151,10 +151,11 @@ class Retriever:
 
         Raises:
             CollectionNotFound: The tenant has no such collection.
-            StoreUnavailable: It cannot be looked up.
+            StoreUnavailable: It cannot be looked up, or not in a quarter of the time left.
         """
         with recorder.stage("collection"):
-            return await self._store.get_collection(tenant_id, collection)
+            async with self._limits.reading():
+                return await self._store.get_collection(tenant_id, collection)
 
     async def embed(self, search: Search) -> None:
         """Sets the vector of a search's question, or why there is none."""
@@ -257,9 +258,10 @@ class Retriever:
         missing = [each.chunk_id for each in best if each.chunk_id not in round_.passages]
         if missing:
             with search.recorder.stage("load_passages") as stage:
-                loaded = await self._store.load_passages(
-                    search.tenant_id, missing, access=search.options.access
-                )
+                async with self._limits.reading():
+                    loaded = await self._store.load_passages(
+                        search.tenant_id, missing, access=search.options.access
+                    )
                 stage.item_count = len(loaded)
             round_.passages.update(loaded)
         round_.is_complete = all(chunk_id in round_.passages for chunk_id in missing)

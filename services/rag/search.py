@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from services.rag.models import ModelCatalogue, split_identity
 from services.rag.ports import ModelFacts
 from services.rag.recorder import Recorder
 from services.rag.store_port import DocumentStore
+from services.rag.store_wait import waiting_for_store
 
 __all__ = ["Found", "Search", "Searcher", "TimeLimits"]
 
@@ -49,6 +51,10 @@ class TimeLimits:
         """Returns what a step may take now: its limit, and half of the time left at the most."""
         remaining = self.remaining()
         return limit if remaining is None else min(limit, remaining * _STEP_SHARE_RATIO)
+
+    def reading(self) -> AbstractAsyncContextManager[None]:
+        """Bounds what is read by key in the block; raises `StoreUnavailable` where it is late."""
+        return waiting_for_store(self.remaining())
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from pannier.common.v1 import generation_pb2
-from pannier.rag.v1 import quality_pb2
+from pannier.rag.v1 import corpus_service_pb2, quality_pb2
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import PeerUnavailable, RelayedError, StatusCode
 from tests.integration.rag.telemetry import page_of
@@ -17,6 +17,7 @@ from tests.kit.questions import ACME, ANSWER, DOCUMENTS, QUESTION, ask, query, r
 from tests.kit.rpc import error_of
 
 OTHER = "Which animal jumps over the lazy dog?"
+LIST_COLLECTIONS = corpus_service_pb2.ListCollectionsRequest()
 FOREIGN = "Zirconium thermonuclear bureaucracy?"
 
 
@@ -229,6 +230,55 @@ async def test_a_slow_store_leaves_the_answer_given_before(start_rag):
         again = await ask(rag)
     assert again.answer == first.answer
     assert reasons(again.degradations) == {"STORE_UNAVAILABLE", "SERVED_STALE"}
+
+
+@pytest.mark.parametrize("table", ["collection", "document", "chunk"])
+async def test_a_slow_store_leaves_time_for_the_lesser_answers(filled, table):
+    """With the settings as they come, where one statement may take longer than the deadline."""
+    first = await ask(filled)
+    filled.balancer.answer = "A machine has a button."
+    model_allowed, by_agent = (
+        query(OTHER, answer_policy=pb.ANSWER_POLICY_ALLOW_MODEL_KNOWLEDGE, mode=mode)
+        for mode in (pb.QUERY_MODE_RAG, pb.QUERY_MODE_AGENT)
+    )
+    async with locked_store(filled, table):
+        again, alone, agent, refused, unfound = await asyncio.gather(
+            ask(filled, seconds=8),
+            ask(filled, model_allowed, seconds=8),
+            ask(filled, by_agent, seconds=8),
+            error_of(ask(filled, query("Another question?"), seconds=8)),
+            error_of(
+                filled.rag.Retrieve(
+                    pb.RetrieveRequest(collection="docs", query=QUESTION), metadata=ACME, timeout=8
+                )
+            ),
+        )
+    # An arm may notice before the store is given up.
+    possible = {"SEARCH_ARM_FAILED"}
+    assert again.answer == first.answer
+    assert reasons(again.degradations) - possible == {"STORE_UNAVAILABLE", "SERVED_STALE"}
+    for each in (alone, agent):
+        assert each.answer == "A machine has a button."
+        assert reasons(each.degradations) - possible == {"STORE_UNAVAILABLE", "UNGROUNDED"}
+    for error in (refused, unfound):
+        assert (error.status_code, error.error_reason) == (
+            StatusCode.UNAVAILABLE,
+            "STORE_UNAVAILABLE",
+        )
+    filled.balancer.answer = ANSWER
+    assert not (await ask(filled, query("How is the machine stopped?"))).degradations
+
+
+async def test_statements_that_are_not_waited_for_give_their_connections_back(filled):
+    request = pb.RetrieveRequest(collection="docs", query=QUESTION)
+    async with locked_store(filled, "chunk"):
+        # Together more than there are connections.
+        for _ in range(2):
+            calls = (filled.rag.Retrieve(request, metadata=ACME, timeout=8) for _ in range(10))
+            errors = await asyncio.gather(*map(error_of, calls))
+            assert {each.error_reason for each in errors} == {"STORE_UNAVAILABLE"}
+        listed = await filled.corpus.ListCollections(LIST_COLLECTIONS, metadata=ACME, timeout=8)
+    assert [each.name for each in listed.collections] == ["docs"]
 
 
 @pytest.mark.parametrize(

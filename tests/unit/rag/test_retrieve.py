@@ -401,10 +401,25 @@ async def test_where_one_arm_takes_more_than_half_of_the_time_left_the_other_ans
         kit.store.failures[method] = TimeoutError()
         kit.store.holds[method].set()
         assert numbers(await task)[0] == 1
-    assert set(limits) == {15.0}
+    searching, reading = 15.0, 7.5
+    assert set(limits) == {searching, reading}
     ((reason, _),) = kit.degradations
     assert reason is DegradationReason.SEARCH_ARM_FAILED
     assert "took too long" in kit.recorder.degradations[0].detail
+
+
+async def test_texts_that_are_late_are_those_of_a_store_that_is_away():
+    kit = Kit(remaining=30.0)
+    kit.store.failures["load_passages"] = TimeoutError()
+    with pytest.raises(StoreUnavailable, match="timed out"):
+        await kit.find("llamas")
+
+
+async def test_vectors_that_are_late_leave_words_to_compare():
+    kit = Kit(remaining=30.0)
+    kit.store.failures["load_vectors"] = TimeoutError()
+    found = await kit.find("llamas", replace(OPTIONS, relevance_weight_ratio=0.5))
+    assert numbers(found)[0] == 1
 
 
 async def test_where_both_arms_fail_the_store_is_to_blame():
