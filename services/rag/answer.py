@@ -32,6 +32,7 @@ __all__ = ["Answerer"]
 
 
 _NOTHING = Retrieved((), NOTHING_FOUND)
+_WEB_ALONE = "The documents could not be asked; this answer stands on pages of the web alone."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,12 +44,14 @@ class _Findings:
         reuse: Keeps the new answer; None where it must not be kept.
         answer: An answer given before that is given again.
         retrieved: Else what an answer can be made from.
+        outage: Why the documents could not be asked; None where they were.
     """
 
     search: Search | None = None
     reuse: Reuse | None = None
     answer: Answer | None = None
     retrieved: Retrieved = _NOTHING
+    outage: StoreUnavailable | None = None
 
 
 class Answerer:
@@ -207,7 +210,11 @@ class Answerer:
                 yield event
 
     async def _find(self, task: AnswerTask) -> _Findings:
-        """Finds an answer, or what one can be made from; where the store is away, an old one."""
+        """Finds an answer, or what one can be made from; where the store is away, an old one.
+
+        Raises:
+            StoreUnavailable: Nor may an answer be made without the documents.
+        """
         try:
             return await self._find_current(task)
         except StoreUnavailable as error:
@@ -215,9 +222,9 @@ class Answerer:
             answer = await self._reuse.find_stale(task)
             if answer is not None:
                 return _Findings(answer=answer)
-            if task.question.answer_policy is not AnswerPolicy.ALLOW_MODEL_KNOWLEDGE:
+            if not _allows_model(task) and task.question.web is not WebPolicy.ALWAYS:
                 raise
-            return _Findings()
+            return _Findings(outage=error)
 
     async def _find_current(self, task: AnswerTask) -> _Findings:
         question = task.question
@@ -276,13 +283,22 @@ class Answerer:
         self, task: AnswerTask, findings: _Findings
     ) -> AsyncGenerator[AnswerEvent, None]:
         found = await self._web.widen(task, findings.retrieved)
-        search = findings.search
+        search, outage = findings.search, findings.outage
+        if outage is not None and found.passages:
+            task.recorder.degrade(DegradationReason.UNGROUNDED, "web_search", _WEB_ALONE)
+        elif outage is not None and not _allows_model(task):
+            raise outage
         steps = self._composer.compose(
             task, found, search.collection.embedding_model if search is not None else None
         )
         async with aclosing(steps):
             async for event in steps:
                 yield event
+
+
+def _allows_model(task: AnswerTask) -> bool:
+    """Says whether a model may answer from what it knows."""
+    return task.question.answer_policy is AnswerPolicy.ALLOW_MODEL_KNOWLEDGE
 
 
 def _with_tools(answer: Answer, gathered: Gathered) -> Answer:

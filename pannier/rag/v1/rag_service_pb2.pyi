@@ -187,7 +187,7 @@ class _DegradationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deg
     DEGRADATION_REASON_SERVED_STALE: _DegradationReason.ValueType  # 12
     """The answer was given earlier, and whether it still holds could not be checked."""
     DEGRADATION_REASON_UNGROUNDED: _DegradationReason.ValueType  # 13
-    """The answer stands on nothing but the model."""
+    """The answer stands on no document: on the model alone or, while the documents cannot be reached, on the web alone."""
     DEGRADATION_REASON_CONTEXT_TRUNCATED: _DegradationReason.ValueType  # 14
     """The backend cut the prompt; the model has not seen all sources."""
     DEGRADATION_REASON_DEADLINE_TRUNCATED: _DegradationReason.ValueType  # 15
@@ -231,7 +231,7 @@ DEGRADATION_REASON_STORE_UNAVAILABLE: DegradationReason.ValueType  # 11
 DEGRADATION_REASON_SERVED_STALE: DegradationReason.ValueType  # 12
 """The answer was given earlier, and whether it still holds could not be checked."""
 DEGRADATION_REASON_UNGROUNDED: DegradationReason.ValueType  # 13
-"""The answer stands on nothing but the model."""
+"""The answer stands on no document: on the model alone or, while the documents cannot be reached, on the web alone."""
 DEGRADATION_REASON_CONTEXT_TRUNCATED: DegradationReason.ValueType  # 14
 """The backend cut the prompt; the model has not seen all sources."""
 DEGRADATION_REASON_DEADLINE_TRUNCATED: DegradationReason.ValueType  # 15

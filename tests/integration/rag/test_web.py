@@ -9,13 +9,15 @@ import pytest
 from fpdf import FPDF
 
 from pannier.rag.v1 import rag_service_pb2 as pb
+from services.common.errors import StatusCode
 from services.rag.adapters.web_pages import USER_AGENT, HttpPages
 from services.rag.adapters.web_providers import JsonFields, JsonSearch, SearxngSearch, at_pointer
 from services.rag.core.web_errors import WebSearchUnavailable
 from services.rag.core.web_rules import WebRules
 from services.rag.web_port import PageOutcome, PageRefused
-from tests.integration.rag.conftest import as_tenant
+from tests.integration.rag.conftest import as_tenant, store_away
 from tests.integration.rag.telemetry import eventually
+from tests.kit.rpc import error_of
 from tests.kit.web import serving_web
 
 ACME = as_tenant("acme")
@@ -376,6 +378,45 @@ async def test_where_the_web_cannot_be_searched_the_documents_answer(
     assert told in reasons(response)["WEB_SEARCH_UNAVAILABLE"]
     assert response.passages
     assert await counted(rag, "rag_web_searches_total") == {"error": 1.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"answer_policy": pb.ANSWER_POLICY_ALLOW_MODEL_KNOWLEDGE},
+        {"web": pb.WEB_POLICY_ALWAYS},
+        {"web": pb.WEB_POLICY_ALWAYS, "answer_policy": pb.ANSWER_POLICY_EXTRACTIVE},
+    ],
+    ids=["model-allowed", "web-wanted", "extractive"],
+)
+async def test_a_lost_store_leaves_an_answer_of_the_web_that_is_worth_little(
+    start_with_web, fake, options
+):
+    fake.add("/tides", TIDES)
+    rag = await start_with_web()
+    async with store_away(rag):
+        response = await ask(rag, **options)
+    assert "moon causes the tides" in response.answer
+    assert {each.origin for each in response.passages} == {pb.PASSAGE_ORIGIN_WEB}
+    assert set(reasons(response)) == {"STORE_UNAVAILABLE", "UNGROUNDED"}
+    assert "web alone" in reasons(response)["UNGROUNDED"]
+    assert 0 < response.quality.score <= 0.2
+
+
+@pytest.mark.parametrize("web", [pb.WEB_POLICY_AUTO, pb.WEB_POLICY_ALWAYS])
+async def test_a_lost_store_is_an_error_where_the_web_is_not_wanted_or_lost_too(
+    start_with_web, fake, web
+):
+    fake.status = 403
+    rag = await start_with_web()
+    async with store_away(rag):
+        error = await error_of(ask(rag, web=web))
+    assert (error.status_code, error.error_reason) == (
+        StatusCode.UNAVAILABLE,
+        "STORE_UNAVAILABLE",
+    )
+    assert error.retry_delay_seconds
+    assert len(fake.searches) == (1 if web == pb.WEB_POLICY_ALWAYS else 0)
 
 
 async def test_pages_that_are_slow_are_done_without(start_with_web, fake):
