@@ -22,6 +22,7 @@ from services.cache.validate import (
 )
 from services.common.errors import FieldViolation
 from services.common.identity import current_identity
+from services.common.unknown_fields import unknown_field_violations
 
 __all__ = ["InvalidationCalls"]
 
@@ -87,6 +88,7 @@ class InvalidationCalls:
     def _threshold_violations(
         self, request: cache_admin_service_pb2.SetSimilarityThresholdRequest
     ) -> Violations:
+        yield from unknown_field_violations(request)
         yield from namespace_violations("namespace", request.namespace)
         # Written so that NaN breaks the rule too.
         if not self._threshold <= request.threshold <= 1.0:
@@ -96,6 +98,7 @@ class InvalidationCalls:
 
 
 def _violations(request: invalidation_pb2.InvalidateRequest) -> Violations:
+    yield from unknown_field_violations(request)
     count = len(request.selectors)
     if not 1 <= count <= _MAXIMUM_SELECTORS:
         yield FieldViolation(

@@ -59,7 +59,7 @@ class Violations:
         """Ends the check.
 
         Raises:
-            InvalidRequest: There were problems.
+            InvalidRequest: There were problems; what was found twice is told once.
         """
         if self._found:
-            raise InvalidRequest(*self._found)
+            raise InvalidRequest(*dict.fromkeys(self._found))

@@ -13,6 +13,7 @@ from services.common.pagination import (
     decode_page_token,
     encode_page_token,
 )
+from services.common.unknown_fields import unknown_field_violations
 from services.common.validation import Violations
 from services.rag.chat import Chats
 from services.rag.chat_convert import span_of, to_conversation, to_turn
@@ -122,6 +123,7 @@ class ChatCalls:
     ) -> conversation_pb2.DeleteConversationResponse:
         """Deletes a conversation."""
         violations = Violations()
+        violations.extend(unknown_field_violations(request))
         _check_id(request.conversation_id, violations, required=True)
         violations.raise_found()
         count = await self._conversations.delete_conversation(

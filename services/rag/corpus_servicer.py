@@ -15,6 +15,7 @@ from services.common.pagination import (
     decode_page_token,
     encode_page_token,
 )
+from services.common.unknown_fields import unknown_field_violations
 from services.common.validation import Violations
 from services.rag import corpus_convert as convert
 from services.rag.accept_job import JobAcceptance
@@ -146,6 +147,7 @@ class CorpusServicer(CorpusServiceServicer):
     ) -> pb.UpdateDocumentResponse:
         """Changes what is kept with a document."""
         violations = Violations()
+        violations.extend(unknown_field_violations(request))
         check_collection(request.collection, violations)
         check_document_id(request.document_id, violations, field="document_id")
         labels = label_changes_of(request, violations)

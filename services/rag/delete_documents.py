@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pannier.rag.v1 import corpus_service_pb2 as pb
 from services.common.identity import current_identity
+from services.common.unknown_fields import unknown_field_violations
 from services.common.validation import Violations
 from services.rag import corpus_convert as convert
 from services.rag.caller import caller_access
@@ -43,6 +44,7 @@ class Deletions:
     async def delete_document(self, request: pb.DeleteDocumentRequest) -> pb.DeleteDocumentResponse:
         """Deletes a document."""
         violations = Violations()
+        violations.extend(unknown_field_violations(request))
         check_collection(request.collection, violations)
         check_document_id(request.document_id, violations, field="document_id")
         violations.raise_found()
@@ -95,6 +97,7 @@ class Deletions:
     ) -> pb.DeleteCollectionResponse:
         """Deletes a collection."""
         violations = Violations()
+        violations.extend(unknown_field_violations(request))
         check_collection(request.collection, violations)
         _check_confirmed(request.confirm, request.collection, violations)
         violations.raise_found()
@@ -112,6 +115,7 @@ class Deletions:
 
 def _chosen(request: pb.DeleteDocumentsRequest) -> DocumentFilter:
     violations = Violations()
+    violations.extend(unknown_field_violations(request))
     check_collection(request.collection, violations)
     chosen = filter_of(request.filter, violations, field="filter")
     ids = _ids(request.document_ids, violations)

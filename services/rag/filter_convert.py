@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Literal
 
 from pannier.rag.v1 import filter_pb2 as pb
+from services.common.unknown_fields import unknown_field_violations
 from services.common.validation import Violations
 from services.rag.core.filters import DocumentFilter, NumberRange
 from services.rag.times_convert import moment_of
@@ -28,6 +29,7 @@ def filter_of(message: pb.DocumentFilter, violations: Violations, *, field: str)
         violations: Receives what is wrong.
         field: Path of the filter in the request.
     """
+    violations.extend(unknown_field_violations(message, field=field))
     check = _Texts(violations, field)
     its_metadata = _Metadata(message.metadata, violations, field=f"{field}.metadata")
     violations.check_text(f"{field}.source_prefix", message.source_prefix, maximum_length=2000)

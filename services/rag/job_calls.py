@@ -6,6 +6,7 @@ from pannier.rag.v1 import corpus_service_pb2 as pb
 from services.common.clock import Clock
 from services.common.identity import current_identity
 from services.common.pagination import check_page_size, decode_page_number, encode_page_token
+from services.common.unknown_fields import unknown_field_violations
 from services.common.validation import Violations
 from services.rag import corpus_convert as convert
 from services.rag.core.ingest_job import IngestJobState
@@ -105,6 +106,7 @@ class JobCalls:
     async def cancel(self, request: pb.CancelIngestJobRequest) -> pb.CancelIngestJobResponse:
         """Ends a job."""
         violations = Violations()
+        violations.extend(unknown_field_violations(request))
         _check_job_id(request.job_id, violations)
         violations.raise_found()
         job = await self._jobs.cancel(current_identity.get().tenant_id, request.job_id)

@@ -11,6 +11,7 @@ from pannier.rag.v1.usage_service_pb2_grpc import (
     UsageServiceServicer,
 )
 from services.common.identity import current_identity
+from services.common.unknown_fields import unknown_field_violations
 from services.common.validation import Violations
 from services.rag import usage_convert as convert
 from services.rag.books import Books
@@ -112,6 +113,7 @@ class UsageAdminServicer(UsageAdminServiceServicer):
     ) -> pb.SetBudgetResponse:
         """Sets the tenant's budget."""
         violations = Violations()
+        violations.extend(unknown_field_violations(request))
         violations.require(request.HasField("budget"), "budget", "Must be set.")
         violations.raise_found()
         budget = convert.budget_of(request.budget)

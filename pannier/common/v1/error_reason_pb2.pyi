@@ -26,6 +26,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 1
     """A field of the request breaks a rule. INVALID_ARGUMENT with `google.rpc.BadRequest`, one violation per field.
+    So does a field of a newer proto than the service's, where a request without it would read, change or delete
+    more than was meant: in filters, and in all that deletes, changes or invalidates. Its number stands for its name,
+    as in `filter.99`.
     Example: {"reason": "INVALID_FIELD", "domain": "rag.pannier", "metadata": {"field": "query"}}
     """
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 2
@@ -252,6 +255,9 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 1
 """A field of the request breaks a rule. INVALID_ARGUMENT with `google.rpc.BadRequest`, one violation per field.
+So does a field of a newer proto than the service's, where a request without it would read, change or delete
+more than was meant: in filters, and in all that deletes, changes or invalidates. Its number stands for its name,
+as in `filter.99`.
 Example: {"reason": "INVALID_FIELD", "domain": "rag.pannier", "metadata": {"field": "query"}}
 """
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 2

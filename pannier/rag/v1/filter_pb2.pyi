@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class DocumentFilter(_message.Message):
     """Says which documents count. All conditions that are set must hold. Documents the caller may not read never count,
-    whatever the filter says.
+    whatever the filter says. A condition that the service does not know yet is refused with INVALID_FIELD.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -175,3 +175,33 @@ async def test_a_threshold_is_raised_per_namespace_and_tenant_and_set_back(
     assert await set_threshold(other, 0.95) == 0.98
     assert await set_threshold(one, 1.0) == 0.95
     assert await set_threshold(one, 0.95, "faq") == 0.99
+
+
+@pytest.mark.parametrize("path", ["99", "selectors[0].99", "selectors[0].tag.document.99"])
+async def test_what_a_newer_client_says_and_nobody_knows_here_voids_nothing(cache, path) -> None:
+    await fill(cache)
+    request = invalidation_pb2.InvalidateRequest(selectors=[{"tag": DOCUMENT}], dry_run=False)
+    message = request
+    for name in path.replace("[0]", "").split(".")[:-1]:
+        message = getattr(message, name)
+        message = message[0] if name == "selectors" else message
+    # Field 99, holding 1.
+    message.MergeFromString(b"\x98\x06\x01")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await cache.stub.Invalidate(request)
+    error = error_from_call(caught.value)
+    assert (error.status_code, error.error_reason) == (
+        StatusCode.INVALID_ARGUMENT,
+        "INVALID_FIELD",
+    )
+    assert [each.field for each in error.violations] == [path]
+    foretold = await call(cache, {"everything": True}, tenant_id="default")
+    assert foretold.effects[0].local_entry_count == 5
+
+
+async def test_a_threshold_is_not_set_where_not_all_that_is_said_is_known(cache) -> None:
+    request = cache_admin_service_pb2.SetSimilarityThresholdRequest(threshold=1.0)
+    request.MergeFromString(b"\x98\x06\x01")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await cache.admin_stub.SetSimilarityThreshold(request)
+    assert [each.field for each in error_from_call(caught.value).violations] == ["99"]

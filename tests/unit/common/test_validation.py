@@ -45,5 +45,13 @@ def test_control_characters_are_refused(value):
     assert fields(lambda v: v.check_plain("x", value)) == ["x"]
 
 
+def test_what_is_found_twice_is_told_once():
+    def check(violations):
+        for field in ("x", "y", "x"):
+            violations.add(field, "Must be set.")
+
+    assert fields(check) == ["x", "y"]
+
+
 def test_line_breaks_and_tabs_are_no_control_characters():
     assert fields(lambda v: v.check_plain("x", "a\n\tb\r\n")) == []

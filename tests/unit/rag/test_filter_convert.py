@@ -31,6 +31,11 @@ def test_a_filter_that_says_nothing_leaves_everything() -> None:
     assert read(pb.DocumentFilter()) == EVERY_DOCUMENT
 
 
+def test_a_condition_of_a_newer_client_is_refused() -> None:
+    # Field 99, holding 1.
+    assert fields_at_fault(pb.DocumentFilter.FromString(b"\x98\x06\x01")) == ["filter.99"]
+
+
 def test_every_condition_is_read() -> None:
     message = pb.DocumentFilter(
         document_ids=["b", "a", "b"],
