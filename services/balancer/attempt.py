@@ -278,6 +278,9 @@ class Attempt:
         backend.first_token_seconds = backend.first_token_seconds.add(seconds, now)
         demand, placement_key = occupancy.demand, self._grant.model.placement_key
         self._note_in_time(seconds)
+        its.effects.note_start(
+            occupancy, self._grant.predicted_first_token_seconds, self._first_token_limit_seconds
+        )
         its.fleet.prefixes.note(backend.id, placement_key, prefix, demand.prompt_token_count)
         its.metrics.observe("balancer_time_to_first_token_seconds", seconds, backend.id)
         its.metrics.observe(

@@ -39,6 +39,7 @@ class Occupancy:
         progressed_at: When it last showed a sign of life.
         produced_count: Tokens that came so far, roughly.
         zombie: Whether its caller has left and the backend may not have noticed.
+        beside: Numbers of the requests that had slots of the same model when it was given one.
         number: Unique in this process.
     """
 
@@ -53,6 +54,7 @@ class Occupancy:
     progressed_at: float = 0.0
     produced_count: int = 0
     zombie: bool = False
+    beside: frozenset[int] = frozenset()
     number: int = field(default_factory=lambda: next(_numbers))
 
 
@@ -88,6 +90,8 @@ class ModelState:
         dismissed_at: When an operator last had it unloaded, monotonic seconds.
         tended_at: When it was last loaded or renewed for its own sake, monotonic seconds.
         told_to_stay: Whether it was pinned here once and is no longer.
+        answers_fewer: Whether it has answered fewer requests at once than it is given even when it
+            had just been loaded.
         view: What the planner is shown; None where it has to be made anew.
     """
 
@@ -117,6 +121,7 @@ class ModelState:
     dismissed_at: float = -math.inf
     tended_at: float = -math.inf
     told_to_stay: bool = False
+    answers_fewer: bool = False
     view: ModelView | None = None
 
     def __post_init__(self) -> None:

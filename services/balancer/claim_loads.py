@@ -5,7 +5,7 @@ replica may be about to send a request to the very model that is to go. So it ta
 load, and every slot of all models that the load touches: nobody can then ask for one of them, and
 nobody is asking. Before it asks for a token to see whether a model answers: a slot, as for any
 other request. Before it cures a model that does not answer: the right to load and a slot, and
-before it unloads that model, every other slot that can be had.
+before it tries several slots of that model, or unloads it, every other slot that can be had.
 """
 
 import asyncio
@@ -107,6 +107,17 @@ class CureClaim:
     async def take_rest(self) -> None:
         """Takes what slots are left, so that others send nothing to a model that is to go."""
         await _take_all(self._reservations, self._backend_id, [self._state], self._slots)
+
+    async def take_free(self) -> int:
+        """Takes what slots are left and returns how many may be used besides those in use here."""
+        await self.take_rest()
+        unused_count = self._state.slot_count - len(self._state.occupancies)
+        return min(len(self._slots), unused_count)
+
+    @property
+    def others_go_on(self) -> bool:
+        """Whether other replicas hold slots of the model, as last seen."""
+        return self._reservations.held_by_others(self._backend_id, self._state.key) > 0
 
     def release(self) -> None:
         """Gives everything back; the slots when others have seen what is in memory now."""

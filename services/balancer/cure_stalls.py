@@ -1,12 +1,14 @@
 """Freeing slots that Ollama has lost.
 
-A model that is loaded and does not answer is probed with a single token. If that hangs too, its
-slot is lost (ollama #17131): the model is unloaded and loaded again, which cures it without a
-restart. Meanwhile it is given nothing.
+A model that is loaded and does not answer is probed with a single token, or, where it has several
+slots, with as many answers at once as there are free ones. If that hangs too, or they do not
+overlap, a slot is lost (ollama #17131): the model is unloaded and loaded again, which cures it
+without a restart. Meanwhile it is given nothing.
 """
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Tracer
@@ -31,6 +33,7 @@ from services.balancer.core.standing import Signal
 from services.balancer.fleet import Fleet
 from services.balancer.own_spans import context_of, current_causes, start_own_span
 from services.balancer.ports import KEEP_FOR_EVER, Servers
+from services.balancer.try_slots import answers_at_once
 from services.common.clock import Clock
 from services.common.metrics import Metrics
 from services.common.tracing import mark_failed
@@ -135,12 +138,15 @@ class StallCurer:
         event = CureEvent.TIME_PASSED
         while action_of(cure) is not CureAction.NOTHING:
             before = cure.step
-            event = await self._step(cure, backend, model)
+            event = await self._step(cure, claim, backend, model)
             cure = after_event(cure, event, self._clock.monotonic(), self._limits)
-            if cure.step is not before:
-                self._note(cure, backend, model)
             if cure.step is CureStep.LEAKED:
                 await claim.take_rest()
+            if cure.step is not before:
+                self._note(cure, backend, model)
+                if cure.step is CureStep.LEAKED:
+                    await self._until_idle(model)
+                    cure = replace(cure, since=self._clock.monotonic())
             backend.loading_until = self._predicted_end(cure, backend, model)
         return event in (CureEvent.PROBE_ANSWERED, CureEvent.LOADED)
 
@@ -159,12 +165,23 @@ class StallCurer:
             case _:
                 return max(now, cure.since + reload_seconds)
 
-    async def _step(self, cure: Cure, backend: Backend, model: ModelState) -> CureEvent:
+    async def _until_idle(self, model: ModelState) -> None:
+        """Waits for what still goes on in other slots: the model would not go before."""
+        while any(not each.zombie for each in model.occupancies.values()):
+            await self._clock.sleep(_POLL_SECONDS)
+
+    async def _step(
+        self, cure: Cure, claim: CureClaim, backend: Backend, model: ModelState
+    ) -> CureEvent:
         server, name = self._servers[backend.id], model.installed.name
         embedding = model.installed.only_embeds
         context = model.context_token_count or None
         try:
             match action_of(cure):
+                case CureAction.PROBE if _has_several_slots(model):
+                    if await self._all_slots_answer(claim, backend, model):
+                        return CureEvent.PROBE_ANSWERED
+                    return CureEvent.PROBE_TIMED_OUT
                 case CureAction.PROBE:
                     await server.probe(
                         name, embedding, self._limits.probe, context_token_count=context
@@ -183,6 +200,7 @@ class StallCurer:
                         context_token_count=context,
                         limit_seconds=self._limits.load,
                     )
+                    await self._verify(claim, backend, model)
                     return CureEvent.LOADED
                 case _:
                     return await self._look(cure, backend, model)
@@ -191,6 +209,42 @@ class StallCurer:
             if event is CureEvent.TIME_PASSED:
                 await self._pause(cure)
             return event
+
+    async def _all_slots_answer(
+        self, claim: CureClaim, backend: Backend, model: ModelState
+    ) -> bool:
+        """Tells whether what slots are free answer beside what goes on in the others."""
+        await claim.take_rest()
+        until = self._clock.monotonic() + self._limits.probe
+        while claim.others_go_on and self._clock.monotonic() < until:
+            # In which of the slots, and whether they have a token yet, only they know.
+            await self._clock.sleep(_POLL_SECONDS)
+        return await answers_at_once(
+            self._servers[backend.id],
+            model,
+            free_count=claim.take_free,
+            limit_seconds=self._limits.probe,
+            clock=self._clock,
+        )
+
+    async def _verify(self, claim: CureClaim, backend: Backend, model: ModelState) -> None:
+        """Has a model that is loaded again show that it has all slots, lest it be cured of none."""
+        if not _has_several_slots(model):
+            return
+        try:
+            model.answers_fewer = not await self._all_slots_answer(claim, backend, model)
+        except AttemptFailed:
+            # Loaded it is; what ails it now is for its requests to find out.
+            return
+        if model.answers_fewer:
+            _logger.warning(
+                "model answers fewer requests at once than it is given",
+                extra={
+                    "backend": backend.id,
+                    "model": model.installed.name,
+                    "slots": model.slot_count,
+                },
+            )
 
     async def _look(self, cure: Cure, backend: Backend, model: ModelState) -> CureEvent:
         server = self._servers[backend.id]
@@ -221,6 +275,11 @@ class StallCurer:
         if cure.step is CureStep.HUNG:
             mark_failed(span, cure.step.value)
             self._fleet.signal(backend, Signal.CANARY_FAILED, "a model hangs and does not unload")
+
+
+def _has_several_slots(model: ModelState) -> bool:
+    """Tells whether it has several slots, as far as it has not shown otherwise."""
+    return model.slot_count > 1 and not model.answers_fewer
 
 
 def _event_of(cure: Cure, failure: AttemptFailed) -> CureEvent:

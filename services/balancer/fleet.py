@@ -174,6 +174,7 @@ class Fleet(FleetViews):
             predicted_first_token_at=now + (terms.prefill if terms else 0.0),
             predicted_end=now + (terms.prefill + terms.decode if terms else 1.0),
             progressed_at=now,
+            beside=frozenset(state.occupancies),
         )
         state.occupancies[occupancy.number] = occupancy
         state.view = None

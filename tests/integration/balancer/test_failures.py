@@ -336,6 +336,114 @@ async def test_a_lost_slot_is_found_although_no_caller_waits_for_the_first_token
     assert error is None
 
 
+async def ask_in_pairs_until(balancer, outcome):
+    """Keeps two requests under way until a suspicion has come to something."""
+
+    async def ask():
+        while not balancer.value("balancer_stalls_total", outcome=outcome):
+            _, error = await read(balancer.stub.Generate(generation()))
+            assert error is None
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(ask())
+
+
+async def test_one_lost_slot_of_two_is_found_and_freed_while_the_other_answers(
+    run_balancer, warm_standins
+):
+    async with warm_standins(1, CHAT_MODEL, tokens_per_second=50.0, num_parallel=2) as (standin,):
+        # Nobody is ever silent for long: the other slot answers, only one after the other.
+        balancer = await run_balancer(f"{standin.url}?slots=2")
+        await leak(balancer, standin)
+        await ask_in_pairs_until(balancer, CURED)
+        waits_before = (await standin.totals())["slot_waits"]
+        assert waits_before > 0
+        outcomes = await read_all(
+            *(balancer.stub.Generate(generation(unrelated(number))) for number in range(2))
+        )
+        totals = await standin.totals()
+        stats = await balancer.backend(standin.backend_id)
+    assert [error for _, error in outcomes] == [None, None]
+    assert totals["slot_waits"] == waits_before
+    assert totals["loads"] == 1
+    assert stats.stall_count == 1
+
+
+async def test_one_lost_slot_of_two_is_found_where_a_request_waits_longer_than_it_may(
+    run_balancer, warm_standins
+):
+    async with warm_standins(1, CHAT_MODEL, tokens_per_second=5.0, num_parallel=2) as (standin,):
+        balancer = await run_balancer(f"{standin.url}?slots=2", **PATIENCE)
+        await leak(balancer, standin)
+        calls = (balancer.stub.Generate(generation(unrelated(number))) for number in range(2))
+        await read_all(*calls)
+        await eventually(lambda: balancer.value("balancer_stalls_total", outcome=CURED) == 1)
+        assert (await standin.totals())["loads"] == 1
+
+
+async def test_a_model_with_two_slots_that_is_merely_slow_is_cleared_and_stays(
+    run_balancer, warm_standins
+):
+    async with warm_standins(1, CHAT_MODEL, tokens_per_second=50.0, num_parallel=2) as (standin,):
+        await standin.order_fault(delay_seconds=0.7, count=1)
+        balancer = await run_balancer(f"{standin.url}?slots=2", **PATIENCE)
+        calls = (balancer.stub.Generate(generation(unrelated(number))) for number in range(2))
+        await read_all(*calls)
+        await eventually(lambda: balancer.value("balancer_stalls_total", outcome=CLEARED) == 1)
+        assert (await standin.totals())["loads"] == 0
+        stats = await balancer.backend(standin.backend_id)
+    assert [each.residency for each in stats.models] == [pb.MODEL_RESIDENCY_WARM]
+    assert stats.stall_count == 0
+
+
+async def test_a_long_answer_beside_a_slow_one_does_not_look_like_a_lost_slot(
+    run_balancer, failing
+):
+    works, probes = failing.hold(), []
+    hold = failing.replies["/api/generate"]
+
+    async def reply(request):
+        body = await request.json()
+        if "num_predict" not in body.get("options", {}):
+            return await hold(request)
+        probes.append(body)
+        token = b'{"response":"x","done":false}\n'
+        return web.Response(body=token + LAST)
+
+    failing.replies["/api/generate"] = reply
+    balancer = await run_balancer(
+        f"{failing.url}?slots=2", **PATIENCE | {"stall_floor_seconds": 30.0}
+    )
+    long = balancer.stub.Generate(generation("long", "m"))
+    answer = await works.get()
+    answer.say("one")
+    await long.read()
+    _, error = await read(balancer.stub.Generate(generation("slow", "m")))
+    assert error.error_reason == "ALL_ATTEMPTS_FAILED"
+    await eventually(lambda: balancer.value("balancer_stalls_total", outcome=CLEARED) == 1)
+    # The long one is proof of its own slot: only the other one is asked.
+    assert len(probes) == 1
+    answer.end()
+    _, error = await read(long)
+    assert error is None
+
+
+async def test_a_server_with_fewer_slots_than_told_is_loaded_anew_once_and_never_again(
+    run_balancer, warm_standins
+):
+    async with warm_standins(1, CHAT_MODEL, tokens_per_second=50.0) as (standin,):
+        balancer = await run_balancer(f"{standin.url}?slots=2", **PATIENCE)
+        await standin.order_fault(hang=True, count=1)
+        await read(balancer.stub.Generate(generation()))
+        await eventually(lambda: balancer.value("balancer_stalls_total", outcome=CURED) == 1)
+        # Loading has brought no second slot: from now on one that answers has to do.
+        await standin.order_fault(hang=True, count=1)
+        await read(balancer.stub.Generate(generation()))
+        await eventually(lambda: balancer.value("balancer_stalls_total", outcome=CLEARED) == 1)
+        assert (await standin.totals())["loads"] == 1
+
+
 async def test_a_model_that_cannot_be_cured_is_not_tried_without_pause(run_balancer, failing):
     unloads = []
 

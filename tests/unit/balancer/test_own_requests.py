@@ -8,6 +8,7 @@ from opentelemetry.trace import NoOpTracer
 
 from services.balancer.check_health import HealthMonitor
 from services.balancer.core.failures import AttemptFailed, FailureKind
+from services.balancer.core.requests import TextDelta
 from services.balancer.core.shares import SoleReplica
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.stalls import StallLimits
@@ -46,14 +47,24 @@ class Account(SoleReplica):
         self.mine[token] -= 1
 
 
+class Server(MemoryServer):
+    """A server whose answers take a second."""
+
+    async def generate(self, *_, **__):
+        await self.disturb("probe")
+        yield TextDelta("1 ")
+        await asyncio.sleep(1.0)
+        yield TextDelta("2 ")
+
+
 class Parts:
     """One backend with a chat model in memory, and who looks after it."""
 
-    def __init__(self, account):
-        self.server = MemoryServer(a_chat_model(CHAT))
+    def __init__(self, account, query=""):
+        self.server = Server(a_chat_model(CHAT))
         self.server.hold(CHAT)
         self.account = account
-        self.kit = kit = FleetUnderTest(self.server, reservations=account)
+        self.kit = kit = FleetUnderTest(self.server, reservations=account, query=query)
         self.probes = []
         self.server.disturb = self._disturb
         self.answers = True
@@ -115,9 +126,9 @@ class Parts:
         await asyncio.sleep(30.0)
 
 
-def with_parts(account, test):
+def with_parts(account, test, **fields):
     async def main():
-        await test(Parts(account))
+        await test(Parts(account, **fields))
 
     run_virtually(main())
 
@@ -194,6 +205,60 @@ def test_a_cure_is_left_to_the_replica_that_has_the_slot():
         assert parts.kit.backend().loading_key is None
 
     with_parts(Account(CHAT), test)
+
+
+def test_a_cure_tries_all_slots_at_once_and_holds_them():
+    async def test(parts):
+        await parts.cure()
+        assert parts.probes == [("probe", {CHAT: 3, "load": 1}, 0)] * 3
+        assert +parts.account.mine == {}
+        assert parts.kit.residency(CHAT) is Residency.WARM
+
+    with_parts(Account(), test, query="?slots=3")
+
+
+def test_a_cure_waits_for_the_slots_that_other_replicas_have():
+    async def test(parts):
+        await parts.kit.check()
+        parts.curer.suspect(parts.kit.backend(), parts.kit.state(CHAT))
+        await asyncio.sleep(5.0)
+        assert parts.probes == []
+        parts.account.others.clear()
+        await asyncio.sleep(5.0)
+        assert parts.probes == [("probe", {CHAT: 3, "load": 1}, 0)] * 3
+
+    with_parts(Account(CHAT), test, query="?slots=3")
+
+
+def test_a_cure_tries_what_slots_there_are_where_others_keep_theirs_for_long():
+    async def test(parts):
+        await parts.cure()
+        assert parts.probes == [("probe", {CHAT: 2, "load": 1}, 0)] * 2
+        assert +parts.account.mine == {}
+
+    with_parts(Account(CHAT), test, query="?slots=3")
+
+
+def test_a_model_goes_for_its_cure_when_what_it_still_does_has_ended():
+    async def test(parts):
+        parts.answers = False
+        await parts.kit.check()
+        streaming = parts.kit.occupy(CHAT)
+        streaming.first_token_at = streaming.predicted_end = parts.kit.clock.monotonic()
+        parts.curer.suspect(parts.kit.backend(), parts.kit.state(CHAT))
+        await asyncio.sleep(60.0)
+        assert [call for call, _, _ in parts.probes] == ["probe", "probe"]
+        parts.kit.fleet.vacate(streaming)
+        parts.answers = True
+        await asyncio.sleep(30.0)
+        calls = [call for call, _, _ in parts.probes[2:]]
+        # Loaded again, it shows that it has all its slots.
+        assert calls == ["unload", "unload", "load", "load", "probe", "probe", "probe"]
+        stalls = parts.kit.metrics.registry.get_sample_value
+        assert stalls("balancer_stalls_total", {"outcome": "cured"}) == 1
+        assert parts.kit.residency(CHAT) is Residency.WARM
+
+    with_parts(Account(), test, query="?slots=3")
 
 
 def test_backends_are_watched_again_after_the_watching_has_failed(monkeypatch):
