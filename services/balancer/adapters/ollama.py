@@ -188,7 +188,7 @@ class OllamaServer:
         path = _PATHS[request.operation]
         limit = _given(first_token_limit_seconds, self._first_token_limit_seconds)
         async with self._reply("POST", path, limit, body=body, headers=headers) as response:
-            reader = wire_answers.GenerationReader()
+            reader = wire_answers.GenerationReader(model_name)
             stall_limit = _given(stall_limit_seconds, self._stall_limit_seconds)
             async with aclosing(self._replies.read_pieces(response, stall_limit)) as pieces:
                 async for piece in pieces:
@@ -228,7 +228,7 @@ class OllamaServer:
             reply = await self._replies.read_body(
                 response, _EMBEDDINGS_BYTES, self._stall_limit_seconds
             )
-        return wire_answers.embedding_reply(reply, len(texts))
+        return wire_answers.embedding_reply(reply, len(texts), model_name)
 
     async def load(
         self,
@@ -251,12 +251,13 @@ class OllamaServer:
         began_at = loop.time()
         async with self._reply("POST", path, limit_seconds, body=body) as response:
             reply = await self._replies.read_body(response, _SHORT_REPLY_BYTES, limit_seconds)
-        return wire_models.load_seconds(reply) or loop.time() - began_at
+        return wire_models.load_seconds(reply, model_name) or loop.time() - began_at
 
     async def unload(self, model_name: str, *, limit_seconds: float = _UNLOAD_SECONDS) -> None:
         """Lets a model go from memory as soon as it is idle."""
         body = wire_models.unload_body(model_name)
-        wire_models.check_completed(await self._post("/api/generate", body, limit_seconds))
+        reply = await self._post("/api/generate", body, limit_seconds)
+        wire_models.check_completed(reply, model_name)
 
     async def probe(
         self,
@@ -273,7 +274,8 @@ class OllamaServer:
             )
             return
         body = wire_models.probe_body(model_name, context_token_count=context_token_count)
-        wire_models.check_completed(await self._post("/api/generate", body, limit_seconds))
+        reply = await self._post("/api/generate", body, limit_seconds)
+        wire_models.check_completed(reply, model_name)
 
     async def pull(self, model_name: str) -> AsyncGenerator[PullProgress, None]:
         """Downloads a model; closing the generator ends the download."""

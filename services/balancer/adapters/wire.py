@@ -6,11 +6,13 @@ from typing import Any
 import orjson
 
 from services.balancer.core.failures import AttemptFailed, FailureKind, failure_of_status
+from services.balancer.core.names import model_key
 
 __all__ = [
     "MAXIMUM_LINE_BYTES",
     "LineSplitter",
     "broken_reply",
+    "check_model",
     "count",
     "error_reply",
     "parse_line",
@@ -21,6 +23,10 @@ __all__ = [
 # The final line of a long generation lists the tokens of its context.
 MAXIMUM_LINE_BYTES = 8 * 1024 * 1024
 _NANOSECONDS = 1e-9
+_DEFAULT_HOST = "registry.ollama.ai/"
+# Cut off where a server passes a request on, and so not in the reply that it passes back.
+_CLOUD_SUFFIXES = (":cloud", "-cloud")
+_MOST_CHARACTERS = 100
 
 
 class LineSplitter:
@@ -89,6 +95,29 @@ def parse_object(data: bytes) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise broken_reply("the reply is no JSON object")
     return values
+
+
+def check_model(values: Mapping[str, Any], model_name: str) -> None:
+    """Reads from a reply which model it is of: a server names the model as it was asked for it.
+
+    Args:
+        values: The reply, or its first line; one that names no model may be of any.
+        model_name: The model that was asked for.
+
+    Raises:
+        AttemptFailed: It is of another model.
+    """
+    named = values.get("model", model_name)
+    if named != model_name and _key(str(named)) != _key(model_name):
+        message = f"the reply is of another model, {str(named)[:_MOST_CHARACTERS]!r}"
+        raise broken_reply(message)
+
+
+def _key(model_name: str) -> str:
+    name = model_name.lower().removeprefix(_DEFAULT_HOST)
+    for suffix in _CLOUD_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return model_key(name)
 
 
 def broken_reply(message: str) -> AttemptFailed:

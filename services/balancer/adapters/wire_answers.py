@@ -9,6 +9,7 @@ import orjson
 from services.balancer.adapters.wire import (
     LineSplitter,
     broken_reply,
+    check_model,
     count,
     parse_line,
     parse_object,
@@ -35,9 +36,14 @@ _FINISH_REASONS = {reason.value: reason for reason in FinishReason}
 
 
 class GenerationReader:
-    """Reads the stream of a generation."""
+    """Reads the stream of a generation.
 
-    def __init__(self) -> None:
+    Args:
+        model_name: The model that was asked for.
+    """
+
+    def __init__(self, model_name: str) -> None:
+        self._model_name: str | None = model_name
         self._splitter = LineSplitter()
 
     def feed(self, data: bytes) -> Iterator[Delta | Completion]:
@@ -50,14 +56,21 @@ class GenerationReader:
         Raises:
             AttemptFailed: The reply says that the generation failed, or makes no sense.
         """
-        return _read(self._splitter.feed(data))
+        return self._read(self._splitter.feed(data))
 
     def end(self) -> Iterator[Delta | Completion]:
         """Takes the end of the reply."""
-        return _read(self._splitter.rest())
+        return self._read(self._splitter.rest())
+
+    def _read(self, lines: Sequence[bytes]) -> Iterator[Delta | Completion]:
+        model_name = self._model_name
+        if lines:
+            # One stream is of one model.
+            self._model_name = None
+        return _read(lines, model_name)
 
 
-def _read(lines: Sequence[bytes]) -> Iterator[Delta | Completion]:
+def _read(lines: Sequence[bytes], model_name: str | None) -> Iterator[Delta | Completion]:
     text = thinking = ""
     calls: list[ToolCall] = []
     tokens: list[TokenLogprob] = []
@@ -67,6 +80,8 @@ def _read(lines: Sequence[bytes]) -> Iterator[Delta | Completion]:
     try:
         for line in lines:
             values = parse_line(line)
+            if model_name is not None and line_count == 0:
+                check_model(values, model_name)
             line_count += 1
             message = values.get("message")
             if isinstance(message, dict):
@@ -154,13 +169,19 @@ def _completion(values: Mapping[str, Any]) -> Completion:
     )
 
 
-def embedding_reply(body: bytes, expected_count: int) -> EmbeddingReply:
+def embedding_reply(body: bytes, expected_count: int, model_name: str) -> EmbeddingReply:
     """Reads the reply of `/api/embed`.
 
+    Args:
+        body: The reply.
+        expected_count: How many texts were sent.
+        model_name: The model that was asked for.
+
     Raises:
-        AttemptFailed: It does not hold one usable vector per text.
+        AttemptFailed: It does not hold one usable vector per text, or is of another model.
     """
     values = parse_object(body)
+    check_model(values, model_name)
     try:
         vectors = checked_vectors(values.get("embeddings"), expected_count=expected_count)
     except FaultyVectors as error:

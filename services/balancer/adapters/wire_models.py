@@ -7,6 +7,7 @@ import orjson
 from services.balancer.adapters.wire import (
     LineSplitter,
     broken_reply,
+    check_model,
     count,
     parse_line,
     parse_object,
@@ -53,13 +54,19 @@ def load_body(
     )
 
 
-def load_seconds(body: bytes) -> float:
+def load_seconds(body: bytes, model_name: str) -> float:
     """Reads from the reply to a load what it took; 0 where it does not tell, as of 0.33.
 
+    Args:
+        body: The reply.
+        model_name: The model that was to be loaded.
+
     Raises:
-        AttemptFailed: It makes no sense.
+        AttemptFailed: It makes no sense, or is of another model.
     """
-    return seconds(parse_object(body), "load_duration")
+    values = parse_object(body)
+    check_model(values, model_name)
+    return seconds(values, "load_duration")
 
 
 def unload_body(model_name: str) -> bytes:
@@ -91,13 +98,19 @@ def probe_body(model_name: str, *, context_token_count: int | None) -> bytes:
     )
 
 
-def check_completed(body: bytes) -> None:
+def check_completed(body: bytes, model_name: str) -> None:
     """Reads a reply that came in one piece, of which only matters that it is complete.
 
+    Args:
+        body: The reply.
+        model_name: The model that was asked for.
+
     Raises:
-        AttemptFailed: It is not.
+        AttemptFailed: It is not, or is of another model.
     """
-    if parse_object(body).get("done") is not True:
+    values = parse_object(body)
+    check_model(values, model_name)
+    if values.get("done") is not True:
         raise broken_reply("the reply does not say that it is complete")
 
 

@@ -229,7 +229,7 @@ LIES = [
 @pytest.mark.slow
 async def test_no_lie_of_a_backend_reaches_a_caller(fleet):
     balancer, backends = fleet
-    ends, truths = Counter(), {}
+    ends, truths, answered = Counter(), {}, set()
     for backend in backends:
         await balancer.admin.PreloadModel(
             pb.PreloadModelRequest(model="embed", backend_id=backend.backend_id)
@@ -247,14 +247,16 @@ async def test_no_lie_of_a_backend_reaches_a_caller(fleet):
     async def ask(number):
         if number % 2:
             request = chat(f"{number} <<tokens=10>>", "quick")
-            events, error = await read(balancer.stub.Chat(request, timeout=20))
+            trace_id = f"{number:032x}"
+            metadata = (("traceparent", f"00-{trace_id}-{number:016x}-01"),)
+            events, error = await read(balancer.stub.Chat(request, timeout=20, metadata=metadata))
             found = kinds(events)
             ends["chat", error and error.error_reason] += 1
             assert found.count("completed") == (error is None)
             if error is None:
                 text = "".join(event.text_delta for event in events)
                 assert len(text) == 40
-                assert events[0].started.model == "quick:latest"
+                answered.add(trace_id)
             return
         which = number // 2 % 20
         texts = [f"{which} is a text", f"{which} is another"]
@@ -276,5 +278,11 @@ async def test_no_lie_of_a_backend_reaches_a_caller(fleet):
         lambda stats: stats.fleet.healthy_backend_count == len(backends), within_seconds=40
     )
     report(dict(ends))
+    entries = [each for backend in backends for each in await backend.requests("/api/chat")]
+    liars = [each for each in entries if "echo_model" in each["faults"]]
+    assert liars
+    # Which model has answered does not show by the text; each answer is of a backend that was true.
+    true = {each["traceparent"].split("-")[1] for each in entries if each not in liars}
+    assert answered <= true
     assert {reason for _, reason in ends} <= {None, "STREAM_INTERRUPTED", "ALL_ATTEMPTS_FAILED"}
     assert ends["chat", None] + ends["embed", None] > 1300

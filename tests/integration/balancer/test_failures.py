@@ -10,7 +10,7 @@ from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.common.errors import StatusCode
 from tests.kit.generations import generation, kinds, read, read_all, text_of, unrelated
 from tests.kit.rpc import error_of
-from tests.kit.standin import CHAT_MODEL, eventually, running_standins
+from tests.kit.standin import CHAT_MODEL, EMBEDDING_MODEL, eventually, running_standins
 
 LAST = b'{"response":"","done":true,"done_reason":"stop"}\n'
 CLEARED, CURED = "cleared", "cured"
@@ -58,6 +58,11 @@ def in_band(request):
     return web.Response(body=b'{"error":"llama-server process has terminated"}\n')
 
 
+def of_another_model(request):
+    token = b'{"model":"impostor:latest","response":"lies","done":false}\n'
+    return web.Response(body=token + LAST)
+
+
 def of_status(status):
     return lambda request: web.json_response({"error": "it failed"}, status=status)
 
@@ -78,8 +83,21 @@ HEALTHY, UNHEALTHY = pb.BACKEND_STATE_HEALTHY, pb.BACKEND_STATE_UNHEALTHY
         (lambda request: web.Response(), "broken_reply", HEALTHY, True),
         (lambda request: web.Response(body=b"not json\n"), "broken_reply", HEALTHY, True),
         (lambda request: web.Response(body=b'{"response":""'), "broken_reply", HEALTHY, True),
+        (of_another_model, "broken_reply", HEALTHY, True),
     ],
-    ids=["reset", "500", "502", "503", "429", "404", "in-band", "empty", "garbage", "cut"],
+    ids=[
+        "reset",
+        "500",
+        "502",
+        "503",
+        "429",
+        "404",
+        "in-band",
+        "empty",
+        "garbage",
+        "cut",
+        "another model",
+    ],
 )
 async def test_before_the_first_token_another_backend_makes_it_good(
     run_balancer, failing, sound, reply, retry_reason, state, blamed
@@ -290,6 +308,19 @@ async def test_a_model_that_is_slow_once_is_tried_and_cleared(run_balancer, warm
         assert stats.stall_count == 0
         assert [each.residency for each in stats.models] == [pb.MODEL_RESIDENCY_WARM]
         assert (await slow.totals())["loads"] == 0
+
+
+async def test_vectors_of_another_model_are_asked_for_elsewhere(run_balancer, warm_standins):
+    async with warm_standins(2, EMBEDDING_MODEL) as standins:
+        balancer = await run_balancer(*(each.url for each in standins))
+        for standin in standins:
+            await standin.order_fault(path="/api/embed", echo_model="impostor:latest", count=1)
+        request = pb.EmbedRequest(model=EMBEDDING_MODEL, texts=["a text"])
+        error = await error_of(balancer.stub.Embed(request))
+        assert error.error_reason == "ALL_ATTEMPTS_FAILED"
+        assert "another model, 'impostor:latest'" in error.metadata["last_failure"]
+        assert balancer.value("balancer_retries_total", reason="broken_reply") == 1
+        assert len((await balancer.stub.Embed(request)).vectors) == 1
 
 
 async def leak(balancer, standin):

@@ -29,8 +29,8 @@ def said(**message):
     return line(message={"role": "assistant", "content": ""} | message, done=False)
 
 
-def read(*lines):
-    return list(GenerationReader().feed(b"".join(lines)))
+def read(*lines, model="m:latest"):
+    return list(GenerationReader(model).feed(b"".join(lines)))
 
 
 FINAL = line(
@@ -71,7 +71,7 @@ def test_numbers_that_ollama_leaves_out_are_zero():
 
 
 def test_a_final_line_without_its_end_still_counts():
-    reader = GenerationReader()
+    reader = GenerationReader("m:latest")
     assert list(reader.feed(FINAL.rstrip())) == []
     assert isinstance(list(reader.end())[-1], Completion)
 
@@ -85,7 +85,7 @@ def test_a_line_that_says_nothing_is_a_sign_of_life():
 
 
 def test_text_before_an_error_line_is_passed_on_before_the_failure():
-    items = GenerationReader().feed(line(response="a", done=False) + line(error="died"))
+    items = GenerationReader("m:latest").feed(line(response="a", done=False) + line(error="died"))
     assert next(items) == TextDelta("a")
     with pytest.raises(AttemptFailed, match="died"):
         next(items)
@@ -234,9 +234,8 @@ def test_probabilities_that_make_no_sense_break_the_reply(entries):
 
 
 def test_vectors_come_with_what_they_took():
-    reply = embedding_reply(
-        b'{"embeddings":[[0.6,0.8]],"prompt_eval_count":2,"load_duration":1000000000}', 1
-    )
+    body = b'{"embeddings":[[0.6,0.8]],"prompt_eval_count":2,"load_duration":1000000000}'
+    reply = embedding_reply(body, 1, "m:latest")
     assert reply.vectors.tolist() == [pytest.approx([0.6, 0.8])]
     assert (reply.prompt_token_count, reply.load_seconds) == (2, 1.0)
 
@@ -259,8 +258,45 @@ JSON = st.recursive(
 
 @given(st.binary(max_size=200) | JSON.map(orjson.dumps))
 def test_bytes_of_any_kind_are_an_answer_or_a_failure_and_nothing_else(data):
-    for use in (lambda: embedding_reply(data, 1), lambda: read(data + b"\n")):
+    for use in (lambda: embedding_reply(data, 1, "m:latest"), lambda: read(data + b"\n")):
         try:
             use()
         except AttemptFailed:
             continue
+
+
+NAMES = [
+    ("m:latest", "m:latest"),
+    ("m", "m:latest"),
+    ("M:Latest", "m"),
+    ("library/m:latest", "m:latest"),
+    ("registry.ollama.ai/library/m:latest", "m:latest"),
+    ("m:latest", "registry.ollama.ai/library/m"),
+    ("hf.co/a/b:Q4_K_M", "hf.co/a/b:q4_k_m"),
+    ("m", "m:cloud"),
+    ("m:120b", "m:120b-cloud"),
+]
+OTHERS = ["n:latest", "m:7b", "someone/m:latest", "", 7]
+
+
+@pytest.mark.parametrize(("answered", "asked"), NAMES)
+def test_a_model_may_be_called_by_another_of_its_names(answered, asked):
+    assert read(line(model=answered, response="a"), model=asked) == [TextDelta("a")]
+    body = line(model=answered, embeddings=[[1.0]])
+    assert len(embedding_reply(body, 1, asked).vectors) == 1
+
+
+@pytest.mark.parametrize("answered", OTHERS)
+def test_an_answer_of_another_model_is_broken_before_its_first_text(answered):
+    items = GenerationReader("m:latest").feed(line(model=answered, response="a"))
+    with pytest.raises(AttemptFailed, match="another model") as caught:
+        next(items)
+    assert caught.value.kind is FailureKind.BROKEN_REPLY
+    with pytest.raises(AttemptFailed, match="another model"):
+        embedding_reply(line(model=answered, embeddings=[[1.0]]), 1, "m:latest")
+
+
+def test_a_name_that_is_said_is_short():
+    with pytest.raises(AttemptFailed) as caught:
+        read(line(model="n" * 1_000_000, response="a"))
+    assert len(caught.value.message) < 200

@@ -13,6 +13,14 @@ def load(**arguments):
     return orjson.loads(wire_models.load_body("m:latest", **arguments))
 
 
+def load_seconds(body):
+    return wire_models.load_seconds(body, "m:latest")
+
+
+def check_completed(body):
+    wire_models.check_completed(body, "m:latest")
+
+
 def test_a_load_asks_for_nothing_but_the_model():
     assert load() == {"model": "m:latest", "prompt": "", "stream": False}
     assert load(embedding=True) == {"model": "m:latest", "input": []}
@@ -25,10 +33,17 @@ def test_a_load_says_how_long_and_with_which_window(embedding):
 
 
 def test_a_reply_that_does_not_tell_how_long_a_load_took_counts_as_0():
-    assert wire_models.load_seconds(b'{"done":true,"load_duration":1500000000}') == 1.5
-    assert wire_models.load_seconds(b'{"done":true,"done_reason":"load"}') == 0.0
+    assert load_seconds(b'{"done":true,"load_duration":1500000000}') == 1.5
+    assert load_seconds(b'{"model":"m","done":true,"done_reason":"load"}') == 0.0
     with pytest.raises(AttemptFailed):
-        wire_models.load_seconds(b"loaded")
+        load_seconds(b"loaded")
+
+
+def test_what_another_model_says_of_itself_is_broken():
+    for read in (load_seconds, check_completed):
+        with pytest.raises(AttemptFailed, match="another model") as caught:
+            read(b'{"model":"n:latest","done":true}')
+        assert caught.value.kind is FailureKind.BROKEN_REPLY
 
 
 def test_an_unload_keeps_the_model_for_no_time_and_asks_for_nothing():
@@ -49,9 +64,10 @@ def test_a_probe_asks_for_one_token_in_the_window_that_is_loaded_and_for_no_stre
 @pytest.mark.parametrize("reply", [b'{"done":false}', b'{"response":"a"}', b"[]", b'{"done":1}'])
 def test_a_reply_that_is_not_done_is_broken(reply):
     with pytest.raises(AttemptFailed) as caught:
-        wire_models.check_completed(reply)
+        check_completed(reply)
     assert caught.value.kind is FailureKind.BROKEN_REPLY
-    wire_models.check_completed(b'{"done":true}')
+    check_completed(b'{"done":true}')
+    check_completed(b'{"model":"m:latest","done":true}')
 
 
 def test_a_download_is_told_step_by_step():
