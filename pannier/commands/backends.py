@@ -242,7 +242,7 @@ def _show_troubles(output: Output, backend: pb.BackendHealth) -> None:
         )
     if backend.drifted_models:
         output.notice(
-            f"{backend.backend_id} has other digests than most backends of: "
+            f"{backend.backend_id} has other digests than most backends, or than in memory, of: "
             f"{', '.join(backend.drifted_models)}"
         )
 

@@ -157,6 +157,6 @@ def _show_drift(output: Output, drifted: list[pb.BackendHealth]) -> None:
         for model in backend.drifted_models:
             pull_again = f"pannier models pull {model} --backend {backend.backend_id}"
             output.notice(
-                f"{backend.backend_id} has another digest of {model} than most backends; "
-                f"`{pull_again}` replaces it by the registry's"
+                f"{backend.backend_id} has another digest of {model} than most backends, or than "
+                f"it has in memory; `{pull_again}` replaces it by the registry's"
             )

@@ -148,6 +148,11 @@ KINDS: Mapping[str, FaultKind] = MappingProxyType(
             defaults={"name": "impostor:latest"},
             rules=_renamed("echo_model", "name"),
         ),
+        "wrong-digest": FaultKind(
+            about="lists the model with another digest, where `path` is `/api/ps` only in memory",
+            defaults={"digest": "f" * 64},
+            rules=_renamed("digest", "digest"),
+        ),
         "wrong-dimensions": FaultKind(
             about="sends vectors of another length",
             defaults={"dimensions": 128},

@@ -87,6 +87,8 @@ class ModelState:
         listed_digest: Digest under which the backend lists it in memory, where that is not its own.
         listed_key: Key of the model under whose name the backend lists it in memory, where that is
             not its own: two of the same weights share what is loaded.
+        differs_in_memory: Whether the backend lists in memory, under one of its names, a model of
+            another digest than it has on disk.
         dismissed_at: When an operator last had it unloaded, monotonic seconds.
         tended_at: When it was last loaded or renewed for its own sake, monotonic seconds.
         told_to_stay: Whether it was pinned here once and is no longer.
@@ -118,6 +120,7 @@ class ModelState:
     context_limit: int = 0
     listed_digest: str = ""
     listed_key: str = ""
+    differs_in_memory: bool = False
     dismissed_at: float = -math.inf
     tended_at: float = -math.inf
     told_to_stay: bool = False
@@ -155,6 +158,13 @@ class ModelState:
             if key == self.listed_key or (key in self.names and each.digest in digests):
                 return each
         return None
+
+    def is_contradicted_by(self, listed: Iterable[LoadedModel]) -> bool:
+        """Tells whether a model in memory has one of its names, and another digest."""
+        own = self.installed.digest
+        return bool(own) and any(
+            model_key(each.name) in self.names and each.digest not in ("", own) for each in listed
+        )
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -271,6 +281,7 @@ class Backend:
                 continue
             if state.settled_at > asked_at:
                 continue
+            state.differs_in_memory = state.is_contradicted_by(listed)
             found = state.find(listed)
             if found is not None:
                 state.residency = Residency.WARM

@@ -1,12 +1,16 @@
-"""Backends that have different models under one name: said once per change, for an operator."""
+"""Backends that have different models under one name: said once per change, for an operator.
+
+So has a single backend that has one on its disk and lists another in its memory: it was replaced
+and not loaded anew, or something is wrong there.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping
 
-from services.balancer.backend import Backend
+from services.balancer.backend import Backend, ModelState
 from services.balancer.core.models import FleetModel
 
-__all__ = ["DriftLog"]
+__all__ = ["DriftLog", "has_drifted"]
 
 _logger = logging.getLogger(__name__)
 
@@ -41,8 +45,18 @@ def _drifted(
         each.key: tuple(
             id_
             for id_ in each.backend_ids
-            if (backends[id_].models or {})[each.key].installed.digest != each.model.digest
+            if has_drifted((backends[id_].models or {})[each.key], each.model.digest)
         )
         for each in models
         if each.drifted
     }
+
+
+def has_drifted(model: ModelState, digest: str) -> bool:
+    """Tells whether a model of a backend is another than that of most, or than it says itself.
+
+    Args:
+        model: The model there.
+        digest: The digest that most backends have.
+    """
+    return model.installed.digest != digest or model.differs_in_memory

@@ -139,6 +139,9 @@ class Fleet(FleetViews):
                     loaded_keys=frozenset(
                         key for each in backend.warm_models() for key in each.names
                     ),
+                    differing_keys=frozenset(
+                        key for key, each in backend.models.items() if each.differs_in_memory
+                    ),
                 )
                 for backend in self.backends.values()
                 if backend.models is not None
@@ -249,11 +252,11 @@ class Fleet(FleetViews):
             backend.take_installed(report.installed, slots)
             for state in backend.states():
                 self.estimates.note_size(state.placement_key, state.installed.size_bytes)
-            if all(each.checked_at is not None for each in self.backends.values()):
-                # Before that nobody knows what most of them have.
-                self._drift.note(self.models(), self.backends)
         if report.loaded is not None:
             self.note_loaded(backend, report.loaded, asked_at)
+        if all(each.checked_at is not None for each in self.backends.values()):
+            # Before that nobody knows what most of them have.
+            self._drift.note(self.models(), self.backends)
         self.changed()
 
     def note_loaded(

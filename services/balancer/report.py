@@ -11,6 +11,7 @@ from services.balancer.core.models import Capability, FleetModel
 from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import State, takes_requests
+from services.balancer.drift import has_drifted
 from services.balancer.equipment import Equipment
 from services.balancer.fleet import Fleet
 from services.common.clock import Clock
@@ -163,7 +164,7 @@ def fleet_health(fleet: Fleet, clock: Clock) -> pb.GetHealthResponse:
 
 
 def _drifted_models(fleet: Fleet) -> dict[str, str]:
-    """Returns the digest that most backends have of each model of which they have several."""
+    """Returns the digest that most backends have of each model that has drifted."""
     return {each.key: each.model.digest for each in fleet.models() if each.drifted}
 
 
@@ -189,7 +190,7 @@ def _backend_health(
         drifted_models=sorted(
             state.names[key]
             for key, state in (backend.models or {}).items()
-            if drifted.get(key, state.installed.digest) != state.installed.digest
+            if has_drifted(state, drifted.get(key, state.installed.digest))
         ),
     )
     if backend.checked_at is not None:

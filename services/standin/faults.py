@@ -46,6 +46,7 @@ class Fault:
         load_stalls: The load makes no progress until the server gives up on it.
         slowdown: All requests run so many times slower.
         absent: The model is not here.
+        digest: The model is listed with this digest; with `path`, in that listing only.
         no_answer: Connections are accepted and requests read, but nothing is answered meanwhile.
         refuse: The listener is closed and all connections are cut.
         kill_child: The model's process dies now; its requests fail, the next one loads it again.
@@ -73,6 +74,7 @@ class Fault:
     load_stalls: bool = False
     slowdown: float = 1.0
     absent: bool = False
+    digest: str = ""
     no_answer: bool = False
     refuse: bool = False
     kill_child: bool = False
@@ -112,7 +114,7 @@ class Fault:
 NO_FAULT = Fault()
 
 _LOAD = frozenset({"load_fails", "load_delay_seconds", "load_stalls"})
-_STATE = frozenset({"slowdown", "absent", "no_answer", "refuse", "kill_child"})
+_STATE = frozenset({"slowdown", "absent", "digest", "no_answer", "refuse", "kill_child"})
 _NUMBER = (int, float)
 _TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
@@ -240,6 +242,11 @@ class FaultPlan:
         return any(
             rule.fault.absent and rule.applies("state", "", model) for rule in self._current()
         )
+
+    def digest(self, path: str, model: str) -> str:
+        """The digest with which a listing is to show a model now; empty for its own."""
+        rules = (rule for rule in self._current() if rule.applies("state", path, model))
+        return next((rule.fault.digest for rule in rules if rule.fault.digest), "")
 
     @property
     def is_silent(self) -> bool:

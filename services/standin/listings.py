@@ -35,7 +35,7 @@ class ListingHandlers:
         """Whether cloud models can be had: never."""
         return reply({"cloud": {"disabled": True, "source": "env"}})
 
-    async def tags(self, _: web.Request) -> web.Response:
+    async def tags(self, http: web.Request) -> web.Response:
         """The models that could be loaded, newest first."""
         return reply(
             {
@@ -44,7 +44,7 @@ class ListingHandlers:
                     | {
                         "modified_at": format_local(model.modified_epoch_seconds),
                         "size": model.size_bytes,
-                        "digest": model.digest,
+                        "digest": self._digest(http, model),
                         "details": model.full_details(),
                         "capabilities": list(model.capabilities),
                     }
@@ -53,7 +53,7 @@ class ListingHandlers:
             }
         )
 
-    async def loaded(self, _: web.Request) -> web.Response:
+    async def loaded(self, http: web.Request) -> web.Response:
         """The models that are loaded, the one that stays longest first."""
         return reply(
             {
@@ -61,7 +61,7 @@ class ListingHandlers:
                     _identity(runner.model)
                     | {
                         "size": runner.model.size_bytes,
-                        "digest": runner.model.digest,
+                        "digest": self._digest(http, runner.model),
                         "details": runner.model.details(),
                         "expires_at": format_local(expires_at),
                         "size_vram": 0,
@@ -71,6 +71,9 @@ class ListingHandlers:
                 ]
             }
         )
+
+    def _digest(self, http: web.Request, model: Model) -> str:
+        return self._state.faults.digest(http.path, model.name.key) or model.digest
 
     async def show(self, http: web.Request) -> web.Response:
         """What is known about one model."""

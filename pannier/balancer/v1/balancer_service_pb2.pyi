@@ -914,7 +914,9 @@ class Model(_message.Message):
     context_token_count: _builtins.int
     """OUTPUT ONLY. Context length in tokens the model was trained for, 0 where not known."""
     drifted: _builtins.bool
-    """OUTPUT ONLY. Whether backends have different digests under this name."""
+    """OUTPUT ONLY. Whether backends have different digests under this name, be it one on the disk of a
+    backend and another in its memory.
+    """
     family: _builtins.str
     """OUTPUT ONLY. Family of the model as Ollama names it, for example "llama"."""
     @_builtins.property
@@ -2061,7 +2063,9 @@ class BackendHealth(_message.Message):
 
     @_builtins.property
     def drifted_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """OUTPUT ONLY. Models of which it has another digest than most backends, sorted."""
+        """OUTPUT ONLY. Models of which it has another digest than most backends, or another in memory than
+        on disk, sorted.
+        """
 
     def __init__(
         self,

@@ -112,10 +112,12 @@ class Holdings:
     Attributes:
         installed: Models on its disk by key.
         loaded_keys: Keys of the models in its memory.
+        differing_keys: Keys of the models that it has in memory with another digest than on disk.
     """
 
     installed: Mapping[str, InstalledModel]
     loaded_keys: frozenset[str]
+    differing_keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,8 @@ class FleetModel:
         model: The variant that most backends have.
         backend_ids: Backends that have it, sorted.
         loaded_backend_ids: Backends that hold it in memory, sorted.
-        drifted: Whether backends have different digests under its name.
+        drifted: Whether backends have different digests under its name, be it one on its disk and
+            another in its memory.
     """
 
     key: str
@@ -156,7 +159,8 @@ def _merge_one(key: str, holdings: Mapping[str, Holdings]) -> FleetModel:
         model=next(variant for variant in variants if variant.digest == digest),
         backend_ids=tuple(holders),
         loaded_backend_ids=tuple(id_ for id_, each in holders.items() if key in each.loaded_keys),
-        drifted=any(variant.digest != digest for variant in variants),
+        drifted=any(variant.digest != digest for variant in variants)
+        or any(key in each.differing_keys for each in holders.values()),
     )
 
 

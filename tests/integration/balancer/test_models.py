@@ -325,3 +325,30 @@ async def test_a_pinned_model_is_loaded_from_the_start(run_balancer):
             while not await holds_for_ever(standin, CHAT_MODEL):
                 await asyncio.sleep(0.05)
         assert balancer.value("balancer_model_loads_total", cause="pin") == 1
+
+
+@pytest.mark.parametrize("loaded_before", [True, False])
+async def test_a_backend_that_has_loaded_another_variant_than_it_has_on_disk_has_drifted(
+    run_balancer, warm_standins, caplog, loaded_before
+):
+    async with warm_standins(2, CHAT_MODEL if loaded_before else EMBEDDING_MODEL) as standins:
+        liar, other = standins
+        await liar.order_fault(path="/api/ps", digest="f" * 64, model=CHAT_MODEL)
+        with caplog.at_level(logging.INFO, "services.balancer.drift"):
+            balancer = await run_balancer(*(each.url for each in standins))
+            async with opened_admin(balancer.grpc_port) as admin:
+                for standin in standins:
+                    await admin.PreloadModel(
+                        pb.PreloadModelRequest(model=CHAT_MODEL, backend_id=standin.backend_id)
+                    )
+            health = await balancer.health(check_now=True)
+            models = (await balancer.stub.ListModels(pb.ListModelsRequest())).models
+            shown = {each.backend_id: list(each.drifted_models) for each in health.backends}
+            assert shown == {liar.backend_id: [CHAT_MODEL], other.backend_id: []}
+            assert [each.name for each in models if each.drifted] == [CHAT_MODEL]
+            await liar.clear_faults()
+            health = await balancer.health(check_now=True)
+    assert not any(each.drifted_models for each in health.backends)
+    said = [(each.levelname, each.model) for each in caplog.records]
+    assert said == [("WARNING", CHAT_MODEL), ("INFO", CHAT_MODEL)]
+    assert caplog.records[0].backends == liar.backend_id

@@ -231,6 +231,25 @@ async def test_another_model_may_be_named_in_replies(start):
     assert (await client.embed("x")).json()["model"] == "impostor"
 
 
+async def test_a_model_may_be_listed_with_another_digest(start):
+    client = await start()
+    await client.load()
+
+    async def digests(path):
+        models = (await client.http.get(path)).json()["models"]
+        return {each["digest"] for each in models}
+
+    before = await digests("/api/tags")
+    (own,) = await digests("/api/ps")
+    assert own in before
+    await order(client, digest="f" * 64, path="/api/ps", model=CHAT)
+    assert await digests("/api/ps") == {"f" * 64}
+    assert await digests("/api/tags") == before
+    await order(client, digest="e" * 64, model=CHAT)
+    assert await digests("/api/tags") == before - {own} | {"e" * 64}
+    assert await digests("/api/ps") == {"f" * 64}
+
+
 @pytest.mark.parametrize(
     ("fault", "shape"),
     [

@@ -71,7 +71,7 @@ def test_drift_names_the_backend_that_differs_and_what_to_do(services):
     result = services.run("models")
     assert "c, drifted" in result.stdout
     assert result.stderr == (
-        "b:1 has another digest of m:latest than most backends; "
+        "b:1 has another digest of m:latest than most backends, or than it has in memory; "
         "`pannier models pull m:latest --backend b:1` replaces it by the registry's\n"
     )
 
