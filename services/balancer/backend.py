@@ -292,6 +292,8 @@ class Backend:
                 state.view = None
             elif state.residency is Residency.WARM:
                 state.residency = Residency.INSTALLED
+                # Its server may have been restarted, and given other settings.
+                state.answers_fewer = False
                 state.view = None
                 gone.append(state)
         self._learn_room(before, [each for each in gone if (each.expires_at or now) >= now])

@@ -129,3 +129,14 @@ def test_what_is_found_to_fit_after_all_does(crowded):
     end_load(crowded, "other:latest")
     crowded.take_loaded((loaded("one", A), loaded("other", B)), 0.0)
     assert crowded.room.fits((1000, 1000))
+
+
+def test_a_model_that_has_left_the_memory_may_have_all_its_slots_when_it_comes_again(backend):
+    backend.take_installed((installed("one", A),), 2)
+    state = backend.models["one:latest"]
+    backend.take_loaded((loaded("one", A),), 0.0)
+    state.answers_fewer = True
+    backend.take_loaded((loaded("one", A),), 0.0)
+    assert state.answers_fewer
+    backend.take_loaded((), 0.0)
+    assert not state.answers_fewer
