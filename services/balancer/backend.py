@@ -40,6 +40,7 @@ class Occupancy:
         produced_count: Tokens that came so far, roughly.
         zombie: Whether its caller has left and the backend may not have noticed.
         beside: Numbers of the requests that had slots of the same model when it was given one.
+        others_count: Slots of the same model that other replicas had then.
         number: Unique in this process.
     """
 
@@ -55,6 +56,7 @@ class Occupancy:
     produced_count: int = 0
     zombie: bool = False
     beside: frozenset[int] = frozenset()
+    others_count: int = 0
     number: int = field(default_factory=lambda: next(_numbers))
 
 

@@ -55,7 +55,7 @@ class FailureEffects:
             streaming_count=sum(
                 each.first_token_at is not None for each in model.occupancies.values()
             ),
-            after_an_end=not occupancy.beside <= model.occupancies.keys(),
+            after_an_end=self._fleet.has_ended_beside(occupancy),
             seconds=now - began_at,
             predicted_seconds=predicted_seconds,
             limit_seconds=limit_seconds,

@@ -178,6 +178,7 @@ class Fleet(FleetViews):
             predicted_end=now + (terms.prefill + terms.decode if terms else 1.0),
             progressed_at=now,
             beside=frozenset(state.occupancies),
+            others_count=self._held_by_others(backend, state),
         )
         state.occupancies[occupancy.number] = occupancy
         state.view = None
@@ -192,6 +193,22 @@ class Fleet(FleetViews):
         if not occupancy.zombie:
             occupancy.backend.in_flight_count -= 1
         self.changed()
+
+    def has_ended_beside(self, occupancy: Occupancy) -> bool:
+        """Tells whether a request that had a slot of the same model as another came has ended.
+
+        Args:
+            occupancy: The one that came.
+        """
+        backend, model = occupancy.backend, occupancy.model
+        if not occupancy.beside <= model.occupancies.keys():
+            return True
+        return self._held_by_others(backend, model) < occupancy.others_count
+
+    def _held_by_others(self, backend: Backend, state: ModelState) -> int:
+        # Asked for with each request, and of no use where there is but one slot.
+        several = state.slot_count > 1
+        return self._reservations.held_by_others(backend.id, state.key) if several else 0
 
     def entomb(self, occupancy: Occupancy, until: float) -> None:
         """Keeps the slot of a request whose caller has left: the backend may not have noticed.

@@ -5,6 +5,7 @@ until another of the model has ended, and then is answered. No server shows that
 that was given a slot should never wait for another's end.
 """
 
+import math
 from dataclasses import dataclass
 
 from services.balancer.core.stalls import LIMITS
@@ -13,6 +14,7 @@ __all__ = ["Start", "Starts"]
 
 # Chance has a long prompt read up just after another request has ended, but not again and again.
 _SUSPICIOUS_COUNT = 4
+_MEMORY_SECONDS = 300.0
 _LATE_RATIO = 2.0
 _LATE_SECONDS = 0.2
 # Between two suspicions of a model; what is suspected gets no requests for a moment.
@@ -60,6 +62,7 @@ class Start:
 @dataclass(slots=True)
 class _Record:
     late_count: int = 0
+    late_at: float = -math.inf
     quiet_seconds: float = _FIRST_QUIET_SECONDS
     quiet_until: float = 0.0
 
@@ -85,7 +88,9 @@ class Starts:
         if not start.waited:
             return False
         record = self._records.setdefault((backend_id, model), _Record())
-        record.late_count += 1
+        recent = now - record.late_at < _MEMORY_SECONDS
+        record.late_count = record.late_count + 1 if recent else 1
+        record.late_at = now
         enough = start.waited_long or record.late_count >= _SUSPICIOUS_COUNT
         if not enough or now < record.quiet_until:
             return False
