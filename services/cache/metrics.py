@@ -11,7 +11,7 @@ from services.cache.core.layers import Layer
 from services.cache.core.local_level import Departure
 from services.cache.core.model import Result, WriteOutcome
 from services.cache.core.semantic.guards import Guard
-from services.cache.core.semantic.verdict import Verdict
+from services.cache.core.semantic.verdict import Judge, Verdict
 from services.cache.core.spans import HitKind
 from services.cache.core.tags import TargetKind
 from services.common.metrics import (
@@ -219,14 +219,15 @@ _SEMANTIC = (
     Metric(
         "cache_verifications_total",
         MetricKind.COUNTER,
-        "Semantic matches that were verified.",
-        {"verdict": _each(Verdict)},
+        "Verdicts on matches of similar questions, by who judged: evidence says whether a "
+        "candidate may be given, the others whether an answer that was given is right.",
+        {"verdict": _each(Verdict), "judge": _each(Judge)},
     ),
     Metric(
         "cache_false_hit_upper_bound",
         MetricKind.GAUGE,
-        "Upper bound of the share of wrong semantic matches, at 95 %; 1 before the first "
-        "verification.",
+        "Upper bound of the share of wrong answers among those given to similar questions, at "
+        "95 %; 1 before the first was verified.",
         {},
     ),
     Metric("cache_semantic_entries", MetricKind.GAUGE, "Questions in the index.", {}),

@@ -15,7 +15,7 @@ from services.cache.core.model import Level, Lookup, Result, WriteOutcome
 from services.cache.core.savings import NOTHING, Prices, Savings
 from services.cache.core.semantic.decision import SemanticOutcome
 from services.cache.core.semantic.guards import Guard
-from services.cache.core.semantic.verdict import Verdict
+from services.cache.core.semantic.verdict import Judge, Verdict
 from services.cache.core.semantic_tally import SemanticTally
 from services.cache.core.spans import HitKind
 from services.cache.core.tags import TargetKind
@@ -263,21 +263,22 @@ class Recorder:
         self.semantic.rejections[guard.value] += 1
         self._metrics.count("cache_guard_rejections_total", guard.value)
 
-    def verified(self, verdict: Verdict, *, spent: Savings = NOTHING) -> None:
-        """Counts a verification of a match.
+    def verified(self, verdict: Verdict, judge: Judge, *, spent: Savings = NOTHING) -> None:
+        """Counts a verdict on a match of similar questions.
 
         Args:
             verdict: Whether it was right.
+            judge: Who says so.
             spent: What it has cost to find out.
         """
         self.verification += spent
-        self._metrics.count("cache_verifications_total", verdict.value)
+        self._metrics.count("cache_verifications_total", verdict.value, judge.value)
 
     def false_hit_bounds(self, *, verified_count: int, wrong_count: int) -> None:
-        """Notes how many matches were verified, and how many of them were wrong.
+        """Notes how many answers to similar questions were verified, and how many were wrong.
 
         Args:
-            verified_count: Matches with a verdict, all that this replica knows of.
+            verified_count: Answers given that were verified, all that this replica knows of.
             wrong_count: Those of them that were wrong.
         """
         self.semantic.verified_count = verified_count

@@ -6,7 +6,7 @@ from services.cache.core.layers import Layer
 from services.cache.core.savings import NOTHING
 from services.cache.core.semantic.bins import bin_of
 from services.cache.core.semantic.budget import effective_threshold
-from services.cache.core.semantic.verdict import Judge, Verdict
+from services.cache.core.semantic.verdict import Finding, Judge, Verdict, finding_of
 from services.cache.semantic_layer import SemanticLayer, Where
 
 __all__ = ["Report", "Reported", "report_outcome"]
@@ -63,8 +63,10 @@ async def report_outcome(layer: SemanticLayer, report: Report) -> Reported:
     savings = NOTHING
     if entry is not None and entry.version == report.version:
         savings = entry.savings
-    computed_anew = report.judge is Judge.RECOMPUTATION
-    recorder.verified(report.verdict, spent=savings if computed_anew else NOTHING)
+    if _is_similar(report):
+        computed_anew = report.judge is Judge.RECOMPUTATION
+        spent = savings if computed_anew else NOTHING
+        recorder.verified(report.verdict, report.judge, spent=spent)
     if report.served:
         recorder.semantic_confirmed(report.mode, where.tenant_id)
         recorder.saved(Layer.SEMANTIC, savings, tenant_id=where.tenant_id)
@@ -79,10 +81,28 @@ async def report_outcome(layer: SemanticLayer, report: Report) -> Reported:
     return Reported(threshold, degraded=not told or knowledge.degraded)
 
 
+def _is_similar(report: Report) -> bool:
+    """Returns whether an answer to other words is judged.
+
+    One to the same words, right or wrong, says nothing about those to similar ones.
+    """
+    return report.similarity < 1.0
+
+
 async def _count(layer: SemanticLayer, report: Report) -> bool:
-    number = bin_of(report.similarity)
-    # An answer to the same words, right or wrong, says nothing about those to similar ones.
-    if number is None or report.similarity >= 1.0 or report.verdict is Verdict.UNDECIDED:
+    number, finding = bin_of(report.similarity), finding_of(report.verdict, report.judge)
+    if number is None or finding is None or not _is_similar(report):
         return True
-    right = report.verdict is Verdict.RIGHT
-    return await layer.calibration.count(report.where.subject, number, right=right)
+    if finding is Finding.UNFIT and not _is_drawn(layer):
+        return True
+    return await layer.calibration.count(report.where.subject, number, finding)
+
+
+def _is_drawn(layer: SemanticLayer) -> bool:
+    """Returns whether an answer that was not given counts against those that are.
+
+    Evidence judges every candidate, but right answers are only known of the share that is verified:
+    were all the others counted, wrong ones would weigh as much more as this share is smaller.
+    """
+    ratio = layer.policy.verification_ratio
+    return ratio == 0 or layer.levels.draw() < ratio

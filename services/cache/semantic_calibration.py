@@ -14,6 +14,7 @@ from typing import cast
 from services.cache.core.layers import Layer
 from services.cache.core.semantic.bins import BIN_COUNT, NO_VERDICTS, Verdicts
 from services.cache.core.semantic.names import CHANNEL, calibration_key
+from services.cache.core.semantic.verdict import Finding
 from services.cache.follower import Follower, Knowledge
 from services.cache.ports import StoreFailure
 from services.cache.recorder import Recorder
@@ -31,7 +32,7 @@ _TENANT_LIMIT = 1000
 _REFRESH_SECONDS = 2.0
 _REFRESH_AGE_SECONDS = 3.0
 _IN_USE_SECONDS = 60.0
-_RIGHT, _WRONG = "r", "w"
+_VERIFIED = (Finding.RIGHT.value, Finding.WRONG.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,9 @@ class Subject:
     namespace: str
     embedding_model_digest: str
 
-    def field(self, number: int, *, right: bool) -> str:
-        """Returns where the verdicts of a bin are counted."""
-        return (
-            f"{self.namespace}/{self.embedding_model_digest}/{number}/{_RIGHT if right else _WRONG}"
-        )
+    def field(self, number: int, finding: Finding) -> str:
+        """Returns where the findings of a bin are counted."""
+        return f"{self.namespace}/{self.embedding_model_digest}/{number}/{finding.value}"
 
 
 @dataclass(slots=True)
@@ -64,7 +63,7 @@ class _Tenant:
         counts: Counts of all replicas, by field.
         own: Counts that only this replica knows of.
         summed: What follows from the counts, for those subjects that were asked for.
-        verified_count: All of them.
+        verified_count: Answers given that were verified.
         wrong_count: Those of them that were wrong.
         used_at: When it was last asked for, seconds on the monotonic clock.
     """
@@ -107,8 +106,8 @@ class Calibration:
         known = tenant.summed.get(subject)
         if known is None:
             known = Verdicts(
-                right=_bins(tenant, subject, right=True),
-                wrong=_bins(tenant, subject, right=False),
+                right=_bins(tenant, subject, Finding.RIGHT),
+                wrong=_bins(tenant, subject, Finding.WRONG, Finding.UNFIT),
             )
             if known == NO_VERDICTS:
                 # Not kept: there is no end of subjects that nothing is known of.
@@ -125,19 +124,19 @@ class Calibration:
         """
         return await self._hold(tenant_id).follower.ready(wait_seconds)
 
-    async def count(self, subject: Subject, number: int, *, right: bool) -> bool:
+    async def count(self, subject: Subject, number: int, finding: Finding) -> bool:
         """Counts a verdict.
 
         Args:
             subject: What it is about.
             number: Its bin.
-            right: Whether the match was right.
+            finding: What it says.
 
         Returns:
             Whether the store has been told; otherwise this replica alone knows.
         """
         tenant = self._hold(subject.tenant_id)
-        name = subject.field(number, right=right)
+        name = subject.field(number, finding)
         asked = self._shared.available
         try:
             reply = await self._shared.run(
@@ -148,7 +147,7 @@ class Calibration:
             )
         except StoreFailure:
             # The store may have counted it all the same: better a wrong match twice than a right.
-            if not (asked and right):
+            if not (asked and finding is Finding.RIGHT):
                 tenant.own[name] = tenant.own.get(name, 0) + 1
                 self._sum_up(tenant)
             return False
@@ -217,8 +216,11 @@ class Calibration:
         verified_count = wrong_count = 0
         for counts in (tenant.counts, tenant.own):
             for name, count in counts.items():
-                verified_count += count
-                wrong_count += 0 if name.endswith(_RIGHT) else count
+                finding = name[-1:]
+                if finding in _VERIFIED:
+                    verified_count += count
+                if finding == Finding.WRONG.value:
+                    wrong_count += count
         self._verified_count += verified_count - tenant.verified_count
         self._wrong_count += wrong_count - tenant.wrong_count
         tenant.verified_count, tenant.wrong_count = verified_count, wrong_count
@@ -240,6 +242,9 @@ def _counts(found: Mapping[bytes, bytes]) -> dict[str, int]:
     return counts
 
 
-def _bins(tenant: _Tenant, subject: Subject, *, right: bool) -> tuple[int, ...]:
-    names = (subject.field(number, right=right) for number in range(BIN_COUNT))
-    return tuple(tenant.counts.get(name, 0) + tenant.own.get(name, 0) for name in names)
+def _bins(tenant: _Tenant, subject: Subject, *findings: Finding) -> tuple[int, ...]:
+    def count(number: int) -> int:
+        names = (subject.field(number, finding) for finding in findings)
+        return sum(tenant.counts.get(name, 0) + tenant.own.get(name, 0) for name in names)
+
+    return tuple(map(count, range(BIN_COUNT)))

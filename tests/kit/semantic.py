@@ -28,6 +28,7 @@ from services.cache.core.savings import NOTHING
 from services.cache.core.semantic.bins import bin_of
 from services.cache.core.semantic.decision import SemanticPolicy
 from services.cache.core.semantic.entries import SemanticEntry, form_digest
+from services.cache.core.semantic.verdict import Finding
 from services.cache.core.store_clock import StoreClock
 from services.cache.epoch_scripts import CHANNEL as EPOCH_CHANNEL
 from services.cache.epochs import Epochs
@@ -176,7 +177,7 @@ class SemanticReplica:
             "partition": partition(),
             "similarity": 0.97,
             "verdict": pb.MATCH_VERDICT_RIGHT,
-            "judge": pb.MATCH_JUDGE_EVIDENCE,
+            "judge": pb.MATCH_JUDGE_RECOMPUTATION,
         } | fields
         request = pb.ReportOutcomeRequest(entry_id=entry_id, **fields)
         return await self._as(tenant, self.calls.report_outcome, request)
@@ -187,7 +188,7 @@ class SemanticReplica:
         number = bin_of(similarity)
         assert number is not None
         for _ in range(count):
-            assert await self.layer.calibration.count(where.subject, number, right=True)
+            assert await self.layer.calibration.count(where.subject, number, Finding.RIGHT)
 
     def where(self, *, tenant: str = "default", **fields: str) -> Where:
         """Returns a partition as the layer knows it."""

@@ -93,8 +93,8 @@ HEALTH_CHECK_STALE_SECONDS: Final = 90.0
 """HealthCheckStale: age of a backend's last health check, three times their usual interval."""
 
 FALSE_HIT_BUDGET_RATIO: Final = 0.01
-"""FalseHitBudget: upper bound of the share of semantic matches that are wrong. Not before one of
-them was wrong: the bound is above this for want of evidence alone until
+"""FalseHitBudget: upper bound of the share of wrong answers among those given to similar questions.
+Not before one of them was wrong: the bound is above this for want of verdicts alone until
 `FALSE_HIT_VERIFICATIONS` were right."""
 
 FALSE_HIT_VERIFICATIONS: Final = 381

@@ -218,7 +218,10 @@ class _MatchJudgeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MatchJudge
     MATCH_JUDGE_UNSPECIFIED: _MatchJudge.ValueType  # 0
     """Refused."""
     MATCH_JUDGE_EVIDENCE: _MatchJudge.ValueType  # 1
-    """The evidence of the stored answer was compared with what retrieval finds for the question."""
+    """The evidence of the stored answer was compared with what retrieval finds for the question. It says whether a candidate
+    may be given: right ones prove nothing, for opposite questions find the same passages; wrong ones count against matches
+    as similar, in the share that is verified of the answers given.
+    """
     MATCH_JUDGE_RECOMPUTATION: _MatchJudge.ValueType  # 2
     """The answer was computed anew and compared."""
     MATCH_JUDGE_MODEL: _MatchJudge.ValueType  # 3
@@ -232,7 +235,10 @@ class MatchJudge(_MatchJudge, metaclass=_MatchJudgeEnumTypeWrapper):
 MATCH_JUDGE_UNSPECIFIED: MatchJudge.ValueType  # 0
 """Refused."""
 MATCH_JUDGE_EVIDENCE: MatchJudge.ValueType  # 1
-"""The evidence of the stored answer was compared with what retrieval finds for the question."""
+"""The evidence of the stored answer was compared with what retrieval finds for the question. It says whether a candidate
+may be given: right ones prove nothing, for opposite questions find the same passages; wrong ones count against matches
+as similar, in the share that is verified of the answers given.
+"""
 MATCH_JUDGE_RECOMPUTATION: MatchJudge.ValueType  # 2
 """The answer was computed anew and compared."""
 MATCH_JUDGE_MODEL: MatchJudge.ValueType  # 3
@@ -641,7 +647,7 @@ class ReportOutcomeRequest(_message.Message):
     verdict: Global___MatchVerdict.ValueType
     """REQUIRED. Whether its answer is an answer to the question asked."""
     judge: Global___MatchJudge.ValueType
-    """REQUIRED. Who says so."""
+    """REQUIRED. Who says so. MATCH_JUDGE_EVIDENCE judges before the answer is given; the others judge an answer that was."""
     served: _builtins.bool
     """OPTIONAL. Whether the answer of a candidate was given to the user; it then counts as a hit."""
     mode: _builtins.str

@@ -529,7 +529,9 @@ class SemanticStats(_message.Message):
     error_budget_ratio: _builtins.float
     """OUTPUT ONLY. Share of wrong answers among its hits that the layer may have, [0, 1]."""
     verified_count: _builtins.int
-    """OUTPUT ONLY. Matches that were verified, with a verdict."""
+    """OUTPUT ONLY. Answers given to similar questions that were verified: computed anew, or judged by a model or a person, on
+    any replica within the 90 days after the last one, of the tenants that this replica works for.
+    """
     wrong_count: _builtins.int
     """OUTPUT ONLY. Those of them that were wrong."""
     false_hit_ratio: _builtins.float

@@ -12,7 +12,7 @@ class SemanticTally:
 
     Attributes:
         rejections: Similar questions that were refused, by guard.
-        verified_count: Matches that were verified, with a verdict.
+        verified_count: Answers given to similar questions that were verified.
         wrong_count: Those of them that were wrong.
         entry_count: Questions in memory.
         partition_count: Partitions in memory.

@@ -65,14 +65,10 @@ async def tell(cache, query: str = ASKED, direction=BASE):
     return await cache.stub.StoreSemantic(request)
 
 
-async def report(cache, entry_id: str, verdict: int, *, similarity: float = 0.97, **fields):
+async def report(cache, entry_id: str, verdict: int, **fields):
+    fields = {"similarity": 0.97, "judge": semantic_pb2.MATCH_JUDGE_RECOMPUTATION} | fields
     request = semantic_pb2.ReportOutcomeRequest(
-        partition=partition(),
-        entry_id=entry_id,
-        similarity=similarity,
-        verdict=verdict,
-        judge=semantic_pb2.MATCH_JUDGE_RECOMPUTATION,
-        **fields,
+        partition=partition(), entry_id=entry_id, verdict=verdict, **fields
     )
     return await cache.stub.ReportOutcome(request)
 
@@ -376,7 +372,13 @@ async def test_the_bound_of_false_hits_moves_with_verdicts_only(caches) -> None:
     await report(cache, stored.entry_id, semantic_pb2.MATCH_VERDICT_RIGHT)
     assert cache.metric("cache_false_hit_upper_bound") < after_one
     for verdict, count in (("right", 2), ("undecided", 1), ("wrong", 0)):
-        assert cache.metric("cache_verifications_total", verdict=verdict) == count
+        labels = {"verdict": verdict, "judge": "recomputation"}
+        assert cache.metric("cache_verifications_total", **labels) == count
+    # Neither does evidence say that an answer is right, nor is an answer not given a false hit.
+    for verdict in (semantic_pb2.MATCH_VERDICT_RIGHT, semantic_pb2.MATCH_VERDICT_WRONG):
+        before = cache.metric("cache_false_hit_upper_bound")
+        await report(cache, stored.entry_id, verdict, judge=semantic_pb2.MATCH_JUDGE_EVIDENCE)
+        assert cache.metric("cache_false_hit_upper_bound") == before
     # Other replicas that work for the tenant learn of it.
     await ask(caches[1])
     bound = cache.metric("cache_false_hit_upper_bound")

@@ -155,13 +155,58 @@ async def test_verdicts_count_on_all_replicas(one: SemanticReplica, other: Seman
             await asyncio.sleep(0.01)
 
 
+async def test_passages_found_again_prove_no_answer_to_be_right(one: SemanticReplica):
+    stored = await one.keep(QUESTION, BASE)
+    for judge, outcome in (
+        (pb.MATCH_JUDGE_EVIDENCE, pb.SEMANTIC_OUTCOME_CANDIDATE),
+        (pb.MATCH_JUDGE_RECOMPUTATION, pb.SEMANTIC_OUTCOME_HIT_SIMILAR),
+    ):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(300):
+                report = one.report(stored.entry_id, similarity=0.975, judge=judge, served=True)
+                group.create_task(report)
+        assert (await one.look_up(PARAPHRASE, NEAR)).outcome == outcome
+
+
+async def test_of_answers_that_evidence_ruled_out_as_many_count_as_are_verified(
+    start_replica: StartReplica, redis_server: RedisServer
+):
+    draws = iter([0.5, 0.02, 0.5, 0.019])
+    replica = await start_replica(
+        redis_server.url, policy={"verification_ratio": 0.02}, draw=lambda: next(draws)
+    )
+    stored = await replica.keep(QUESTION, BASE)
+    thresholds = [
+        (
+            await replica.report(
+                stored.entry_id,
+                similarity=0.975,
+                verdict=pb.MATCH_VERDICT_WRONG,
+                judge=pb.MATCH_JUDGE_EVIDENCE,
+            )
+        ).threshold
+        for _ in range(3)
+    ]
+    verdicts = replica.layer.calibration.verdicts(replica.where().subject)
+    assert thresholds[:2] == [0.95, 0.95]
+    assert thresholds[2] > 0.95
+    assert sum(verdicts.wrong) == 1
+    # The answers were not given: none of them was a false hit.
+    assert replica.metric("cache_false_hit_upper_bound") == 1
+    labels = {"verdict": "wrong", "judge": "evidence"}
+    assert replica.metric("cache_verifications_total", **labels) == 3
+
+
 async def test_too_many_wrong_verdicts_stop_hits_and_raise_the_threshold(one: SemanticReplica):
     stored = await one.keep(QUESTION, BASE)
     await one.prove(0.975)
     assert (await one.look_up(PARAPHRASE, NEAR)).outcome == pb.SEMANTIC_OUTCOME_HIT_SIMILAR
     for _ in range(12):
         reported = await one.report(
-            stored.entry_id, similarity=0.975, verdict=pb.MATCH_VERDICT_WRONG
+            stored.entry_id,
+            similarity=0.975,
+            verdict=pb.MATCH_VERDICT_WRONG,
+            judge=pb.MATCH_JUDGE_EVIDENCE,
         )
     assert reported.threshold == pytest.approx(0.98)
     found = await one.look_up(PARAPHRASE, NEAR)
@@ -400,7 +445,8 @@ async def test_a_report_on_an_earlier_answer_leaves_the_newer_one(one: SemanticR
 
 async def test_missing_evidence_does_not_make_an_entry_wrong(one: SemanticReplica):
     stored = await one.keep(QUESTION, BASE)
-    await one.report(stored.entry_id, verdict=pb.MATCH_VERDICT_WRONG)
+    wrong = {"verdict": pb.MATCH_VERDICT_WRONG, "judge": pb.MATCH_JUDGE_EVIDENCE}
+    await one.report(stored.entry_id, **wrong)
     assert (await one.look_up(QUESTION)).outcome == pb.SEMANTIC_OUTCOME_HIT_EXACT
 
 
@@ -411,6 +457,8 @@ async def test_verdicts_on_the_same_words_prove_nothing(one: SemanticReplica):
             group.create_task(one.report(stored.entry_id, similarity=1.0))
     almost = at_similarity(BASE, 0.9999)
     assert (await one.look_up(PARAPHRASE, almost)).outcome == pb.SEMANTIC_OUTCOME_CANDIDATE
+    labels = {"verdict": "right", "judge": "recomputation"}
+    assert one.metric("cache_verifications_total", **labels) == 0
 
 
 async def test_hits_save_what_the_answer_has_cost(one: SemanticReplica):

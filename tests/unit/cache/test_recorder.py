@@ -14,7 +14,7 @@ from services.cache.core.model import Hit, Level, Lookup, Scope, WriteOutcome
 from services.cache.core.savings import Prices, Savings
 from services.cache.core.semantic.decision import SemanticOutcome
 from services.cache.core.semantic.guards import Guard
-from services.cache.core.semantic.verdict import Verdict
+from services.cache.core.semantic.verdict import Judge, Verdict
 from services.cache.core.spans import HitKind
 from services.cache.core.tags import TargetKind
 from services.cache.metrics import CATALOGUE, MODES
@@ -116,7 +116,8 @@ def test_no_event_creates_a_series_of_a_counter(counts) -> None:
     for guard in Guard:
         recorder.guard_refused(guard)
     for verdict in Verdict:
-        recorder.verified(verdict)
+        for judge in Judge:
+            recorder.verified(verdict, judge)
     for kind in TargetKind:
         recorder.invalidated(kind)
     recorder.store_failed()
@@ -336,11 +337,11 @@ def test_a_confirmed_candidate_becomes_a_hit(counts) -> None:
 
 
 def test_verifications_cost_what_they_have_spent(counts) -> None:
-    counts.recorder.verified(Verdict.RIGHT, spent=SAVINGS)
-    counts.recorder.verified(Verdict.WRONG)
+    counts.recorder.verified(Verdict.RIGHT, Judge.RECOMPUTATION, spent=SAVINGS)
+    counts.recorder.verified(Verdict.WRONG, Judge.EVIDENCE)
     assert counts.recorder.verification == SAVINGS
-    assert counts.metric("cache_verifications_total", verdict="right") == 1
-    assert counts.metric("cache_verifications_total", verdict="wrong") == 1
+    assert counts.metric("cache_verifications_total", verdict="right", judge="recomputation") == 1
+    assert counts.metric("cache_verifications_total", verdict="wrong", judge="evidence") == 1
 
 
 def test_the_bound_of_false_hits_follows_the_verdicts(counts) -> None:

@@ -47,23 +47,25 @@ ANSWERS = Section(
             18,
             "Verified semantic matches",
             Why(
-                "Matches of similar questions each second that were judged afterwards, by the "
-                "verdict: by their sources, by an answer made anew, or by a user.",
+                "Verdicts on matches of similar questions each second. Evidence says whether a "
+                "candidate may be given; a recomputation, a model or a person, whether an answer "
+                "that was given is right.",
                 "It is the only measurement of whether shared answers are right.",
-                "Any wrong ones: look at the bound beside it, and raise the threshold if it rises.",
+                "Any wrong ones but by evidence: look at the bound beside it, and raise the "
+                "threshold if it rises. Many by evidence: most candidates are of no use.",
             ),
-            Query(rate("cache_verifications_total", "verdict"), "{{verdict}}"),
+            Query(rate("cache_verifications_total", "verdict, judge"), "{{verdict}} by {{judge}}"),
             unit="ops",
         ),
         lines(
             11,
             "Error budget of semantic matches",
             Why(
-                "Upper bound, at 95 % confidence, of the share of wrong matches; 1 until the "
-                "first has been verified.",
+                "Upper bound, at 95 % confidence, of the share of wrong answers among those given "
+                "to similar questions; 1 until the first has been verified.",
                 "Below the line similar questions may share answers; that is the promise.",
                 f"Until {limits.FALSE_HIT_VERIFICATIONS} verdicts it is above the line for want of "
-                "evidence. Above it after a wrong verdict: raise the threshold "
+                "them. Above it after a wrong verdict: raise the threshold "
                 "of similarity or switch sharing off until it is understood.",
             ),
             Query("max(cache_false_hit_upper_bound)", "upper bound"),

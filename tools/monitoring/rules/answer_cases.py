@@ -140,11 +140,11 @@ def _evictions(*, capacity: float, expired: float) -> Levels:
     }
 
 
-def _verdicts(*, bound: float, wrong: float, right: float) -> Levels:
+def _verdicts(*, bound: float, wrong: float, right: float, judge: str = "recomputation") -> Levels:
     return {
         'cache_false_hit_upper_bound{job="cache"}': bound,
-        'cache_verifications_total{job="cache",verdict="wrong"}': wrong,
-        'cache_verifications_total{job="cache",verdict="right"}': right,
+        f'cache_verifications_total{{job="cache",verdict="wrong",judge="{judge}"}}': wrong,
+        f'cache_verifications_total{{job="cache",verdict="right",judge="{judge}"}}': right,
     }
 
 
@@ -199,6 +199,9 @@ CACHING = (
             "before the first verification": Quiet(_verdicts(bound=1, wrong=0, right=0)),
             "while too few were verified, none of them wrong": Quiet(
                 _verdicts(bound=0.05, wrong=0, right=1)
+            ),
+            "while candidates are ruled out before they are given": Quiet(
+                _verdicts(bound=1, wrong=1, right=1, judge="evidence")
             ),
         },
         value="1.25%",

@@ -75,16 +75,17 @@ GROUP = Group(
             name="FalseHitBudget",
             # Without a wrong one the bound is high only since too few were verified.
             expr=f"max(cache_false_hit_upper_bound) > {_BUDGET:g}"
-            '\nand sum(increase(cache_verifications_total{verdict="wrong"}[1d])) > 0',
-            limit=f"upper bound of wrong semantic matches above {_BUDGET:.0%}, and one was wrong "
-            "within a day",
+            "\nand sum(increase(cache_verifications_total"
+            '{verdict="wrong",judge!="evidence"}[1d])) > 0',
+            limit=f"upper bound of wrong answers to similar questions above {_BUDGET:.0%}, and one "
+            "was found wrong within a day",
             minutes=15,
             severity=Severity.WARNING,
             channels=(Channel.SLACK,),
             service="cache",
             summary="Similar questions may get wrong answers",
-            description="Up to {{ $value | humanizePercentage }} of the semantic matches may be "
-            "wrong, and at least one was within the last day.",
+            description="Up to {{ $value | humanizePercentage }} of the answers given to similar "
+            "questions may be wrong, and at least one was found so within the last day.",
             panel=Panel("cache-performance", 11),
         ),
         Alert(

@@ -30,7 +30,7 @@ class Verdicts:
 
     Attributes:
         right: Right ones, per bin.
-        wrong: Wrong ones, per bin.
+        wrong: Wrong ones, per bin, those that were found out before the answer was given included.
     """
 
     right: tuple[int, ...]

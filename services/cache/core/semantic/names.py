@@ -60,7 +60,8 @@ def answer_key(name: PartitionName, entry_id: str, *, pepper: bytes) -> EntryKey
 
 def calibration_key(tenant_id: str, *, pepper: bytes) -> bytes:
     """Returns the key of the hash that counts a tenant's verdicts."""
-    digest = _key(tenant_id, "", {"calibration": True}, pepper).digest
+    # Under "calibration" alone earlier releases counted verdicts that prove nothing.
+    digest = _key(tenant_id, "", {"calibration": "answers"}, pepper).digest
     return b"%bcal:{%b}" % (KEY_PREFIX, digest)
 
 
