@@ -56,8 +56,9 @@ _SPENT = (
     r"(?:have|owe|spend|spent|used?|paid|pay|earn(?:ed)?|order(?:ed)?|book(?:ed)?|taken?|left|got"
     r"|bought|receive[d]?|miss(?:ed)?)\b(?! to\b)"
 )
+# Each mark belongs to the word before it: were it either one's, time would double with every word.
 _ASKING = (
-    r"(?:\W*(?:please|can you|could you|would you|will you|i (?:want|need|would like) to|hi|hello"
+    r"\W*(?:(?:please|can you|could you|would you|will you|i (?:want|need|would like) to|hi|hello"
     r"|hey|so)\b\W*)*"
 )
 _BE = r"(?:is|are|was|were|will|does|did|do|has|have)"

@@ -66,6 +66,11 @@ def test_a_long_question_is_out_of_scope():
     assert scope_of("word " * (LONGEST_QUESTION_TOKENS + 1)) is QuestionScope.TOO_LONG
 
 
+def test_many_polite_words_take_no_time():
+    assert scope_of("please, " * 100 + "where is my order?") is QuestionScope.PERSONAL
+    assert scope_of("hi! " * 200 + "where is the station?") is None
+
+
 def test_tokens_are_estimated_by_letters_digits_and_marks():
     assert estimated_tokens("yes") == 1
     assert estimated_tokens("reset the password") == 2 + 1 + 2
