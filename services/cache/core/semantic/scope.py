@@ -6,6 +6,7 @@ import re
 from enum import Enum
 
 from services.cache.core.semantic.contractions import written_out
+from services.cache.core.semantic.momentary import ASKING, asks_about_now
 
 __all__ = ["LONGEST_QUESTION_TOKENS", "QuestionScope", "estimated_tokens", "scope_of"]
 
@@ -56,11 +57,6 @@ _SPENT = (
     r"(?:have|owe|spend|spent|used?|paid|pay|earn(?:ed)?|order(?:ed)?|book(?:ed)?|taken?|left|got"
     r"|bought|receive[d]?|miss(?:ed)?)\b(?! to\b)"
 )
-# Each mark belongs to the word before it: were it either one's, time would double with every word.
-_ASKING = (
-    r"\W*(?:(?:please|can you|could you|would you|will you|i (?:want|need|would like) to|hi|hello"
-    r"|hey|so)\b\W*)*"
-)
 _BE = r"(?:is|are|was|were|will|does|did|do|has|have)"
 _OTHERS = r"(?:(?!(?:i|we|if|when)\b)\w+ )"
 _PERSONAL = (
@@ -79,7 +75,7 @@ _PERSONAL = (
     rf"(?:what|where|when|which)\b.* (?:status|state|progress|balance|history|amount) of {_OWN}\b",
     r"(?:who|where) am i\b",
 )
-_PERSONAL_QUESTION = re.compile(rf"{_ASKING}(?:{'|'.join(_PERSONAL)})", re.IGNORECASE)
+_PERSONAL_QUESTION = re.compile(rf"{ASKING}(?:{'|'.join(_PERSONAL)})", re.IGNORECASE)
 
 
 def scope_of(query: str) -> QuestionScope | None:
@@ -97,7 +93,9 @@ def scope_of(query: str) -> QuestionScope | None:
     text = written_out(query)
     if _TIME_RELATIVE.search(_ELECTRIC.sub("", text)):
         return QuestionScope.TIME_RELATIVE
-    return QuestionScope.PERSONAL if _PERSONAL_QUESTION.match(text) else None
+    if _PERSONAL_QUESTION.match(text):
+        return QuestionScope.PERSONAL
+    return QuestionScope.TIME_RELATIVE if asks_about_now(text) else None
 
 
 def estimated_tokens(query: str) -> int:
