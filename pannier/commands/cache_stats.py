@@ -3,7 +3,7 @@
 No rate stands for several layers together, and none without the counts it is made of.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pannier.cache.v1 import cache_service_pb2_grpc
@@ -27,6 +27,7 @@ def _lines(stats: pb.GetStatsResponse) -> Iterator[str]:
     was_used = any(each.layer == pb.LAYER_SEMANTIC and each.lookup_count for each in stats.layers)
     if was_used or stats.semantic.thresholds:
         yield from _semantic_lines(stats.semantic)
+        yield from _false_hit_lines(stats.layers)
 
 
 def _notices(stats: pb.GetStatsResponse) -> Iterator[str]:
@@ -82,7 +83,7 @@ def _semantic_lines(semantic: pb.SemanticStats) -> Iterator[str]:
         f"{format_ratio(semantic.false_hit_ratio_upper_bound)}"
     )
     yield (
-        f"semantic: {semantic.wrong_count} of {semantic.verified_count} verified matches were "
+        f"semantic: {semantic.wrong_count} of {semantic.verified_count} verified answers were "
         f"wrong, {bounds} at 95 %; budget {format_ratio(semantic.error_budget_ratio)}: {verdict}"
     )
     lag = f", {show_duration(semantic, 'feed_lag')} behind" if semantic.HasField("feed_lag") else ""
@@ -98,6 +99,22 @@ def _semantic_lines(semantic: pb.SemanticStats) -> Iterator[str]:
     if semantic.rejections:
         refused = ", ".join(f"{each.guard} {each.count}" for each in semantic.rejections)
         yield f"refused by guards: {refused}"
+
+
+def _false_hit_lines(layers: Iterable[pb.LayerStats]) -> Iterator[str]:
+    windows = [window for layer in layers for window in layer.windows]
+    # Older servers say nothing of it.
+    shown = [window for window in windows if window.HasField("false_hits")]
+    if any(window.false_hits.verified_count for window in shown):
+        found = ", ".join(f"{_span(window)} {_false_hits(window.false_hits)}" for window in shown)
+        yield f"false hits found here: {found}"
+
+
+def _false_hits(found: pb.FalseHits) -> str:
+    return (
+        f"{found.wrong_count} of {found.verified_count} "
+        f"({format_ratio(found.ratio_lower_bound)} to {format_ratio(found.ratio_upper_bound)})"
+    )
 
 
 def _windows(stats: pb.GetStatsResponse) -> Grid:

@@ -15,7 +15,7 @@ from services.cache.core.model import Level, Lookup, Result, WriteOutcome
 from services.cache.core.savings import NOTHING, Prices, Savings
 from services.cache.core.semantic.decision import SemanticOutcome
 from services.cache.core.semantic.guards import Guard
-from services.cache.core.semantic.verdict import Judge, Verdict
+from services.cache.core.semantic.verdict import Finding, Judge, Verdict, finding_of
 from services.cache.core.semantic_tally import SemanticTally
 from services.cache.core.spans import HitKind
 from services.cache.core.tags import TargetKind
@@ -273,6 +273,11 @@ class Recorder:
         """
         self.verification += spent
         self._metrics.count("cache_verifications_total", verdict.value, judge.value)
+        finding = finding_of(verdict, judge)
+        if finding in (Finding.RIGHT, Finding.WRONG):
+            self.tallies[Layer.SEMANTIC].add_verdict(
+                was_right=finding is Finding.RIGHT, now=self._clock.monotonic()
+            )
 
     def false_hit_bounds(self, *, verified_count: int, wrong_count: int) -> None:
         """Notes how many answers to similar questions were verified, and how many were wrong.

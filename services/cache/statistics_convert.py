@@ -102,7 +102,7 @@ def layer_stats(layer: Layer, spans: Sequence[Span], local: LocalLevel) -> pb.La
         rejected_value_count=life.rejected_value_count,
         saved_usage=_usage(life.saved),
         saved_time=duration(life.saved.seconds),
-        windows=map(_window_stats, spans),
+        windows=[_window_stats(layer, each) for each in spans],
     )
     times = stats.windows[-1].lookup_time
     if times.HasField("p50"):
@@ -227,7 +227,7 @@ def savings_message(report: SavingsReport) -> pb.Savings:
     )
 
 
-def _window_stats(span: Span) -> pb.WindowStats:
+def _window_stats(layer: Layer, span: Span) -> pb.WindowStats:
     hits = ((kind, span.hit_count(kind)) for kind in HitKind)
     return pb.WindowStats(
         window=None if span.seconds is None else duration(span.seconds),
@@ -245,6 +245,18 @@ def _window_stats(span: Span) -> pb.WindowStats:
         hit_age=_quantiles(span.hit_ages),
         saved_usage=_usage(span.saved),
         saved_time=duration(span.saved.seconds),
+        false_hits=_false_hits(span) if layer is Layer.SEMANTIC else None,
+    )
+
+
+def _false_hits(span: Span) -> pb.FalseHits:
+    lower, upper = wilson(span.wrong_count, span.verified_count)
+    return pb.FalseHits(
+        verified_count=span.verified_count,
+        wrong_count=span.wrong_count,
+        ratio=span.wrong_count / max(1, span.verified_count),
+        ratio_lower_bound=lower,
+        ratio_upper_bound=upper,
     )
 
 

@@ -367,6 +367,7 @@ class WindowStats(_message.Message):
     HIT_AGE_FIELD_NUMBER: _builtins.int
     SAVED_USAGE_FIELD_NUMBER: _builtins.int
     SAVED_TIME_FIELD_NUMBER: _builtins.int
+    FALSE_HITS_FIELD_NUMBER: _builtins.int
     lookup_count: _builtins.int
     """OUTPUT ONLY. Items looked for, those bypassed not counted."""
     bypass_count: _builtins.int
@@ -409,6 +410,10 @@ class WindowStats(_message.Message):
     def saved_time(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. Generation time that hits have saved, before anything is subtracted."""
 
+    @_builtins.property
+    def false_hits(self) -> Global___FalseHits:
+        """OUTPUT ONLY. Verdicts that this replica was told of, on answers given to similar questions; of the semantic layer only."""
+
     def __init__(
         self,
         *,
@@ -427,14 +432,57 @@ class WindowStats(_message.Message):
         hit_age: Global___Quantiles | None = ...,
         saved_usage: _generation_pb2.TokenUsage | None = ...,
         saved_time: _duration_pb2.Duration | None = ...,
+        false_hits: Global___FalseHits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hit_age", b"hit_age", "lookup_time", b"lookup_time", "saved_time", b"saved_time", "saved_usage", b"saved_usage", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["false_hits", b"false_hits", "hit_age", b"hit_age", "lookup_time", b"lookup_time", "saved_time", b"saved_time", "saved_usage", b"saved_usage", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_count", b"bypass_count", "degraded_miss_count", b"degraded_miss_count", "effective_hit_ratio", b"effective_hit_ratio", "eviction_count", b"eviction_count", "hit_age", b"hit_age", "hit_ratio", b"hit_ratio", "hits", b"hits", "invalidated_value_count", b"invalidated_value_count", "lookup_count", b"lookup_count", "lookup_time", b"lookup_time", "rejected_value_count", b"rejected_value_count", "saved_time", b"saved_time", "saved_usage", b"saved_usage", "token_hit_ratio", b"token_hit_ratio", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bypass_count", b"bypass_count", "degraded_miss_count", b"degraded_miss_count", "effective_hit_ratio", b"effective_hit_ratio", "eviction_count", b"eviction_count", "false_hits", b"false_hits", "hit_age", b"hit_age", "hit_ratio", b"hit_ratio", "hits", b"hits", "invalidated_value_count", b"invalidated_value_count", "lookup_count", b"lookup_count", "lookup_time", b"lookup_time", "rejected_value_count", b"rejected_value_count", "saved_time", b"saved_time", "saved_usage", b"saved_usage", "token_hit_ratio", b"token_hit_ratio", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WindowStats: _TypeAlias = WindowStats  # noqa: Y015
+
+@_typing.final
+class FalseHits(_message.Message):
+    """How many of the answers given to similar questions were found wrong. Candidates that were not given are not among them, and
+    neither are answers to the same words.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIED_COUNT_FIELD_NUMBER: _builtins.int
+    WRONG_COUNT_FIELD_NUMBER: _builtins.int
+    RATIO_FIELD_NUMBER: _builtins.int
+    RATIO_LOWER_BOUND_FIELD_NUMBER: _builtins.int
+    RATIO_UPPER_BOUND_FIELD_NUMBER: _builtins.int
+    verified_count: _builtins.int
+    """OUTPUT ONLY. Answers that were verified: computed anew, or judged by a model or a person. It is the verdict that lies
+    within the span; the answer was given before.
+    """
+    wrong_count: _builtins.int
+    """OUTPUT ONLY. Those of them that were wrong."""
+    ratio: _builtins.float
+    """OUTPUT ONLY. Wrong over verified, [0, 1]."""
+    ratio_lower_bound: _builtins.float
+    """OUTPUT ONLY. Bounds of the true ratio, Wilson's score interval of 95 %."""
+    ratio_upper_bound: _builtins.float
+    """OUTPUT ONLY. See above; 1 where none was verified."""
+    def __init__(
+        self,
+        *,
+        verified_count: _builtins.int = ...,
+        wrong_count: _builtins.int = ...,
+        ratio: _builtins.float = ...,
+        ratio_lower_bound: _builtins.float = ...,
+        ratio_upper_bound: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ratio", b"ratio", "ratio_lower_bound", b"ratio_lower_bound", "ratio_upper_bound", b"ratio_upper_bound", "verified_count", b"verified_count", "wrong_count", b"wrong_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FalseHits: _TypeAlias = FalseHits  # noqa: Y015
 
 @_typing.final
 class OutcomeCount(_message.Message):
@@ -530,7 +578,8 @@ class SemanticStats(_message.Message):
     """OUTPUT ONLY. Share of wrong answers among its hits that the layer may have, [0, 1]."""
     verified_count: _builtins.int
     """OUTPUT ONLY. Answers given to similar questions that were verified: computed anew, or judged by a model or a person, on
-    any replica within the 90 days after the last one, of the tenants that this replica works for.
+    any replica within the 90 days after the last one, of the tenants that this replica works for. `WindowStats.false_hits`
+    has those of the last minutes.
     """
     wrong_count: _builtins.int
     """OUTPUT ONLY. Those of them that were wrong."""

@@ -60,6 +60,8 @@ class Place(IntEnum):
     COALESCED_COMPLETION_TOKENS = 13
     COALESCED_TIME = 14
     GENERATED_TOKENS = 15
+    VERIFIED = 16
+    WRONG = 17
 
 
 KIND_PLACES = {kind: len(Place) + number for number, kind in enumerate(HitKind)}
@@ -165,6 +167,16 @@ class Span:
         saved = self.saved.token_count
         generated = self._count(Place.GENERATED_TOKENS)
         return saved / (saved + generated) if saved else 0.0
+
+    @property
+    def verified_count(self) -> int:
+        """Answers given to similar questions that were verified."""
+        return self._count(Place.VERIFIED)
+
+    @property
+    def wrong_count(self) -> int:
+        """Those of them that were wrong."""
+        return self._count(Place.WRONG)
 
     @property
     def lookup_times(self) -> tuple[float, ...] | None:

@@ -112,6 +112,12 @@ class LayerTally:
         """Counts what a value that was stored has cost."""
         self._windows.at(now)[Place.GENERATED_TOKENS] += savings.token_count
 
+    def add_verdict(self, *, was_right: bool, now: float) -> None:
+        """Counts that an answer given to a similar question was verified."""
+        counts = self._windows.at(now)
+        counts[Place.VERIFIED] += 1
+        counts[Place.WRONG] += not was_right
+
     def spans(self, now: float) -> tuple[Span, ...]:
         """Returns the last minute, the last 5 minutes, the last hour and all time, in this order.
 

@@ -67,6 +67,21 @@ async def test_verdicts_on_similar_matches_show_in_the_statistics(cache):
     assert reported.threshold == pytest.approx(0.965)
     stats = await cache.stub.GetStats(statistics_pb2.GetStatsRequest())
     assert (stats.semantic.verified_count, stats.semantic.wrong_count) == (1, 1)
+    await cache.stub.ReportOutcome(
+        pb.ReportOutcomeRequest(
+            partition=partition(),
+            entry_id=stored.entry_id,
+            similarity=0.961,
+            verdict=pb.MATCH_VERDICT_WRONG,
+            judge=pb.MATCH_JUDGE_EVIDENCE,
+        )
+    )
+    stats = await cache.stub.GetStats(statistics_pb2.GetStatsRequest())
+    assert (stats.semantic.verified_count, stats.semantic.wrong_count) == (1, 1)
+    (layer,) = (each for each in stats.layers if each.layer == statistics_pb2.LAYER_SEMANTIC)
+    for window in layer.windows:
+        assert (window.false_hits.verified_count, window.false_hits.wrong_count) == (1, 1)
+        assert window.false_hits.ratio == 1
     assert stats.semantic.entry_count == 0
 
 

@@ -344,6 +344,16 @@ def test_verifications_cost_what_they_have_spent(counts) -> None:
     assert counts.metric("cache_verifications_total", verdict="wrong", judge="evidence") == 1
 
 
+def test_verified_is_what_was_given_and_looked_at(counts) -> None:
+    for verdict in Verdict:
+        for judge in Judge:
+            counts.recorder.verified(verdict, judge)
+    span = counts.life(Layer.SEMANTIC)
+    # By a recomputation, a model and a person; evidence judges what was not given yet.
+    assert (span.verified_count, span.wrong_count) == (6, 3)
+    assert counts.life(Layer.INFERENCE).verified_count == 0
+
+
 def test_the_bound_of_false_hits_follows_the_verdicts(counts) -> None:
     counts.recorder.false_hit_bounds(verified_count=400, wrong_count=0)
     assert counts.metric("cache_false_hit_upper_bound") == pytest.approx(0.0095, abs=1e-4)

@@ -100,6 +100,30 @@ def test_a_layer_shows_all_time_and_its_windows() -> None:
     assert life.hit_age.p50.ToNanoseconds() / 1e9 == pytest.approx(30, rel=0.01)
 
 
+def test_false_hits_are_those_of_the_window_with_their_bounds() -> None:
+    tally = LayerTally(0.0)
+    tally.add_verdict(was_right=False, now=0.0)
+    for _ in range(9):
+        tally.add_verdict(was_right=True, now=200.0)
+    minute, five_minutes, hour, life = layer_stats(
+        Layer.SEMANTIC, tally.spans(400.0), LOCAL
+    ).windows
+    assert minute.false_hits == pb.FalseHits(ratio_upper_bound=1)
+    assert (five_minutes.false_hits.verified_count, five_minutes.false_hits.wrong_count) == (9, 0)
+    assert five_minutes.false_hits.ratio_upper_bound == pytest.approx(0.2992, abs=1e-4)
+    assert hour.false_hits == life.false_hits
+    assert (life.false_hits.verified_count, life.false_hits.wrong_count) == (10, 1)
+    assert life.false_hits.ratio == 0.1
+    assert life.false_hits.ratio_lower_bound == pytest.approx(0.0179, abs=1e-4)
+    assert life.false_hits.ratio_upper_bound == pytest.approx(0.4042, abs=1e-4)
+
+
+def test_only_the_semantic_layer_has_false_hits() -> None:
+    for layer in Layer:
+        for window in layer_stats(layer, LayerTally(0.0).spans(0.0), LOCAL).windows:
+            assert window.HasField("false_hits") == (layer is Layer.SEMANTIC)
+
+
 def test_the_store_shows_its_topology_and_what_it_did_not_take() -> None:
     condition = StoreCondition(
         available=False,

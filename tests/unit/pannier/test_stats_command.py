@@ -220,9 +220,28 @@ def test_the_semantic_layer_says_whether_its_budget_is_proven_to_be_kept(service
     lines = lines_of(services, semantic(verified_count=100, wrong_count=1, proven=proven))
     shown = next(line for line in lines if line.startswith("semantic: "))
     assert shown == (
-        "semantic: 1 of 100 verified matches were wrong, 0.0 % to 3.7 % at 95 %; budget 1.0 %: "
+        "semantic: 1 of 100 verified answers were wrong, 0.0 % to 3.7 % at 95 %; budget 1.0 %: "
         f"{verdict}"
     )
+
+
+def test_false_hits_are_shown_by_span_with_their_bounds(services):
+    response = semantic()
+    response.layers[0].windows.add(window=Duration(seconds=60)).false_hits.ratio_upper_bound = 1
+    response.layers[0].windows.add().false_hits.MergeFrom(
+        statistics_pb2.FalseHits(
+            verified_count=10,
+            wrong_count=1,
+            ratio=0.1,
+            ratio_lower_bound=0.018,
+            ratio_upper_bound=0.404,
+        )
+    )
+    lines = lines_of(services, response)
+    assert (
+        "false hits found here: 1 min 0 of 0 (0.0 % to 100.0 %), "
+        "since start 1 of 10 (1.8 % to 40.4 %)"
+    ) in lines
 
 
 def test_the_semantic_index_shows_thresholds_lag_and_what_guards_refused(services):
