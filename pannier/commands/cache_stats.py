@@ -131,7 +131,7 @@ def _windows(stats: pb.GetStatsResponse) -> Grid:
                 format_ratio(window.hit_ratio),
                 format_ratio(window.effective_hit_ratio),
                 format_ratio(window.token_hit_ratio),
-                ", ".join(f"{each.count} {each.kind}" for each in window.hits) or "-",
+                _hits(window),
                 str(window.bypass_count),
                 str(window.degraded_miss_count),
                 show_duration(window.lookup_time, "p50"),
@@ -171,13 +171,13 @@ def _contents(stats: pb.GetStatsResponse) -> Grid:
 
 def _modes(stats: pb.GetStatsResponse) -> Grid:
     return Grid(
-        ("mode", "layer", ">lookups", ">hits"),
+        ("mode", "layer", ">lookups", "hits"),
         [
             (
                 each.mode,
                 show_enum(pb.Layer, each.layer),
                 str(each.lookup_count),
-                str(each.hit_count),
+                _hits(each),
             )
             for each in stats.modes
         ],
@@ -186,19 +186,23 @@ def _modes(stats: pb.GetStatsResponse) -> Grid:
 
 def _tenants(stats: pb.GetStatsResponse) -> Grid:
     return Grid(
-        ("tenant", "layer", ">lookups", ">hits", ">saved tokens"),
+        ("tenant", "layer", ">lookups", "hits", ">saved tokens"),
         [
             (
                 tenant.tenant_id or "(others)",
                 show_enum(pb.Layer, each.layer),
                 str(each.lookup_count),
-                str(each.hit_count),
+                _hits(each),
                 "" if index else _tokens(tenant.saved_usage, unit=""),
             )
             for tenant in stats.tenants
             for index, each in enumerate(tenant.layers)
         ],
     )
+
+
+def _hits(stats: pb.WindowStats | pb.ModeStats) -> str:
+    return ", ".join(f"{each.count} {each.kind}" for each in stats.hits) or "-"
 
 
 def _kept(seconds: int) -> str:

@@ -30,7 +30,7 @@ __all__ = ["FlightEvent", "Recorder"]
 
 _UNKNOWN_MODE = "unknown"
 _NO_CURRENCY = "none"
-_LEVELS = tuple(Level)
+_LEVEL_KINDS = tuple((level, HitKind(level.value)) for level in Level)
 _NO_PRICES = Prices()
 
 _SEMANTIC_HITS = {
@@ -112,16 +112,16 @@ class Recorder:
         self.tallies[layer].add_lookup(lookup, duration_seconds, self._clock.monotonic())
         missing_count = lookup.hits.count(None)
         hits = [hit for hit in lookup.hits if hit is not None]
-        known_mode = self._count_traffic(layer, mode, tenant_id, len(lookup.hits), len(hits))
+        levels = [hit.level for hit in hits]
+        found = {kind: count for level, kind in _LEVEL_KINDS if (count := levels.count(level))}
+        known_mode = self._count_traffic(layer, mode, tenant_id, len(lookup.hits), found)
         if hits:
             self._count("cache_lookups_total", len(hits), layer, known_mode, Result.HIT.value)
         if missing_count:
             absence = Result.ERROR if lookup.degraded else Result.MISS
             self._count("cache_lookups_total", missing_count, layer, known_mode, absence.value)
-        levels = [hit.level for hit in hits]
-        for level in _LEVELS:
-            if count := levels.count(level):
-                self._count("cache_hits_total", count, layer, level.value)
+        for kind, count in found.items():
+            self._count("cache_hits_total", count, layer, kind.value)
         for hit in hits:
             self._metrics.observe("cache_hit_age_seconds", hit.age_seconds, layer.value)
         if lookup.rejected_count:
@@ -186,7 +186,7 @@ class Recorder:
             self.tallies[Layer.INFERENCE].add_hit(kind, self._clock.monotonic())
             self._count("cache_hits_total", 1, Layer.INFERENCE, kind.value)
         if kind is HitKind.COALESCED:
-            self._count_traffic(Layer.INFERENCE, mode, tenant_id, 0, 1)
+            self._count_traffic(Layer.INFERENCE, mode, tenant_id, 0, {kind: 1})
 
     def waited(self, seconds: float) -> None:
         """Counts how long a caller has waited for another one's answer."""
@@ -238,7 +238,8 @@ class Recorder:
             age_seconds=age_seconds,
             degraded=degraded,
         )
-        known_mode = self._count_traffic(Layer.SEMANTIC, mode, tenant_id, 1, int(kind is not None))
+        found = {} if kind is None else {kind: 1}
+        known_mode = self._count_traffic(Layer.SEMANTIC, mode, tenant_id, 1, found)
         absence = Result.ERROR if degraded else Result.MISS
         result = (absence if kind is None else Result.HIT).value
         self._count("cache_lookups_total", 1, Layer.SEMANTIC, known_mode, result)
@@ -255,7 +256,7 @@ class Recorder:
     def semantic_confirmed(self, mode: str, tenant_id: str) -> None:
         """Counts a candidate whose answer was given: a hit that was counted as a miss before."""
         self.tallies[Layer.SEMANTIC].add_hit(HitKind.CONFIRMED, self._clock.monotonic())
-        self._count_traffic(Layer.SEMANTIC, mode, tenant_id, 0, 1)
+        self._count_traffic(Layer.SEMANTIC, mode, tenant_id, 0, {HitKind.CONFIRMED: 1})
         self._count("cache_hits_total", 1, Layer.SEMANTIC, HitKind.CONFIRMED.value)
 
     def guard_refused(self, guard: Guard) -> None:
@@ -330,11 +331,16 @@ class Recorder:
         self._metrics.count(name, layer.value, *labels, amount=amount)
 
     def _count_traffic(
-        self, layer: Layer, mode: str, tenant_id: str, lookup_count: int, hit_count: int
+        self,
+        layer: Layer,
+        mode: str,
+        tenant_id: str,
+        lookup_count: int,
+        hits: Mapping[HitKind, int],
     ) -> str:
         known_mode = _known_mode(mode)
-        self.modes[known_mode].add(layer, lookup_count, hit_count)
-        self.tenants.of(tenant_id).traffic.add(layer, lookup_count, hit_count)
+        self.modes[known_mode].add(layer, lookup_count, hits)
+        self.tenants.of(tenant_id).traffic.add(layer, lookup_count, hits)
         return known_mode
 
     def _left(self, layer: Layer, departure: Departure, lifetime_seconds: float) -> None:

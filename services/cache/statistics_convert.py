@@ -197,11 +197,13 @@ def mode_stats(mode: str, traffic: Traffic) -> Iterator[pb.ModeStats]:
     """Reports on each layer that was looked up under a mode, or for a tenant where it is empty."""
     for layer in Layer:
         if traffic.lookups[layer]:
+            hits = traffic.hits_of(layer)
             yield pb.ModeStats(
                 mode=mode,
                 layer=_LAYERS[layer],
                 lookup_count=traffic.lookups[layer],
-                hit_count=traffic.hits[layer],
+                hit_count=sum(hits.values()),
+                hits=_outcome_counts(hits),
             )
 
 
@@ -228,12 +230,12 @@ def savings_message(report: SavingsReport) -> pb.Savings:
 
 
 def _window_stats(layer: Layer, span: Span) -> pb.WindowStats:
-    hits = ((kind, span.hit_count(kind)) for kind in HitKind)
+    hits = {kind: span.hit_count(kind) for kind in HitKind}
     return pb.WindowStats(
         window=None if span.seconds is None else duration(span.seconds),
         lookup_count=span.lookup_count,
         bypass_count=span.bypass_count,
-        hits=[pb.OutcomeCount(kind=kind.value, count=count) for kind, count in hits if count],
+        hits=_outcome_counts(hits),
         hit_ratio=span.hit_ratio,
         effective_hit_ratio=span.effective_hit_ratio,
         token_hit_ratio=span.token_hit_ratio,
@@ -247,6 +249,10 @@ def _window_stats(layer: Layer, span: Span) -> pb.WindowStats:
         saved_time=duration(span.saved.seconds),
         false_hits=_false_hits(span) if layer is Layer.SEMANTIC else None,
     )
+
+
+def _outcome_counts(hits: Mapping[HitKind, int]) -> list[pb.OutcomeCount]:
+    return [pb.OutcomeCount(kind=kind.value, count=count) for kind, count in hits.items() if count]
 
 
 def _false_hits(span: Span) -> pb.FalseHits:

@@ -757,6 +757,7 @@ class ModeStats(_message.Message):
     LAYER_FIELD_NUMBER: _builtins.int
     LOOKUP_COUNT_FIELD_NUMBER: _builtins.int
     HIT_COUNT_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """OUTPUT ONLY. The mode; "unknown" for labels that are none of the four, empty within a tenant."""
     layer: Global___Layer.ValueType
@@ -764,7 +765,11 @@ class ModeStats(_message.Message):
     lookup_count: _builtins.int
     """OUTPUT ONLY. Items looked for."""
     hit_count: _builtins.int
-    """OUTPUT ONLY. Items found, coalesced ones included, negative ones not."""
+    """OUTPUT ONLY. Items found, coalesced ones included, negative ones not: the sum of `hits`."""
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
+        """OUTPUT ONLY. Items found, by kind; kinds without any are left out, and so are negative ones."""
+
     def __init__(
         self,
         *,
@@ -772,10 +777,11 @@ class ModeStats(_message.Message):
         layer: Global___Layer.ValueType = ...,
         lookup_count: _builtins.int = ...,
         hit_count: _builtins.int = ...,
+        hits: _abc.Iterable[Global___OutcomeCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit_count", b"hit_count", "layer", b"layer", "lookup_count", b"lookup_count", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hit_count", b"hit_count", "hits", b"hits", "layer", b"layer", "lookup_count", b"lookup_count", "mode", b"mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,12 +1,14 @@
 """Who looks for what: counts by mode, and by tenant, in bounded memory."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
+from types import MappingProxyType
 
 from services.cache.core.layers import Layer
 from services.cache.core.savings import NOTHING, Savings
+from services.cache.core.spans import HitKind
 
 __all__ = ["TenantTally", "TenantTraffic", "Traffic"]
 
@@ -14,6 +16,7 @@ __all__ = ["TenantTally", "TenantTraffic", "Traffic"]
 # active stays. Twice as many are kept as a report can list.
 _TENANT_LIMIT = 200
 _TENANTS_KEPT = 100
+_NO_HITS: Mapping[HitKind, int] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -22,16 +25,27 @@ class Traffic:
 
     Attributes:
         lookups: Items looked for.
-        hits: Items found, coalesced ones included, negative ones not.
+        hits: Items found, by kind; negative ones are not counted.
     """
 
     lookups: Counter[Layer] = field(default_factory=Counter)
-    hits: Counter[Layer] = field(default_factory=Counter)
+    hits: Counter[tuple[Layer, HitKind]] = field(default_factory=Counter)
 
-    def add(self, layer: Layer, lookup_count: int, hit_count: int) -> None:
-        """Counts lookups."""
+    def add(self, layer: Layer, lookup_count: int, hits: Mapping[HitKind, int] = _NO_HITS) -> None:
+        """Counts lookups.
+
+        Args:
+            layer: Layer asked.
+            lookup_count: Items looked for.
+            hits: Items found, or found after they had been counted as missing, by kind.
+        """
         self.lookups[layer] += lookup_count
-        self.hits[layer] += hit_count
+        for kind, count in hits.items():
+            self.hits[layer, kind] += count
+
+    def hits_of(self, layer: Layer) -> dict[HitKind, int]:
+        """Returns the hits of a layer by kind, kinds without any left out."""
+        return {kind: count for kind in HitKind if (count := self.hits[layer, kind])}
 
 
 @dataclass(slots=True)
@@ -49,7 +63,7 @@ class TenantTally:
     def take_over(self, other: "TenantTally") -> None:
         """Adds the counts of another one."""
         for layer, lookup_count in other.traffic.lookups.items():
-            self.traffic.add(layer, lookup_count, other.traffic.hits[layer])
+            self.traffic.add(layer, lookup_count, other.traffic.hits_of(layer))
         self.saved += other.saved
 
 

@@ -207,6 +207,7 @@ async def test_modes_and_tenants_are_told_apart(cache) -> None:
     (mode,) = stats.modes
     assert (mode.mode, mode.layer) == ("deep", statistics_pb2.LAYER_INFERENCE)
     assert (mode.lookup_count, mode.hit_count) == (6, 6)
+    assert [(each.kind, each.count) for each in mode.hits] == [("local", 6)]
     shown = [(each.tenant_id, each.layers[0].lookup_count) for each in stats.tenants]
     assert shown == [("acme", 3), ("globex", 2), ("", 1)]
     assert stats.tenants[0].saved_usage.completion_token_count == 12
@@ -238,6 +239,7 @@ async def test_callers_who_waited_count_in_the_effective_ratio_and_a_column_of_t
     assert stats.savings.coalesced_usage.completion_token_count == 12
     assert stats.savings.usage.completion_token_count == 0
     assert (stats.modes[0].lookup_count, stats.modes[0].hit_count) == (4, 3)
+    assert [(each.kind, each.count) for each in stats.modes[0].hits] == [("coalesced", 3)]
 
 
 async def test_the_local_level_stays_within_its_limit_and_counts_evictions(

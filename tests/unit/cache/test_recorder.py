@@ -161,7 +161,8 @@ def test_a_lookup_counts_everywhere(counts) -> None:
     assert counts.metric("cache_lookup_duration_seconds_count", **result) == 1
     assert counts.life(Layer.INFERENCE).lookup_count == 3
     traffic = counts.recorder.modes["rag"]
-    assert (traffic.lookups[Layer.INFERENCE], traffic.hits[Layer.INFERENCE]) == (3, 2)
+    assert traffic.lookups[Layer.INFERENCE] == 3
+    assert traffic.hits_of(Layer.INFERENCE) == {HitKind.LOCAL: 1, HitKind.SHARED: 1}
     ((tenant_id, tenant),) = counts.recorder.tenants.top(10)
     assert (tenant_id, tenant.traffic) == ("acme", traffic)
 
@@ -262,7 +263,7 @@ def test_a_coalesced_caller_counts_for_its_mode_and_tenant(counts) -> None:
     counts.recorder.flight(FlightEvent.COALESCED, **CALLER)
     span = counts.life(Layer.INFERENCE)
     assert (span.hit_ratio, span.effective_hit_ratio) == (0, 1)
-    assert counts.recorder.modes["rag"].hits[Layer.INFERENCE] == 1
+    assert counts.recorder.modes["rag"].hits_of(Layer.INFERENCE) == {HitKind.COALESCED: 1}
     assert counts.metric("cache_hits_total", layer="inference", level="coalesced") == 1
     assert counts.metric("cache_lease_total", event="coalesced") == 1
 
@@ -271,7 +272,7 @@ def test_a_remembered_failure_is_no_hit_of_a_mode(counts) -> None:
     counts.look_up(None)
     counts.recorder.flight(FlightEvent.NEGATIVE)
     assert counts.life(Layer.INFERENCE).hit_count(HitKind.NEGATIVE) == 1
-    assert counts.recorder.modes["rag"].hits[Layer.INFERENCE] == 0
+    assert counts.recorder.modes["rag"].hits_of(Layer.INFERENCE) == {}
 
 
 def test_leases_to_refresh_are_leases_too(counts) -> None:
@@ -317,7 +318,7 @@ def test_a_question_counts_as_what_was_found_for_certain(counts, outcome, result
     assert [each for each in HitKind if span.hit_count(each)] == ([kind] if kind else [])
     assert (span.hit_ages is None) == (kind is None)
     assert counts.metric("cache_semantic_similarity_ratio_count") == 1
-    assert counts.recorder.modes["rag"].hits[Layer.SEMANTIC] == (kind is not None)
+    assert counts.recorder.modes["rag"].hits_of(Layer.SEMANTIC) == ({kind: 1} if kind else {})
 
 
 def test_a_degraded_question_is_a_degraded_miss(counts) -> None:
@@ -332,7 +333,7 @@ def test_a_confirmed_candidate_becomes_a_hit(counts) -> None:
     counts.recorder.semantic_confirmed("rag", "acme")
     span = counts.life(Layer.SEMANTIC)
     assert (span.lookup_count, span.hit_ratio, span.miss_count) == (1, 1, 0)
-    assert counts.recorder.modes["rag"].hits[Layer.SEMANTIC] == 1
+    assert counts.recorder.modes["rag"].hits_of(Layer.SEMANTIC) == {HitKind.CONFIRMED: 1}
     assert counts.metric("cache_hits_total", layer="semantic", level="confirmed") == 1
 
 

@@ -11,6 +11,7 @@ from services.cache.core.local_level import LocalLevel
 from services.cache.core.model import Hit, Level, Lookup, WriteOutcome
 from services.cache.core.savings import NOTHING, Prices, Savings, SavingsReport
 from services.cache.core.semantic_tally import SemanticTally
+from services.cache.core.spans import HitKind
 from services.cache.core.tallies import LayerTally
 from services.cache.core.traffic import TenantTally, Traffic
 from services.cache.shared_level import StoreCondition
@@ -188,12 +189,16 @@ def test_single_flight_counts_leases_and_waits() -> None:
 
 def test_modes_and_tenants_show_each_layer_that_was_looked_up() -> None:
     traffic = Traffic()
-    traffic.add(Layer.INFERENCE, 4, 3)
-    traffic.add(Layer.SEMANTIC, 2, 0)
+    traffic.add(Layer.INFERENCE, 4, {HitKind.COALESCED: 1, HitKind.LOCAL: 2})
+    traffic.add(Layer.SEMANTIC, 2)
     modes = list(mode_stats("deep", traffic))
     assert [(each.layer, each.lookup_count, each.hit_count) for each in modes] == [
         (pb.LAYER_INFERENCE, 4, 3),
         (pb.LAYER_SEMANTIC, 2, 0),
+    ]
+    assert [[(hit.kind, hit.count) for hit in each.hits] for each in modes] == [
+        [("local", 2), ("coalesced", 1)],
+        [],
     ]
     assert {each.mode for each in modes} == {"deep"}
     tenant = tenant_stats("acme", TenantTally(traffic, Savings(5, 6, 1.0)))

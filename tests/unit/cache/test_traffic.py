@@ -5,13 +5,14 @@ from hypothesis import strategies as st
 
 from services.cache.core.layers import Layer
 from services.cache.core.savings import Savings
+from services.cache.core.spans import HitKind
 from services.cache.core.traffic import TenantTraffic
 
 LOOKUPS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(Layer)), max_size=600)
 
 
 def count(tenants: TenantTraffic, tenant_id: str, layer=Layer.INFERENCE, times: int = 1) -> None:
-    tenants.of(tenant_id).traffic.add(layer, times, 0)
+    tenants.of(tenant_id).traffic.add(layer, times, {HitKind.LOCAL: times})
 
 
 def test_the_most_active_come_first_and_the_rest_is_one_entry() -> None:
@@ -40,6 +41,8 @@ def test_no_lookup_is_lost_whoever_is_folded(lookups) -> None:
     for layer in Layer:
         total = sum(tally.traffic.lookups[layer] for _, tally in shown)
         assert total == sum(each is layer for _, each in lookups)
+        hits = sum(tally.traffic.hits_of(layer).get(HitKind.LOCAL, 0) for _, tally in shown)
+        assert hits == total
 
 
 def test_active_tenants_keep_their_entry_however_many_others_come() -> None:

@@ -284,7 +284,12 @@ def test_single_flight_and_savings_are_shown_gross_and_net(services):
 
 
 def test_modes_and_tenants_are_shown_layer_by_layer(services):
-    counts = {"layer": statistics_pb2.LAYER_INFERENCE, "lookup_count": 9, "hit_count": 6}
+    counts = {
+        "layer": statistics_pb2.LAYER_INFERENCE,
+        "lookup_count": 9,
+        "hit_count": 6,
+        "hits": [{"kind": "local", "count": 4}, {"kind": "coalesced", "count": 2}],
+    }
     response = statistics_pb2.GetStatsResponse(
         modes=[statistics_pb2.ModeStats(mode="deep", **counts)],
         tenants=[
@@ -297,9 +302,10 @@ def test_modes_and_tenants_are_shown_layer_by_layer(services):
         ],
     )
     rows = [line.split() for line in lines_of(services, response)]
-    assert ["deep", "inference", "9", "6"] in rows
-    assert ["acme", "inference", "9", "6", "5", "+", "7"] in rows
-    assert ["(others)", "inference", "9", "6", "5", "+", "7"] in rows
+    hits = ["4", "local,", "2", "coalesced"]
+    assert ["deep", "inference", "9", *hits] in rows
+    assert ["acme", "inference", "9", *hits, "5", "+", "7"] in rows
+    assert ["(others)", "inference", "9", *hits, "5", "+", "7"] in rows
 
 
 def test_a_slow_store_is_said_plainly(services):
