@@ -22,10 +22,9 @@ from services.balancer.core.admission import (
     QueueLimits,
     admit,
     to_shed,
-    unreachable,
 )
 from services.balancer.core.demand import Demand, Priority
-from services.balancer.core.errors import AllAttemptsFailed, DeadlineUnreachable, QueueFull
+from services.balancer.core.errors import AllAttemptsFailed
 from services.balancer.core.fairness import FairShares
 from services.balancer.core.plan import (
     Assessment,
@@ -40,12 +39,12 @@ from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Snapshot
 from services.balancer.decisions import Decision, DecisionLog
 from services.balancer.fleet import Fleet
+from services.balancer.refusals import Refusals
 from services.balancer.tickets import (
     Grant,
     Ticket,
     callers_of,
     longest_waits,
-    typical_wait,
     waiting_counts,
 )
 from services.balancer.waiting_line import WaitingLine
@@ -102,6 +101,7 @@ class Scheduler:
         self.look: Callable[[Backend], object] = _ignore
         """Called where others have changed what is in memory; set by whoever lists it."""
         self._waiting: dict[int, Ticket] = {}
+        self._refusals = Refusals(self._waiting, fleet.counters, self.assess)
         self._last_failures: dict[int, str] = {}
         self._ids = itertools.count(1)
         self.decisions = DecisionLog(f"{rng.getrandbits(24):06x}", clock)
@@ -150,7 +150,6 @@ class Scheduler:
         self._metrics.add_gauge("balancer_queue_depth", 1, demand.priority.label)
         try:
             self._plan(quick=len(self._waiting) > _SHORT_QUEUE)
-            self._refuse_impatient(ticket)
             return await ticket.granted
         except asyncio.CancelledError:
             granted = ticket.granted
@@ -239,7 +238,7 @@ class Scheduler:
 
     def assess(self, demand: Demand) -> tuple[Decision, Assessment]:
         """Says what would become of a request now, without giving it anything."""
-        order = self._order(demand)
+        order = self._order(*(() if demand.id in self._waiting else (demand,)))
         if demand not in order:
             # So far behind that nobody looks at it yet.
             order.append(demand)
@@ -260,27 +259,11 @@ class Scheduler:
         verdict = admit(counts, tenant_count, demand, self.limits)
         if not isinstance(verdict, Full):
             return
-        wait_seconds = typical_wait(self._waiting.values())
         is_class = verdict.limit is QueueLimit.CLASS
         shed = to_shed(waiting, self.limits, demand) if is_class else None
         if shed is None:
-            self._fleet.counters.refused_count += 1
-            raise QueueFull(demand.priority.label, counts[demand.priority], wait_seconds)
-        self._refuse(self._waiting[shed.id], wait_seconds)
-
-    def _refuse(self, ticket: Ticket, wait_seconds: float) -> None:
-        priority = ticket.demand.priority
-        self._fleet.counters.refused_count += 1
-        self._end(ticket, QueueFull(priority.label, self.waiting_counts()[priority], wait_seconds))
-
-    def _refuse_impatient(self, ticket: Ticket) -> None:
-        maximum, placement = ticket.demand.maximum_wait_seconds, ticket.placement
-        if ticket.granted.done() or ticket.claiming or maximum is None:
-            return
-        terms = placement.terms if placement is not None else None
-        predicted = terms.first_token if terms is not None else typical_wait(self._waiting.values())
-        if predicted > maximum:
-            self._refuse(ticket, predicted)
+            raise self._refusals.no_room(demand)
+        self._end(self._waiting[shed.id], self._refusals.no_room(shed))
 
     # Planning.
 
@@ -292,6 +275,8 @@ class Scheduler:
         order = self._order()
         if not order:
             return
+        if not quick:
+            self._refusals.forget_predictions()
         snapshot = self._fleet.snapshot()
         tie_breaks = {each.id: self._rng.random() for each in snapshot.backends}
         made = plan(snapshot, order, tie_breaks, quick=quick)
@@ -327,12 +312,17 @@ class Scheduler:
             position = placement.position
             decision = self.decisions.keep(snapshot, order, position, tie_breaks, quick=quick)
             self._dispatch(ticket, placement, decision.id)
-        elif placement.terms is not None and unreachable(
-            ticket.demand, placement.terms.first_token, snapshot.now
-        ):
-            self._fleet.counters.unreachable_deadline_count += 1
-            remaining = (ticket.demand.deadline or 0.0) - snapshot.now
-            self._end(ticket, DeadlineUnreachable(placement.terms.first_token, remaining))
+        else:
+            terms = placement.terms
+            predicted = None if terms is None else terms.first_token
+            self._judge(ticket, predicted, snapshot.now, quick=quick)
+
+    def _judge(
+        self, ticket: Ticket, predicted_seconds: float | None, now: float, *, quick: bool
+    ) -> None:
+        error = self._refusals.late(ticket, predicted_seconds, now, quick=quick)
+        if error is not None:
+            self._end(ticket, error)
 
     def _exhausted(self, demand: Demand) -> AllAttemptsFailed:
         failure = self._last_failures.get(demand.id) or "no backend with the model takes requests"

@@ -19,6 +19,8 @@ __all__ = [
     "waiting_counts",
 ]
 
+_UNKNOWN_WAIT_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
@@ -58,6 +60,7 @@ class Ticket:
         span_context: The span of the call that it is for.
         claiming: Whether a slot is being reserved for it with the other replicas.
         placement: What the last plan that looked at it did with it.
+        judged: Whether its wait has been held against what its caller accepts.
     """
 
     demand: Demand
@@ -66,6 +69,7 @@ class Ticket:
     span_context: SpanContext
     claiming: bool = False
     placement: Placement | None = None
+    judged: bool = False
 
     def waited(self, model: ModelState, now: float) -> tuple[float, float]:
         """Says how long it was in the queue, and how long its model was loaded meanwhile."""
@@ -73,14 +77,23 @@ class Ticket:
         return now - self.queued_at - loaded, loaded
 
 
-def typical_wait(tickets: Iterable[Ticket]) -> float:
-    """Returns the longest wait that the last plans predicted, in seconds, at least 1."""
+def typical_wait(tickets: Iterable[Ticket], model_key: str) -> float:
+    """Returns the longest wait that plans predicted for a model, in seconds; 1 where none did.
+
+    For requests that nothing is predicted for, because no backend has room for their model.
+
+    Args:
+        tickets: The queue.
+        model_key: The model.
+    """
     predicted = [
         each.placement.terms.first_token
         for each in tickets
-        if each.placement is not None and each.placement.terms is not None
+        if each.demand.model_key == model_key
+        and each.placement is not None
+        and each.placement.terms is not None
     ]
-    return max([1.0, *predicted])
+    return max(predicted, default=_UNKNOWN_WAIT_SECONDS)
 
 
 def waiting_counts(tickets: Iterable[Ticket]) -> dict[Priority, int]:

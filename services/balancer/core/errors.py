@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 _LISTED_MODELS = 10
+# The queue is looked at ten times a second: who comes again sooner finds it as it was.
+_SHORTEST_RETRY_SECONDS = 0.1
 
 
 class ModelNotFound(ServiceError):
@@ -171,7 +173,7 @@ class QueueFull(ServiceError):
                 "waiting_count": str(waiting_count),
                 "predicted_wait_seconds": f"{predicted_wait_seconds:.1f}",
             },
-            retry_delay_seconds=predicted_wait_seconds,
+            retry_delay_seconds=max(predicted_wait_seconds, _SHORTEST_RETRY_SECONDS),
         )
 
 

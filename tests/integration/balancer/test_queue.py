@@ -219,11 +219,40 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
     assert error.error_reason == "QUEUE_FULL"
     assert error.metadata["priority"] == "interactive"
     assert error.metadata["waiting_count"] == "2"
-    assert error.retry_delay_seconds >= 1.0
+    assert error.retry_delay_seconds >= 0.1
     stats = await balancer.stats()
     assert stats.fleet.refused_count == 1
     assert balancer.value("balancer_outcomes_total", outcome="refused") == 1
     assert await served_order(works, 3) == ["running", "first", "second"]
+
+
+async def test_who_is_refused_is_told_of_the_wait_for_the_model_that_it_asks_for(
+    run_balancer, run_callers, scripted
+):
+    servers = []
+    for name, size_bytes in [("m:latest", 40_000_000_000), ("n:latest", 1_000_000_000)]:
+        server = await scripted()
+        server.has(name, size_bytes=size_bytes)
+        server.hold()
+        servers.append(server)
+    balancer = await run_balancer(*(each.url for each in servers), queue_limit_interactive=3)
+    callers = run_callers(balancer)
+    await callers.ask("running")
+    running = asyncio.create_task(read(balancer.stub.Generate(generation("running too", "n"))))
+    await balancer.until(lambda stats: all(each.in_flight_count for each in stats.backends))
+    for name in ("first", "second", "third"):
+        await callers.ask(name)
+    for model in ("n", "m"):
+        request = generation("fourth", model)
+        explained = (await balancer.stub.Explain(pb.ExplainRequest(generate=request))).decision
+        predicted_seconds = explained.predicted_first_token.ToTimedelta().total_seconds()
+        error = await error_of(balancer.stub.Generate(request).read())
+        assert error.error_reason == "QUEUE_FULL"
+        # What runs goes on meanwhile, and waits grow shorter.
+        assert error.retry_delay_seconds == pytest.approx(predicted_seconds, rel=0.2, abs=4.0)
+        assert (predicted_seconds > 20.0) == (model == "m")
+    running.cancel()
+    await asyncio.wait([running])
 
 
 async def test_batch_work_is_dropped_first_and_the_youngest_of_it(

@@ -1,0 +1,167 @@
+"""What becomes of those who wait, where nothing but the queue decides."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from services.balancer.core.admission import QueueLimits
+from services.balancer.core.demand import Priority
+from services.balancer.core.errors import DeadlineUnreachable, QueueFull
+from services.balancer.core.snapshot import Residency
+from services.balancer.scheduler import Scheduler
+from tests.kit.balancer import FleetUnderTest, MemoryServer, a_chat_demand, a_chat_model
+from tests.kit.virtual_time import run_virtually
+
+LONG, NIMBLE = "long:latest", "nimble:latest"
+HUGE_BYTES, SMALL_BYTES = 40_000_000_000, 1_000_000_000
+BATCH = Priority.BATCH
+
+
+class Queue:
+    """A queue before two backends with a model in memory each, one much larger than the other."""
+
+    def __init__(self, **limits):
+        models = [a_chat_model(LONG, size_bytes=HUGE_BYTES)]
+        models.append(a_chat_model(NIMBLE, size_bytes=SMALL_BYTES))
+        self.kit = FleetUnderTest(*(MemoryServer(each) for each in models))
+        self.fleet = self.kit.fleet
+        self.scheduler = Scheduler(
+            self.fleet,
+            self.kit.reservations,
+            clock=self.kit.clock,
+            rng=Random(1),
+            metrics=self.kit.metrics,
+            limits=QueueLimits(**limits),
+        )
+        self.tasks = []
+
+    def demand(self, model=LONG, *, seconds=None, **fields):
+        now = self.kit.clock.monotonic()
+        deadline = None if seconds is None else now + seconds
+        fields = {"id": self.scheduler.new_id(), "deadline": deadline} | fields
+        return replace(a_chat_demand(model, now), **fields)
+
+    def ask(self, demand):
+        """Puts a request into the queue, which ends with what becomes of it."""
+        task = asyncio.get_running_loop().create_task(self.scheduler.take(demand))
+        self.tasks.append(task)
+        return task
+
+    async def fill(self, count, model=LONG, **fields):
+        """Puts requests into the queue behind one that holds the only slot, and returns them."""
+        tasks = [self.ask(self.demand(model, **fields)) for _ in range(count + 1)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [task.done() for task in tasks] == [True] + [False] * count
+        return tasks[1:]
+
+    def explained(self, demand):
+        """When its first token would come, as `Explain` says."""
+        return self.scheduler.assess(demand)[1].placement.terms.first_token
+
+    async def refused(self, demand):
+        """What a request is refused with that is refused before the queue is looked at twice."""
+        with pytest.raises((QueueFull, DeadlineUnreachable)) as caught:
+            await asyncio.wait_for(self.ask(demand), 0.25)
+        return caught.value
+
+
+@asynccontextmanager
+async def opened_queue(limits):
+    queue = Queue(**limits)
+    await queue.kit.check()
+    for backend in queue.fleet.backends.values():
+        for state in backend.models.values():
+            state.residency = Residency.WARM
+            state.view = None
+    looking = asyncio.create_task(queue.scheduler.run())
+    try:
+        yield queue
+    finally:
+        for task in (looking, *queue.tasks):
+            task.cancel()
+        await asyncio.gather(looking, *queue.tasks, return_exceptions=True)
+
+
+def with_queue(test, **limits):
+    async def main():
+        async with opened_queue(limits) as queue:
+            await test(queue)
+
+    run_virtually(main())
+
+
+# What those are told who are refused.
+
+
+def test_who_finds_no_room_is_told_of_its_own_wait_and_not_of_that_for_another_model():
+    async def test(queue):
+        await queue.fill(0, NIMBLE)
+        await queue.fill(4)
+        for model in (NIMBLE, LONG):
+            demand = queue.demand(model)
+            error = await queue.refused(demand)
+            assert error.reason == "QUEUE_FULL"
+            assert error.retry_delay_seconds == pytest.approx(queue.explained(demand))
+        assert queue.explained(queue.demand(LONG)) > 20 * queue.explained(queue.demand(NIMBLE))
+
+    with_queue(test, interactive=4)
+
+
+def test_the_wait_told_is_that_of_the_class_asked_for():
+    async def test(queue):
+        await queue.fill(2)
+        waits = []
+        for priority in (Priority.SYSTEM, BATCH):
+            demand = queue.demand(priority=priority)
+            waits.append(queue.explained(demand))
+            error = await queue.refused(demand)
+            assert error.retry_delay_seconds == pytest.approx(waits[-1])
+        assert 2 * waits[0] < waits[1]
+
+    with_queue(test, system=0, batch=0)
+
+
+def test_who_has_to_go_for_another_is_told_of_its_own_wait():
+    async def test(queue):
+        await queue.fill(1)
+        batch = queue.demand(priority=BATCH)
+        shed = queue.ask(batch)
+        await asyncio.sleep(0)
+        predicted_seconds = queue.explained(batch)
+        queue.ask(queue.demand())
+        with pytest.raises(QueueFull) as caught:
+            await shed
+        assert caught.value.retry_delay_seconds == pytest.approx(predicted_seconds)
+
+    with_queue(test, interactive=1, batch=1)
+
+
+def test_who_could_be_served_at_once_but_for_the_limit_is_not_asked_to_come_again_at_once():
+    async def test(queue):
+        await queue.fill(1)
+        demand = queue.demand(NIMBLE, prompt_token_count=1)
+        error = await queue.refused(demand)
+        assert queue.explained(demand) < 0.05
+        assert error.metadata["predicted_wait_seconds"] == "0.0"
+        assert error.retry_delay_seconds == 0.1
+
+    with_queue(test, interactive=1)
+
+
+def test_where_nothing_can_be_predicted_those_refused_are_told_something():
+    async def test(queue):
+        state = queue.fleet.model_of(queue.kit.backend(1), NIMBLE)
+        state.residency = Residency.INSTALLED
+        state.view = None
+        state.load_barred_until = queue.kit.clock.monotonic() + 3600.0
+        await queue.fill(1)
+        error = await queue.refused(queue.demand(NIMBLE))
+        assert error.retry_delay_seconds == 1.0
+        impatient = queue.demand(NIMBLE, maximum_wait_seconds=0.5, priority=BATCH)
+        assert (await queue.refused(impatient)).reason == "QUEUE_FULL"
+
+    with_queue(test, interactive=1)
