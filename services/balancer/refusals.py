@@ -43,7 +43,7 @@ class Refusals:
         return self._full(demand, self._predicted_wait(demand))
 
     def late(
-        self, ticket: Ticket, predicted_seconds: float | None, now: float, *, quick: bool
+        self, ticket: Ticket, predicted_seconds: float | None, now: float, *, at_least: bool
     ) -> QueueFull | DeadlineUnreachable | None:
         """Refuses a request that would have to wait for longer than its caller does.
 
@@ -51,7 +51,7 @@ class Refusals:
             ticket: The request, in the queue.
             predicted_seconds: When its first token will come, from now; None where nobody knows.
             now: Seconds of the monotonic clock.
-            quick: Whether the prediction leaves out those before it that have to wait.
+            at_least: Whether that leaves out some who are served before it.
         """
         demand, maximum = ticket.demand, ticket.demand.maximum_wait_seconds
         if predicted_seconds is not None and unreachable(demand, predicted_seconds, now):
@@ -59,7 +59,7 @@ class Refusals:
             return DeadlineUnreachable(predicted_seconds, (demand.deadline or 0.0) - now)
         if maximum is None or ticket.judged:
             return None
-        ticket.judged = not quick
+        ticket.judged = not at_least
         wait = self._typical_wait(demand) if predicted_seconds is None else predicted_seconds
         return self._full(demand, wait) if wait > maximum else None
 

@@ -24,8 +24,10 @@ from services.balancer.core.admission import (
     to_shed,
 )
 from services.balancer.core.demand import Demand, Priority
+from services.balancer.core.eligibility import kind_of
 from services.balancer.core.errors import AllAttemptsFailed
 from services.balancer.core.fairness import FairShares
+from services.balancer.core.openings import earliest_first_token
 from services.balancer.core.plan import (
     Assessment,
     LoadOrder,
@@ -283,6 +285,7 @@ class Scheduler:
         self._fleet.yielding = made.yielding
         for placement in made.placements:
             self._apply(placement, snapshot, order, tie_breaks, quick=quick)
+        self._judge_others(made, snapshot.now)
         self._order_loads(made)
 
     def _order_loads(self, made: Plan) -> None:
@@ -315,14 +318,26 @@ class Scheduler:
         else:
             terms = placement.terms
             predicted = None if terms is None else terms.first_token
-            self._judge(ticket, predicted, snapshot.now, quick=quick)
+            self._judge(ticket, predicted, snapshot.now, at_least=quick)
 
     def _judge(
-        self, ticket: Ticket, predicted_seconds: float | None, now: float, *, quick: bool
+        self, ticket: Ticket, predicted_seconds: float | None, now: float, *, at_least: bool
     ) -> None:
-        error = self._refusals.late(ticket, predicted_seconds, now, quick=quick)
+        error = self._refusals.late(ticket, predicted_seconds, now, at_least=at_least)
         if error is not None:
             self._end(ticket, error)
+
+    def _judge_others(self, made: Plan, now: float) -> None:
+        """Refuses those for whom, although the plan has not come to them, it will be too late."""
+        placed = {each.demand.id for each in made.placements}
+        for ticket in list(self._waiting.values()):
+            demand = ticket.demand
+            if demand.id in placed or ticket.claiming:
+                continue
+            openings = made.openings.get(kind_of(demand), ())
+            predicted = earliest_first_token(demand, openings, now)
+            if predicted is not None:
+                self._judge(ticket, predicted, now, at_least=True)
 
     def _exhausted(self, demand: Demand) -> AllAttemptsFailed:
         failure = self._last_failures.get(demand.id) or "no backend with the model takes requests"

@@ -4,10 +4,12 @@ from services.balancer.core.demand import Demand, Kind
 from services.balancer.core.snapshot import BackendView
 from services.balancer.core.terms import Exclusion
 
-__all__ = ["exclusion_of", "kind_of", "misfit"]
+__all__ = ["RequestKind", "exclusion_of", "kind_of", "misfit"]
+
+RequestKind = tuple[str, str | None, bool]
 
 
-def kind_of(demand: Demand) -> tuple[str, str | None, bool]:
+def kind_of(demand: Demand) -> RequestKind:
     """Returns what decides who holds the model that a demand asks for."""
     return demand.model_key, demand.digest, demand.kind is Kind.EMBED
 

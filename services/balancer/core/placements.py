@@ -1,11 +1,13 @@
 """What a plan consists of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from services.balancer.core.cost import Candidate
 from services.balancer.core.demand import Demand
+from services.balancer.core.eligibility import RequestKind
+from services.balancer.core.openings import Opening
 from services.balancer.core.terms import Terms
 
 __all__ = ["Assessment", "LoadOrder", "Outcome", "Placement", "Plan", "Reason"]
@@ -81,11 +83,14 @@ class Plan:
         loads: Models to be loaded.
         yielding: Models in use that are given nothing more until they can be unloaded for another,
             as pairs of backend id and model key; quick plans want it in their snapshots.
+        openings: What is left for those whom the plan has not looked at, by kind of request; none
+            in quick plans, which pass over those that wait.
     """
 
     placements: tuple[Placement, ...]
     loads: tuple[LoadOrder, ...]
     yielding: frozenset[tuple[str, str]] = frozenset()
+    openings: Mapping[RequestKind, tuple[Opening, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

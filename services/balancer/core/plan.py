@@ -8,14 +8,21 @@ condition.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.balancer.core.admission import unreachable
 from services.balancer.core.copies import Held, best_copy
 from services.balancer.core.cost import Bench, Candidate, Lane
 from services.balancer.core.demand import Demand, Kind, Priority
-from services.balancer.core.eligibility import exclusion_of, kind_of, misfit
+from services.balancer.core.eligibility import (
+    RequestKind,
+    exclusion_of,
+    kind_of,
+    misfit,
+)
 from services.balancer.core.interest import Interest
+from services.balancer.core.openings import Opening, openings_of, turning_points
 from services.balancer.core.placements import (
     Assessment,
     LoadOrder,
@@ -53,19 +60,23 @@ def plan(
     """
     walk = _Walk(snapshot, queue, tie_breaks, quick=quick)
     placements: list[Placement] = []
+    turns = {} if quick else turning_points(queue, snapshot.policy.walk_limit)
     for position, demand in enumerate(queue):
+        walk.note_openings(turns.get(position, ()))
         if len(placements) == snapshot.policy.walk_limit:
             break
         if demand.expected:
             walk.leave_room(demand)
         elif not quick or walk.could_start(demand):
             placements.append(walk.place(demand, position))
+    walk.note_openings(turns.get(len(queue), ()))
     if not quick:
         walk.add_copies()
     return Plan(
         placements=tuple(placements),
         loads=tuple(walk.loads),
         yielding=snapshot.yielding if quick else frozenset(walk.yielding),
+        openings=walk.openings,
     )
 
 
@@ -132,11 +143,12 @@ class _Walk:
         self.benches = [Bench(view, snapshot, self._interest) for view in snapshot.backends]
         self._turns = {view.id: view.chosen_turn for view in snapshot.backends}
         self._next_turn = max(self._turns.values(), default=0) + 1
-        self._holders: dict[tuple[str, str | None, bool], _Holders] = {}
-        self._full: set[tuple[str, str | None, bool]] = set()
-        self._held: dict[tuple[str, str | None, bool], Held] = {}
+        self._holders: dict[RequestKind, _Holders] = {}
+        self._full: set[RequestKind] = set()
+        self._held: dict[RequestKind, Held] = {}
         self.loads: list[LoadOrder] = []
         self.yielding: set[tuple[str, str]] = set()
+        self.openings: dict[RequestKind, tuple[Opening, ...]] = {}
         if quick and snapshot.yielding:
             for bench in self.benches:
                 bench.leave_idle(snapshot.yielding)
@@ -176,6 +188,11 @@ class _Walk:
                 ((each.terms, each.lane) for each in found), key=lambda each: each[0].cost
             )
             lane.occupy(terms.drain + terms.load, terms.prefill + terms.decode)
+
+    def note_openings(self, demands: Iterable[Demand]) -> None:
+        """Notes what is left for those that are served behind others of their kinds."""
+        for demand in demands:
+            self.openings[kind_of(demand)] = openings_of(self._holders_for(demand).serving)
 
     def place(self, demand: Demand, position: int) -> Placement:
         """Puts a request where it costs least."""
@@ -222,15 +239,15 @@ class _Walk:
     def _settle(self, demand: Demand, best: Candidate) -> Outcome:
         """Notes in the lanes what has been decided, and says what happens now."""
         lane, terms = best.lane, best.terms
-        service = terms.prefill + terms.decode
-        if best.needs_load:
-            begins = self._begin_load(demand, best)
-            lane.occupy(terms.drain + terms.load, service)
-            return Outcome.LOADING if begins else Outcome.HELD
+        begins = best.needs_load and self._begin_load(demand, best)
         starts_now = lane.free
         if starts_now and self._is_reserved(demand):
             return Outcome.HELD
-        lane.occupy(terms.drain + terms.load, service)
+        # Who will be refused keeps nobody waiting.
+        if starts_now or not unreachable(demand, terms.first_token, self._snapshot.now):
+            lane.occupy(terms.drain + terms.load, terms.prefill + terms.decode)
+        if best.needs_load:
+            return Outcome.LOADING if begins else Outcome.HELD
         if starts_now:
             return Outcome.DISPATCHED
         if terms.load:

@@ -88,6 +88,21 @@ def test_a_model_is_wanted_under_any_of_its_names():
     assert [each.outcome for each in made.placements][1] is Outcome.DISPATCHED
 
 
+def test_who_cannot_be_served_in_time_keeps_nobody_waiting():
+    snapshot = a_fleet(a_backend("one", {"chat": a_model(busy_until=(NOW + 5,))}))
+    hopeless = [a_demand(each, deadline=NOW + 1) for each in range(3)]
+    made = plan(snapshot, [*hopeless, a_demand(3)], ties(snapshot), quick=False)
+    assert [each.outcome for each in made.placements] == [Outcome.HELD] * 4
+    assert [each.terms.drain for each in made.placements] == [5.0] * 4
+
+
+def test_a_load_begins_although_who_asks_for_it_cannot_wait_for_it():
+    snapshot = a_fleet(a_backend("one", {"chat": cold()}))
+    made = plan(snapshot, [a_demand(deadline=NOW + 1), a_demand(1)], ties(snapshot), quick=False)
+    assert [each.model_key for each in made.loads] == ["chat"]
+    assert [each.terms.first_token for each in made.placements] == [10.5, 10.5]
+
+
 def test_the_best_slot_is_left_to_a_request_that_is_expected_and_given_to_it_when_it_comes():
     snapshot = a_fleet(a_backend("fast"), a_backend("slow", {"chat": a_model(0.5)}))
     expected = a_demand(-1, tenant="quiet", expected=True)

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.balancer.core.cost import Candidate
+from services.balancer.core.eligibility import kind_of
+from services.balancer.core.openings import earliest_first_token
 from services.balancer.core.plan import Outcome, Reason, assess, plan
 from services.balancer.core.snapshot import Policy, Residency
 from tests.kit.fleets import NOW, a_demand, fleets, queues, ties
@@ -218,3 +220,21 @@ def test_a_quick_plan_gives_nothing_to_models_left_to_fall_idle(snapshot, queue)
     assert quick.yielding == full.yielding
     for each in dispatched(quick):
         assert (each.backend_id, each.demand.model_key) not in full.yielding
+
+
+@PLENTY
+@given(fleets(), queues(), queues(), st.integers(0, 6))
+def test_nobody_left_out_of_a_plan_would_be_served_sooner_than_is_said(
+    snapshot, front, back, walk_limit
+):
+    queue = front + [replace(each, id=100 + each.id) for each in back]
+    short = replace(snapshot, policy=Policy(walk_limit=walk_limit))
+    full = replace(snapshot, policy=Policy(walk_limit=64))
+    openings = plan(short, queue, ties(snapshot), quick=False).openings
+    for each in plan(full, queue, ties(snapshot), quick=False).placements[walk_limit:]:
+        found = openings.get(kind_of(each.demand))
+        if found is None or each.terms is None:
+            continue
+        bound = earliest_first_token(each.demand, found, NOW)
+        assert bound is not None
+        assert bound <= each.terms.first_token + 1e-6

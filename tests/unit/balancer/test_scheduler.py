@@ -8,11 +8,17 @@ from random import Random
 import pytest
 
 from services.balancer.core.admission import QueueLimits
-from services.balancer.core.demand import Priority
+from services.balancer.core.demand import Kind, Priority
 from services.balancer.core.errors import DeadlineUnreachable, QueueFull
 from services.balancer.core.snapshot import Residency
 from services.balancer.scheduler import Scheduler
-from tests.kit.balancer import FleetUnderTest, MemoryServer, a_chat_demand, a_chat_model
+from tests.kit.balancer import (
+    FleetUnderTest,
+    MemoryServer,
+    a_chat_demand,
+    a_chat_model,
+    an_embedding_model,
+)
 from tests.kit.virtual_time import run_virtually
 
 LONG, NIMBLE = "long:latest", "nimble:latest"
@@ -37,6 +43,13 @@ class Queue:
             limits=QueueLimits(**limits),
         )
         self.tasks = []
+
+    async def warm_up(self):
+        await self.kit.check()
+        for backend in self.fleet.backends.values():
+            for state in backend.models.values():
+                state.residency = Residency.WARM
+                state.view = None
 
     def demand(self, model=LONG, *, seconds=None, **fields):
         now = self.kit.clock.monotonic()
@@ -72,11 +85,7 @@ class Queue:
 @asynccontextmanager
 async def opened_queue(limits):
     queue = Queue(**limits)
-    await queue.kit.check()
-    for backend in queue.fleet.backends.values():
-        for state in backend.models.values():
-            state.residency = Residency.WARM
-            state.view = None
+    await queue.warm_up()
     looking = asyncio.create_task(queue.scheduler.run())
     try:
         yield queue
@@ -165,3 +174,66 @@ def test_where_nothing_can_be_predicted_those_refused_are_told_something():
         assert (await queue.refused(impatient)).reason == "QUEUE_FULL"
 
     with_queue(test, interactive=1)
+
+
+# Those so far behind that a plan does not come to them.
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once_behind_however_many():
+    async def test(queue):
+        await queue.fill(100, NIMBLE)
+        nobody = [queue.ask(queue.demand(NIMBLE, priority=BATCH)) for _ in range(30)]
+        error = await queue.refused(queue.demand(NIMBLE, priority=BATCH, seconds=6.0))
+        assert error.reason == "DEADLINE_UNREACHABLE"
+        # Of those before it, 32 at least are counted.
+        assert float(error.metadata["predicted_wait_seconds"]) > 32 * 0.35
+        assert float(error.metadata["remaining_seconds"]) == pytest.approx(6.0, abs=0.2)
+        assert queue.fleet.counters.unreachable_deadline_count == 1
+        assert not any(task.done() for task in nobody)
+
+    with_queue(test)
+
+
+def test_who_accepts_a_wait_is_refused_where_it_will_be_longer_behind_however_many():
+    async def test(queue):
+        await queue.fill(100, NIMBLE)
+        error = await queue.refused(queue.demand(NIMBLE, priority=BATCH, maximum_wait_seconds=6.0))
+        assert error.reason == "QUEUE_FULL"
+        assert error.retry_delay_seconds > 32 * 0.35
+        patient = queue.ask(queue.demand(NIMBLE, priority=BATCH, maximum_wait_seconds=600.0))
+        await asyncio.sleep(0.5)
+        assert not patient.done()
+
+    with_queue(test)
+
+
+def test_who_could_still_be_served_is_not_refused_behind_however_many():
+    async def test(queue):
+        waiting = await queue.fill(100, NIMBLE)
+        other = queue.ask(queue.demand(LONG, priority=BATCH, seconds=6.0))
+        for task in waiting:
+            task.cancel()
+        # Those before it are gone before the queue is looked at.
+        next_one = queue.ask(queue.demand(NIMBLE, priority=BATCH, seconds=6.0))
+        await asyncio.sleep(1.0)
+        assert (await other).backend is queue.kit.backend(0)
+        assert not next_one.done()
+
+    with_queue(test)
+
+
+def test_texts_are_not_refused_because_of_others_with_which_they_share_a_slot():
+    async def test(queue):
+        queue.kit.servers["h1:11434"].installed[NIMBLE] = an_embedding_model(
+            NIMBLE, size_bytes=SMALL_BYTES
+        )
+        await queue.warm_up()
+        texts = {"kind": Kind.EMBED, "output_token_count": 0.0, "prompt_token_count": 1000}
+        await queue.fill(100, NIMBLE, **texts)
+        late = queue.demand(NIMBLE, priority=BATCH, seconds=1.0, **texts)
+        assert queue.explained(late) > 5.0
+        task = queue.ask(late)
+        await asyncio.sleep(0.25)
+        assert not task.done()
+
+    with_queue(test)
