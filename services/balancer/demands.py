@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from services.balancer.backend import ModelState
-from services.balancer.core.demand import Demand, Kind
+from services.balancer.core.demand import Demand, Kind, Priority
 from services.balancer.core.errors import ModelCapabilityMissing, ModelNotFound
 from services.balancer.core.names import model_key
 from services.balancer.core.prefixes import Fingerprint, fingerprint
@@ -24,8 +24,9 @@ _OUTPUT_ROOM_TOKENS = 512
 _LONGEST_OUTPUT_ROOM_TOKENS = 4096
 # Estimates of prompt lengths are off by about so much.
 _CONTEXT_MARGIN = 1.15
-# Somebody reads the answer while it comes.
+# Somebody reads the answer while it comes, except where nobody waits for it: then its end counts.
 _STREAM_DECODE_WEIGHT = 0.3
+_BATCH_DECODE_WEIGHT = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +83,15 @@ def generation_demand(
         output_token_count=fleet.lengths.median(placement_key, kind, tenant, cap=limit, now=now),
         output_limit=limit,
         context_token_count=_context_token_count(fleet, request, tokens),
-        decode_weight=_STREAM_DECODE_WEIGHT,
+        decode_weight=_decode_weight(request.routing.priority),
         prefix_hits=fleet.prefixes.hits(placement_key, prefix, tokens),
         maximum_wait_seconds=request.routing.maximum_wait_seconds,
     )
     return Prepared(demand=demand, character_count=0 if images else characters, prefix=prefix)
+
+
+def _decode_weight(priority: Priority) -> float:
+    return _BATCH_DECODE_WEIGHT if priority is Priority.BATCH else _STREAM_DECODE_WEIGHT
 
 
 def _context_token_count(fleet: Fleet, request: GenerationRequest, prompt_token_count: int) -> int:
