@@ -283,11 +283,17 @@ class Attempt:
         )
         its.fleet.prefixes.note(backend.id, placement_key, prefix, demand.prompt_token_count)
         its.metrics.observe("balancer_time_to_first_token_seconds", seconds, backend.id)
-        its.metrics.observe(
-            "balancer_first_token_prediction_error_seconds",
-            abs(seconds - self._grant.predicted_first_token_seconds),
-        )
+        self._score_predictions(now)
         self._span.note_first_token(seconds)
+
+    def _score_predictions(self, now: float) -> None:
+        """Notes how far off it was when the first token was predicted to come, either way."""
+        grant, metrics = self._grant, self._its.metrics
+        slot_error = abs(now - self._began_at - grant.predicted_first_token_seconds)
+        metrics.observe("balancer_first_token_prediction_error_seconds", slot_error)
+        if self.number == 1 and grant.foreseen_first_token_at is not None:
+            arrival_error = abs(now - grant.foreseen_first_token_at)
+            metrics.observe("balancer_arrival_prediction_error_seconds", arrival_error)
 
     def _note_in_time(self, seconds: float) -> None:
         """Notes after how long something came; what needed more than the usual limit still does."""

@@ -44,6 +44,7 @@ _OVERHEAD_BUCKETS_SECONDS = (
 _PREDICTION_BUCKETS_SECONDS = (
     0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
+_ARRIVAL_PREDICTION_BUCKETS_SECONDS = (0.05, 0.2, 1.0, 3.0, 10.0, 30.0, 120.0)
 
 CATALOGUE = (
     Metric(
@@ -192,6 +193,13 @@ CATALOGUE = (
         "How far the planner's prediction of the time from slot to first token was off.",
         {},
         _PREDICTION_BUCKETS_SECONDS,
+    ),
+    Metric(
+        "balancer_arrival_prediction_error_seconds",
+        MetricKind.HISTOGRAM,
+        "How far the first prediction of the first token, made when the request came, was off.",
+        {},
+        _ARRIVAL_PREDICTION_BUCKETS_SECONDS,
     ),
     Metric(
         "balancer_model_loads_total",

@@ -307,6 +307,8 @@ class Scheduler:
         if ticket.granted.done():
             return
         ticket.placement = placement
+        if not quick or placement.outcome is Outcome.DISPATCHED:
+            ticket.foresee(placement, snapshot.now)
         waited = snapshot.now - ticket.queued_at
         homeless = placement.backend_id is None and waited > _LONGEST_HOMELESS_SECONDS
         if placement.outcome is Outcome.EXHAUSTED or homeless:
@@ -360,6 +362,7 @@ class Scheduler:
             queue_seconds=queue_seconds,
             load_seconds=load_seconds,
             predicted_first_token_seconds=terms.first_token if terms else 0.0,
+            foreseen_first_token_at=ticket.foreseen_first_token_at,
         )
         reservations = self._reservations
         if not reservations.shared or placement.reason is Reason.ROUND_ROBIN_FALLBACK:

@@ -35,6 +35,8 @@ class Grant:
         queue_seconds: How long the request has waited in the queue this time, load excluded.
         load_seconds: How long of its wait the model was being loaded.
         predicted_first_token_seconds: When its first token was predicted to come, from now.
+        foreseen_first_token_at: When it was, as soon as the request was in the queue, monotonic
+            seconds; None where nothing was predicted.
         token: The reservation that other replicas see; None where there is none.
     """
 
@@ -46,6 +48,7 @@ class Grant:
     queue_seconds: float
     load_seconds: float
     predicted_first_token_seconds: float
+    foreseen_first_token_at: float | None = None
     token: str | None = None
 
 
@@ -60,6 +63,8 @@ class Ticket:
         span_context: The span of the call that it is for.
         claiming: Whether a slot is being reserved for it with the other replicas.
         placement: What the last plan that looked at it did with it.
+        foreseen_first_token_at: When its first token was predicted to come by the first plan that
+            looked at it and at those before it, monotonic seconds.
         judged: Whether its wait has been held against what its caller accepts.
     """
 
@@ -69,7 +74,13 @@ class Ticket:
     span_context: SpanContext
     claiming: bool = False
     placement: Placement | None = None
+    foreseen_first_token_at: float | None = None
     judged: bool = False
+
+    def foresee(self, placement: Placement, now: float) -> None:
+        """Remembers when the first token is predicted to come; the first prediction counts."""
+        if self.foreseen_first_token_at is None and placement.terms is not None:
+            self.foreseen_first_token_at = now + placement.terms.first_token
 
     def waited(self, model: ModelState, now: float) -> tuple[float, float]:
         """Says how long it was in the queue, and how long its model was loaded meanwhile."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from services.balancer.core.admission import QueueLimits
 from services.balancer.core.budgets import RatioBudget
 from services.balancer.core.errors import AllAttemptsFailed
 from services.balancer.core.patience import Patience
+from services.balancer.core.prefixes import fingerprint
 from services.balancer.core.requests import Operation
 from services.balancer.core.shares import SoleReplica
 from services.balancer.core.snapshot import Residency
@@ -86,9 +88,18 @@ class Parts:
                 state.residency = Residency.WARM
                 state.view = None
 
-    def attempts(self):
-        demand = a_chat_demand(CHAT, self.kit.clock.monotonic())
+    def attempts(self, number=0):
+        demand = replace(a_chat_demand(CHAT, self.kit.clock.monotonic()), id=number)
         return Attempts(self.equipment, Operation.CHAT, CHAT, demand, [])
+
+    @property
+    def overhead_seconds(self):
+        """What the planner thinks a request costs besides its tokens."""
+        (view,) = self.kit.fleet.snapshot().backends
+        return view.models[CHAT].overhead_seconds
+
+    def value(self, name):
+        return self.kit.metrics.registry.get_sample_value(name)
 
     def remove(self, backend_id):
         self.kit.fleet.remove(backend_id)
@@ -181,3 +192,30 @@ def test_a_successor_under_the_same_id_is_another_backend():
         assert account.held.total() == 0
 
     run_with(2, test)
+
+
+def test_predictions_of_the_first_token_are_scored_from_the_slot_and_from_arrival():
+    async def test(parts):
+        first = await parts.attempts().next()
+        task = asyncio.create_task(parts.attempts(number=1).next())
+        # A hundred tokens are read at 12,500 per second and written at 300: it is predicted to
+        # have its first token when the other one has gone and it has been read.
+        read_seconds = 100 / 12_500 + parts.overhead_seconds
+        ends_after_seconds = read_seconds + 100 / 300
+        with first:
+            await asyncio.sleep(3.0)
+            first.note_first_token(fingerprint(()))
+        second = await task
+        with second:
+            await asyncio.sleep(0.5)
+            second.note_first_token(fingerprint(()))
+        name = "balancer_first_token_prediction_error_seconds"
+        assert parts.value(f"{name}_count") == 2
+        from_slot = (3.0 - read_seconds) + (0.5 - read_seconds)
+        assert parts.value(f"{name}_sum") == pytest.approx(from_slot)
+        name = "balancer_arrival_prediction_error_seconds"
+        assert parts.value(f"{name}_count") == 2
+        of_second = 3.5 - (ends_after_seconds + read_seconds)
+        assert parts.value(f"{name}_sum") == pytest.approx(3.0 - read_seconds + of_second)
+
+    run_with(1, test, SoleReplica())

@@ -247,13 +247,16 @@ _PLANNER = Section(
             "Error of the prediction",
             Why(
                 "How far the predicted time to the first token was off, either way: half of them "
-                "less than the lower line, 95 of 100 less than the upper. An estimate: the "
-                "buckets are wide above 10 s.",
-                "The planner chooses by this prediction.",
+                "less than the P50, 95 of 100 less than the P95. An estimate: the buckets are "
+                "wide above 10 s.",
+                "The planner chooses by the one from the slot on, and refuses deadlines by the one "
+                "from arrival, of which what runs and what waits is part.",
                 "If it grows while nothing changed, the machines are used by others, too.",
             ),
             Query(quantile(0.5, "balancer_first_token_prediction_error_seconds"), "P50"),
             Query(quantile(0.95, "balancer_first_token_prediction_error_seconds"), "P95"),
+            Query(quantile(0.5, "balancer_arrival_prediction_error_seconds"), "From arrival, P50"),
+            Query(quantile(0.95, "balancer_arrival_prediction_error_seconds"), "From arrival, P95"),
             unit="s",
         ),
         lines(
