@@ -3,7 +3,7 @@
 import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.balancer.core.demand import Demand
 from services.balancer.core.errors import DecisionNotFound
@@ -11,9 +11,26 @@ from services.balancer.core.plan import Assessment, assess
 from services.balancer.core.snapshot import Snapshot
 from services.common.clock import Clock
 
-__all__ = ["Decision", "DecisionLog"]
+__all__ = ["Decision", "DecisionLog", "Occasion"]
 
 _KEPT_DECISIONS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """What a plan is made from, and decides many a request by.
+
+    Attributes:
+        snapshot: The fleet as it was.
+        queue: The queue, in order of service.
+        tie_breaks: The random numbers used.
+        quick: Whether only those were looked at that could be sent.
+    """
+
+    snapshot: Snapshot
+    queue: Sequence[Demand]
+    tie_breaks: Mapping[str, float]
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +46,8 @@ class Decision:
         behind: The requests behind it.
         tie_breaks: The random numbers used.
         quick: Whether only those were looked at that could be sent.
+        refused: Whether the request was refused, as its place was not good enough, or as there was
+            no room for it.
     """
 
     id: str
@@ -39,6 +58,7 @@ class Decision:
     behind: tuple[Demand, ...]
     tie_breaks: Mapping[str, float]
     quick: bool
+    refused: bool = False
 
     def assess(self) -> Assessment:
         """Makes the decision again."""
@@ -66,51 +86,37 @@ class DecisionLog:
         self._numbers = itertools.count(1)
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
-    def keep(
-        self,
-        snapshot: Snapshot,
-        order: Sequence[Demand],
-        position: int,
-        tie_breaks: Mapping[str, float],
-        *,
-        quick: bool,
-    ) -> Decision:
-        """Keeps a decision.
+    def keep(self, decision: Decision, *, refused: bool = False) -> str:
+        """Keeps a decision, and returns the id that it is found by.
 
         Args:
-            snapshot: The fleet as it was.
-            order: The queue, in order of service.
-            position: Which of them was decided on.
-            tie_breaks: The random numbers used.
-            quick: Whether only those were looked at that could be sent.
+            decision: What was decided.
+            refused: Whether the request was refused.
         """
         id_ = f"{self._prefix}-{next(self._numbers)}"
-        decision = self.make(snapshot, order, position, tie_breaks, quick=quick, id_=id_)
-        self._decisions[id_] = decision
+        self._decisions[id_] = replace(decision, id=id_, refused=refused)
         if len(self._decisions) > _KEPT_DECISIONS:
             self._decisions.popitem(last=False)
-        return decision
+        return id_
 
-    def make(
-        self,
-        snapshot: Snapshot,
-        order: Sequence[Demand],
-        position: int,
-        tie_breaks: Mapping[str, float],
-        *,
-        quick: bool = False,
-        id_: str = "",
-    ) -> Decision:
-        """Makes a decision that is not kept; the arguments are those of `keep`."""
+    def make(self, occasion: Occasion, demand: Demand, position: int) -> Decision:
+        """Makes a decision that is not kept.
+
+        Args:
+            occasion: What it is made from.
+            demand: The request that was decided on.
+            position: Its place in the queue; the length of the queue where it is behind.
+        """
+        queue = occasion.queue
         return Decision(
-            id=id_,
+            id="",
             decided_at=self._clock.now(),
-            snapshot=snapshot,
-            queue=tuple(order[:position]),
-            demand=order[position],
-            behind=tuple(order[position + 1 :]),
-            tie_breaks=tie_breaks,
-            quick=quick,
+            snapshot=occasion.snapshot,
+            queue=tuple(queue[:position]),
+            demand=demand,
+            behind=tuple(queue[position + 1 :]),
+            tie_breaks=occasion.tie_breaks,
+            quick=occasion.quick,
         )
 
     def find(self, decision_id: str) -> Decision:

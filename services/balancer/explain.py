@@ -35,12 +35,13 @@ def decision_message(decision: Decision, assessment: Assessment) -> pb.RoutingDe
         assessment: What came of it.
     """
     demand, placement = decision.demand, assessment.placement
+    outcome = pb.ROUTING_OUTCOME_REFUSED if decision.refused else _OUTCOMES[placement.outcome]
     message = pb.RoutingDecision(
         decision_id=decision.id,
         decide_time=timestamp(decision.decided_at),
         model=demand.model_key,
         model_digest=demand.digest or "",
-        outcome=_OUTCOMES[placement.outcome],
+        outcome=outcome,
         backend_id=placement.backend_id or "",
         queue_position=placement.position,
         prompt_token_count=demand.prompt_token_count,

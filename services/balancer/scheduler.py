@@ -10,6 +10,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from opentelemetry import trace
@@ -38,8 +39,7 @@ from services.balancer.core.plan import (
     plan,
 )
 from services.balancer.core.shares import Reservations
-from services.balancer.core.snapshot import Snapshot
-from services.balancer.decisions import Decision, DecisionLog
+from services.balancer.decisions import Decision, DecisionLog, Occasion
 from services.balancer.fleet import Fleet
 from services.balancer.refusals import Refusals
 from services.balancer.tickets import (
@@ -103,10 +103,10 @@ class Scheduler:
         self.look: Callable[[Backend], object] = _ignore
         """Called where others have changed what is in memory; set by whoever lists it."""
         self._waiting: dict[int, Ticket] = {}
-        self._refusals = Refusals(self._waiting, fleet.counters, self.assess)
         self._last_failures: dict[int, str] = {}
         self._ids = itertools.count(1)
         self.decisions = DecisionLog(f"{rng.getrandbits(24):06x}", clock)
+        self._refusals = Refusals(self._waiting, fleet.counters, self.decisions, self.assess)
         self._replan_due = False
         self._claims: set[asyncio.Task[None]] = set()
         fleet.changed = self.wake
@@ -241,10 +241,10 @@ class Scheduler:
     def assess(self, demand: Demand) -> tuple[Decision, Assessment]:
         """Says what would become of a request now, without giving it anything."""
         order = self._order(*(() if demand.id in self._waiting else (demand,)))
-        if demand not in order:
-            # So far behind that nobody looks at it yet.
-            order.append(demand)
-        decision = self.decisions.make(self._fleet.snapshot(), order, order.index(demand), {})
+        occasion = Occasion(snapshot=self._fleet.snapshot(), queue=order, tie_breaks={})
+        # It may be so far behind that nobody looks at it yet.
+        position = order.index(demand) if demand in order else len(order)
+        decision = self.decisions.make(occasion, demand, position)
         return decision, decision.assess()
 
     # Admission.
@@ -281,11 +281,12 @@ class Scheduler:
             self._refusals.forget_predictions()
         snapshot = self._fleet.snapshot()
         tie_breaks = {each.id: self._rng.random() for each in snapshot.backends}
+        occasion = Occasion(snapshot=snapshot, queue=order, tie_breaks=tie_breaks, quick=quick)
         made = plan(snapshot, order, tie_breaks, quick=quick)
         self._fleet.yielding = made.yielding
         for placement in made.placements:
-            self._apply(placement, snapshot, order, tie_breaks, quick=quick)
-        self._judge_others(made, snapshot.now)
+            self._apply(placement, occasion)
+        self._judge_others(made, occasion)
         self._order_loads(made)
 
     def _order_loads(self, made: Plan) -> None:
@@ -294,43 +295,44 @@ class Scheduler:
             if backend.loading_key is None:
                 self.begin_load(order, callers_of(order, made, self._waiting))
 
-    def _apply(
-        self,
-        placement: Placement,
-        snapshot: Snapshot,
-        order: list[Demand],
-        tie_breaks: dict[str, float],
-        *,
-        quick: bool,
-    ) -> None:
+    def _apply(self, placement: Placement, occasion: Occasion) -> None:
         ticket = self._waiting[placement.demand.id]
         if ticket.granted.done():
             return
         ticket.placement = placement
-        if not quick or placement.outcome is Outcome.DISPATCHED:
-            ticket.foresee(placement, snapshot.now)
-        waited = snapshot.now - ticket.queued_at
+        now, position = occasion.snapshot.now, placement.position
+        if not occasion.quick or placement.outcome is Outcome.DISPATCHED:
+            ticket.foresee(placement, now)
+        waited = now - ticket.queued_at
         homeless = placement.backend_id is None and waited > _LONGEST_HOMELESS_SECONDS
         if placement.outcome is Outcome.EXHAUSTED or homeless:
             self._end(ticket, self._exhausted(ticket.demand))
         elif placement.outcome is Outcome.DISPATCHED:
-            position = placement.position
-            decision = self.decisions.keep(snapshot, order, position, tie_breaks, quick=quick)
-            self._dispatch(ticket, placement, decision.id)
+            decision = self.decisions.make(occasion, ticket.demand, position)
+            self._dispatch(ticket, placement, self.decisions.keep(decision))
         else:
             terms = placement.terms
             predicted = None if terms is None else terms.first_token
-            self._judge(ticket, predicted, snapshot.now, at_least=quick)
+            self._judge(ticket, predicted, occasion, position, at_least=occasion.quick)
 
     def _judge(
-        self, ticket: Ticket, predicted_seconds: float | None, now: float, *, at_least: bool
+        self,
+        ticket: Ticket,
+        predicted_seconds: float | None,
+        occasion: Occasion,
+        position: int,
+        *,
+        at_least: bool,
     ) -> None:
-        error = self._refusals.late(ticket, predicted_seconds, now, at_least=at_least)
+        decide = partial(self.decisions.make, occasion, ticket.demand, position)
+        now = occasion.snapshot.now
+        error = self._refusals.late(ticket, predicted_seconds, now, decide, at_least=at_least)
         if error is not None:
             self._end(ticket, error)
 
-    def _judge_others(self, made: Plan, now: float) -> None:
+    def _judge_others(self, made: Plan, occasion: Occasion) -> None:
         """Refuses those for whom, although the plan has not come to them, it will be too late."""
+        now, position = occasion.snapshot.now, len(occasion.queue)
         placed = {each.demand.id for each in made.placements}
         for ticket in list(self._waiting.values()):
             demand = ticket.demand
@@ -339,7 +341,7 @@ class Scheduler:
             openings = made.openings.get(kind_of(demand), ())
             predicted = earliest_first_token(demand, openings, now)
             if predicted is not None:
-                self._judge(ticket, predicted, now, at_least=True)
+                self._judge(ticket, predicted, occasion, position, at_least=True)
 
     def _exhausted(self, demand: Demand) -> AllAttemptsFailed:
         failure = self._last_failures.get(demand.id) or "no backend with the model takes requests"

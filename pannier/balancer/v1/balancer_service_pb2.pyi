@@ -1343,7 +1343,9 @@ class ExplainRequest(_message.Message):
     EMBED_FIELD_NUMBER: _builtins.int
     DECISION_ID_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
-    """Id of a decision made, from `GenerationStarted` or `EmbedResponse`."""
+    """Id of a decision made, from `GenerationStarted`, `EmbedResponse`, or the metadata of QUEUE_FULL and
+    DEADLINE_UNREACHABLE.
+    """
     @_builtins.property
     def chat(self) -> Global___ChatRequest:
         """A conversation to be answered, hypothetically."""

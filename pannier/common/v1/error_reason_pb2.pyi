@@ -139,14 +139,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 26
     """The queue is full, or the wait would be longer than the caller accepts; RetryInfo tells when to come again.
+    Explain tells why by `decision_id`; requests of one tenant that are refused at the same time may share it.
     RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
     Example: {"reason": "QUEUE_FULL", "domain": "balancer.pannier",
-              "metadata": {"priority": "batch", "waiting_count": "512", "predicted_wait_seconds": "41.5"}}
+              "metadata": {"priority": "batch", "waiting_count": "512", "predicted_wait_seconds": "41.5",
+                           "decision_id": "1d1117-250"}}
     """
     ERROR_REASON_DEADLINE_UNREACHABLE: _ErrorReason.ValueType  # 27
-    """The caller's deadline cannot be met; it was not waited for. DEADLINE_EXCEEDED.
+    """The caller's deadline cannot be met; it was not waited for. Explain tells why by `decision_id`. DEADLINE_EXCEEDED.
     Example: {"reason": "DEADLINE_UNREACHABLE", "domain": "balancer.pannier",
-              "metadata": {"predicted_wait_seconds": "12.3", "remaining_seconds": "5.0"}}
+              "metadata": {"predicted_wait_seconds": "12.3", "remaining_seconds": "5.0", "decision_id": "1d1117-251"}}
     """
     ERROR_REASON_BACKEND_NOT_FOUND: _ErrorReason.ValueType  # 28
     """The fleet has no such backend. NOT_FOUND.
@@ -368,14 +370,16 @@ Example: {"reason": "INTERNAL", "domain": "rag.pannier", "metadata": {}}
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 26
 """The queue is full, or the wait would be longer than the caller accepts; RetryInfo tells when to come again.
+Explain tells why by `decision_id`; requests of one tenant that are refused at the same time may share it.
 RESOURCE_EXHAUSTED with `google.rpc.RetryInfo`.
 Example: {"reason": "QUEUE_FULL", "domain": "balancer.pannier",
-          "metadata": {"priority": "batch", "waiting_count": "512", "predicted_wait_seconds": "41.5"}}
+          "metadata": {"priority": "batch", "waiting_count": "512", "predicted_wait_seconds": "41.5",
+                       "decision_id": "1d1117-250"}}
 """
 ERROR_REASON_DEADLINE_UNREACHABLE: ErrorReason.ValueType  # 27
-"""The caller's deadline cannot be met; it was not waited for. DEADLINE_EXCEEDED.
+"""The caller's deadline cannot be met; it was not waited for. Explain tells why by `decision_id`. DEADLINE_EXCEEDED.
 Example: {"reason": "DEADLINE_UNREACHABLE", "domain": "balancer.pannier",
-          "metadata": {"predicted_wait_seconds": "12.3", "remaining_seconds": "5.0"}}
+          "metadata": {"predicted_wait_seconds": "12.3", "remaining_seconds": "5.0", "decision_id": "1d1117-251"}}
 """
 ERROR_REASON_BACKEND_NOT_FOUND: ErrorReason.ValueType  # 28
 """The fleet has no such backend. NOT_FOUND.

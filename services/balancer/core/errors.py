@@ -158,13 +158,20 @@ class QueueFull(ServiceError):
     Args:
         priority: The queue.
         waiting_count: Requests in it.
-        predicted_wait_seconds: When room is to be expected.
+        predicted_wait_seconds: When its first token would come.
+        decision_id: Id of the decision.
     """
 
     reason = "QUEUE_FULL"
     code = StatusCode.RESOURCE_EXHAUSTED
 
-    def __init__(self, priority: str, waiting_count: int, predicted_wait_seconds: float) -> None:
+    def __init__(
+        self,
+        priority: str,
+        waiting_count: int,
+        predicted_wait_seconds: float,
+        decision_id: str,
+    ) -> None:
         super().__init__(
             f"{waiting_count} {priority} requests wait, and the wait is predicted to be "
             f"{predicted_wait_seconds:.1f} s. Come again then, or add backends.",
@@ -172,6 +179,7 @@ class QueueFull(ServiceError):
                 "priority": priority,
                 "waiting_count": str(waiting_count),
                 "predicted_wait_seconds": f"{predicted_wait_seconds:.1f}",
+                "decision_id": decision_id,
             },
             retry_delay_seconds=max(predicted_wait_seconds, _SHORTEST_RETRY_SECONDS),
         )
@@ -183,18 +191,22 @@ class DeadlineUnreachable(ServiceError):
     Args:
         predicted_wait_seconds: When the first token is to be expected.
         remaining_seconds: What is left until the deadline.
+        decision_id: Id of the decision.
     """
 
     reason = "DEADLINE_UNREACHABLE"
     code = StatusCode.DEADLINE_EXCEEDED
 
-    def __init__(self, predicted_wait_seconds: float, remaining_seconds: float) -> None:
+    def __init__(
+        self, predicted_wait_seconds: float, remaining_seconds: float, decision_id: str
+    ) -> None:
         super().__init__(
             f"The first token is predicted in {predicted_wait_seconds:.1f} s, the deadline is in "
             f"{remaining_seconds:.1f} s. Set a later deadline, or come again when less is waiting.",
             metadata={
                 "predicted_wait_seconds": f"{predicted_wait_seconds:.1f}",
                 "remaining_seconds": f"{remaining_seconds:.1f}",
+                "decision_id": decision_id,
             },
         )
 

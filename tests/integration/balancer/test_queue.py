@@ -220,6 +220,10 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
     assert error.metadata["priority"] == "interactive"
     assert error.metadata["waiting_count"] == "2"
     assert error.retry_delay_seconds >= 0.1
+    decision = await explain(balancer, error.metadata["decision_id"])
+    assert decision.outcome == pb.ROUTING_OUTCOME_REFUSED
+    assert decision.queue_position == 2
+    assert decision.backend_id == server.backend_id
     stats = await balancer.stats()
     assert stats.fleet.refused_count == 1
     assert balancer.value("balancer_outcomes_total", outcome="refused") == 1

@@ -8,7 +8,7 @@ from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.balancer.core.cost import Exclusion
 from services.balancer.core.plan import Outcome, Reason, plan
 from services.balancer.core.snapshot import Residency
-from services.balancer.decisions import DecisionLog
+from services.balancer.decisions import DecisionLog, Occasion
 from services.balancer.explain import decision_message
 from services.common.clock import SystemClock
 from tests.kit.fleets import a_backend, a_demand, a_fleet, a_model, fleets, queues, ties
@@ -16,9 +16,13 @@ from tests.kit.fleets import a_backend, a_demand, a_fleet, a_model, fleets, queu
 LOG = DecisionLog("test", SystemClock())
 
 
+def decided(snapshot, order, position, *, quick=False):
+    occasion = Occasion(snapshot=snapshot, queue=order, tie_breaks=ties(snapshot), quick=quick)
+    return LOG.make(occasion, order[position], position)
+
+
 def explained(snapshot, order, position=-1, *, quick=False):
-    position %= len(order)
-    decision = LOG.make(snapshot, order, position, ties(snapshot), quick=quick)
+    decision = decided(snapshot, order, position % len(order), quick=quick)
     return decision_message(decision, decision.assess())
 
 
@@ -26,7 +30,7 @@ def explained(snapshot, order, position=-1, *, quick=False):
 @given(fleets(), queues(), st.booleans())
 def test_a_decision_made_again_is_the_decision(snapshot, queue, quick):
     for placement in plan(snapshot, queue, ties(snapshot), quick=quick).placements:
-        decision = LOG.make(snapshot, queue, placement.position, ties(snapshot), quick=quick)
+        decision = decided(snapshot, queue, placement.position, quick=quick)
         assert decision.assess().placement == placement
 
 

@@ -237,3 +237,39 @@ def test_texts_are_not_refused_because_of_others_with_which_they_share_a_slot():
         assert not task.done()
 
     with_queue(test)
+
+
+# Why they are refused.
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"maximum_wait_seconds": 0.2}, {"seconds": 0.2}], ids=["room", "wait", "late"]
+)
+@pytest.mark.parametrize("waiting_count", [2, 20, 100])
+def test_each_refusal_has_a_decision_that_explains_it(fields, waiting_count):
+    async def test(queue):
+        await queue.fill(waiting_count, NIMBLE)
+        if fields:
+            # There is room for it.
+            queue.scheduler.limits = QueueLimits()
+        demand = queue.demand(NIMBLE, **fields)
+        error = await queue.refused(demand)
+        decision = queue.scheduler.decisions.find(error.metadata["decision_id"])
+        assert decision.refused
+        assert decision.demand == demand
+        predicted_seconds = decision.assess().placement.terms.first_token
+        # What runs has gone on a little, or some of those before it were not counted.
+        told_seconds = float(error.metadata["predicted_wait_seconds"])
+        assert 0.4 * predicted_seconds < told_seconds < predicted_seconds + 0.06
+
+    with_queue(test, interactive=waiting_count)
+
+
+def test_those_alike_who_are_refused_together_share_one_decision():
+    async def test(queue):
+        await queue.fill(2)
+        demands = [queue.demand(), queue.demand(), queue.demand(NIMBLE)]
+        ids = [(await queue.refused(each)).metadata["decision_id"] for each in demands]
+        assert ids[0] == ids[1] != ids[2]
+
+    with_queue(test, interactive=2)
