@@ -38,7 +38,7 @@ class Refusals:
         self._predicted: dict[tuple[Hashable, ...], tuple[float, str]] = {}
 
     def forget_predictions(self) -> None:
-        """Has waits predicted anew, as the whole queue has been looked at."""
+        """Has waits predicted anew; to be told several times a second."""
         self._predicted.clear()
 
     def no_room(self, demand: Demand) -> QueueFull:
@@ -72,7 +72,9 @@ class Refusals:
             return None
         ticket.judged = not at_least
         wait = self._typical_wait(demand) if predicted_seconds is None else predicted_seconds
-        return self._full(demand, wait, self._keep(decide())) if wait > maximum else None
+        if now - ticket.queued_at + wait <= maximum:
+            return None
+        return self._full(demand, wait, self._keep(decide()))
 
     def _keep(self, decision: Decision) -> str:
         return self._decisions.keep(decision, refused=True)

@@ -215,6 +215,7 @@ class Scheduler:
         while True:
             await self._clock.sleep(self._tick_seconds)
             self._fleet.refresh()
+            self._refusals.forget_predictions()
             waiting = [each.demand for each in self._waiting.values()]
             self._line.observe(waiting, self._clock.monotonic())
             if self._waiting:
@@ -277,8 +278,6 @@ class Scheduler:
         order = self._order()
         if not order:
             return
-        if not quick:
-            self._refusals.forget_predictions()
         snapshot = self._fleet.snapshot()
         tie_breaks = {each.id: self._rng.random() for each in snapshot.backends}
         occasion = Occasion(snapshot=snapshot, queue=order, tie_breaks=tie_breaks, quick=quick)

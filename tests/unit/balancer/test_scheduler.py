@@ -239,6 +239,33 @@ def test_texts_are_not_refused_because_of_others_with_which_they_share_a_slot():
     with_queue(test)
 
 
+def test_what_has_been_waited_counts_where_nothing_gets_on():
+    async def test(queue):
+        await queue.fill(100, NIMBLE)
+        task = queue.ask(queue.demand(NIMBLE, priority=BATCH, maximum_wait_seconds=26.0))
+        # The 64 before it take 24 s, as soon as the one that runs has ended.
+        await asyncio.sleep(1.0)
+        assert not task.done()
+        await asyncio.sleep(2.0)
+        with pytest.raises(QueueFull):
+            task.result()
+
+    with_queue(test)
+
+
+def test_waits_are_predicted_anew_after_a_moment():
+    async def test(queue):
+        (waiting,) = await queue.fill(1)
+        queue.scheduler.limits = QueueLimits(interactive=0, batch=0)
+        first = await queue.refused(queue.demand())
+        waiting.cancel()
+        await asyncio.sleep(0.25)
+        second = await queue.refused(queue.demand())
+        assert second.retry_delay_seconds < first.retry_delay_seconds - 10.0
+
+    with_queue(test)
+
+
 # Why they are refused.
 
 
