@@ -322,6 +322,28 @@ async def test_a_deadline_that_cannot_be_met_is_refused_before_it_has_passed(
     assert balancer.value("balancer_outcomes_total", outcome="deadline") == 1
 
 
+async def test_a_deadline_that_cannot_be_met_behind_a_hundred_others_is_not_waited_for(
+    run_balancer, run_callers, scripted
+):
+    server = await scripted()
+    server.has("m:latest", size_bytes=5_000_000_000)
+    works = server.hold()
+    balancer = await run_balancer(server.url)
+    callers = run_callers(balancer)
+    for number in range(101):
+        await callers.ask(unrelated(number))
+    await works.get()
+    request = generation("late", "m", routing=pb.RoutingOptions(priority=BATCH))
+    error = await error_of(balancer.stub.Generate(request, timeout=30.0).read())
+    assert error.error_reason == "DEADLINE_UNREACHABLE"
+    # It was told so at once, and not when its time was nearly over.
+    assert float(error.metadata["remaining_seconds"]) > 20.0
+    assert float(error.metadata["predicted_wait_seconds"]) > 100.0
+    decision = await explain(balancer, error.metadata["decision_id"])
+    assert decision.outcome == pb.ROUTING_OUTCOME_REFUSED
+    assert waiting(await balancer.stats()) == {SYSTEM: 0, INTERACTIVE: 100, BATCH: 0}
+
+
 async def test_a_deadline_that_passes_in_the_queue_ends_the_wait(
     run_balancer, run_callers, server, works
 ):
