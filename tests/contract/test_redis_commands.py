@@ -23,13 +23,14 @@ SENT = {
     "SUBSCRIBE",
     "XREAD",
 }
-# What scripts may call: in Redis 6.2 and in Valkey 7.2, of the core, and not dangerous.
+# What scripts may call: in Redis 6.2 and in Valkey 7.2, of the core, and changing nothing but data.
+# INFO alone is one that users with restricted rights may lack; docs/caching.md says so.
 CALLABLE = {
     "DECR", "DEL", "EXISTS", "EXPIRE", "GET", "GETDEL", "GETEX", "GETRANGE", "HDEL", "HEXISTS",
     "HGET", "HGETALL", "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSCAN", "HSET", "HSETNX", "HSTRLEN",
-    "INCR", "INCRBY", "LLEN", "LPOP", "LPUSH", "LRANGE", "MGET", "PEXPIRE", "PEXPIREAT", "PTTL",
-    "PUBLISH", "RPUSH", "SADD", "SCARD", "SET", "SETNX", "SISMEMBER", "SMEMBERS", "SREM", "STRLEN",
-    "TIME", "TTL", "TYPE", "UNLINK", "XADD", "XDEL", "XINFO", "XLEN", "XRANGE", "XREAD",
+    "INCR", "INCRBY", "INFO", "LLEN", "LPOP", "LPUSH", "LRANGE", "MGET", "PEXPIRE", "PEXPIREAT",
+    "PTTL", "PUBLISH", "RPUSH", "SADD", "SCARD", "SET", "SETNX", "SISMEMBER", "SMEMBERS", "SREM",
+    "STRLEN", "TIME", "TTL", "TYPE", "UNLINK", "XADD", "XDEL", "XINFO", "XLEN", "XRANGE", "XREAD",
     "XREVRANGE", "XTRIM", "ZADD", "ZCARD", "ZCOUNT", "ZRANGE", "ZRANGEBYSCORE", "ZREM",
     "ZREMRANGEBYSCORE", "ZSCORE",
 }  # fmt: skip
