@@ -110,6 +110,8 @@ def describe_finding(finding: Finding) -> None:
         span.set_attribute("app.cache.singleflight", "follower")
     if finding.hit is not None:
         describe_hit(finding.hit)
+    if finding.question_scope is not None:
+        span.set_attribute("app.cache.question_scope", finding.question_scope.value)
 
 
 def describe_hit(hit: Hit) -> None:

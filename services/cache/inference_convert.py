@@ -15,6 +15,8 @@ from services.cache.core.layers import Layer
 from services.cache.core.leases import Lease
 from services.cache.core.model import Scope
 from services.cache.core.savings import Savings
+from services.cache.core.semantic.scope import scope_of_all
+from services.cache.semantic_convert import SCOPES
 from services.cache.store_inference import NewInference
 from services.cache.stream_inference import Broken, Event, Followed
 
@@ -80,6 +82,7 @@ def query(
         control=convert.control(request.control),
         mode=convert.mode_or_carried(request.mode),
         wish=_wish(request.flight) if request.HasField("flight") else None,
+        question_scope=scope_of_all(request.questions),
     )
 
 
@@ -132,6 +135,7 @@ def lookup_response(
         lease=lease(finding.lease) if finding.lease is not None else None,
         read_time=convert.timestamp_from_ms(finding.read_ms),
         failure=_known_failure(finding.failure) if finding.failure is not None else None,
+        scope=SCOPES[finding.question_scope],
     )
     if finding.hit is not None:
         response.age.CopyFrom(convert.duration(finding.hit.age_seconds))

@@ -1,5 +1,7 @@
 """The rules that requests for answers must keep; all breaches are reported at once."""
 
+from collections.abc import Sequence
+
 from google.protobuf.duration_pb2 import Duration
 
 from pannier.cache.v1 import cache_service_pb2 as pb
@@ -8,12 +10,14 @@ from services.cache.core.failures import MAXIMUM_MESSAGE_LENGTH
 from services.cache.core.layers import Layer
 from services.cache.core.leases import LONGEST_LEASE_SECONDS
 from services.cache.validate import (
+    MAXIMUM_QUERY_LENGTH,
     Violations,
     check,
     control_violations,
     digest_violations,
     is_elapsed_time,
     keeping_violations,
+    length_violations,
     namespace_violations,
     size_violations,
 )
@@ -26,6 +30,7 @@ _MAXIMUM_TOKEN_LENGTH = 64
 _LONGEST_WAIT_SECONDS = 300.0
 _SHORTEST_LEASE_SECONDS = 1.0
 _MAXIMUM_LOGPROBS = 20
+_MAXIMUM_QUESTIONS = 16
 
 _REQUIRED = "Must be set."
 _NOT_EMPTY = "Must not be empty."
@@ -64,6 +69,7 @@ def _violations(request: Request) -> Violations:
         case pb.LookupInferenceRequest() | pb.StreamInferenceRequest():
             yield from control_violations("control", request.control)
             yield from _flight(request.flight)
+            yield from _questions(request.questions)
         case pb.StoreInferenceRequest():
             yield from keeping_violations("control", request.control, layer=Layer.INFERENCE)
             yield from _inference(request.inference)
@@ -126,6 +132,13 @@ def _messages(field: str, conversation: pb.Conversation) -> Violations:
             yield FieldViolation(f"{field}[{index}].role", _REQUIRED)
         if not (message.content or message.images or message.tool_calls):
             yield FieldViolation(f"{field}[{index}].content", _NOT_EMPTY)
+
+
+def _questions(questions: Sequence[str]) -> Violations:
+    if len(questions) > _MAXIMUM_QUESTIONS:
+        yield FieldViolation("questions", f"Must be at most {_MAXIMUM_QUESTIONS}.")
+    for index, question in enumerate(questions):
+        yield from length_violations(f"questions[{index}]", question, MAXIMUM_QUERY_LENGTH)
 
 
 def _flight(flight: pb.FlightOptions) -> Violations:

@@ -106,7 +106,7 @@ class InferenceLookups:
         Returns:
             What was found; or a place in line, which must be left in the end.
         """
-        if query.wish is None or query.control.bypass:
+        if query.wish is None or query.is_bypassed:
             return await self._look_up_plainly(query)
         started = self._levels.clock.monotonic()
         reachable = await self._levels.epochs.ready(query.scope.tenant_id)
@@ -190,7 +190,7 @@ class InferenceLookups:
             _LAYER,
             [query.key],
             scope=query.scope,
-            control=query.control,
+            control=replace(query.control, bypass=query.is_bypassed),
             mode=query.mode,
         )
         (hit,) = lookup.hits
@@ -200,6 +200,7 @@ class InferenceLookups:
             read_ms=lookup.read_ms or self._levels.store_now_ms(),
             degraded=lookup.degraded,
             hit=hit,
+            question_scope=query.question_scope,
         )
 
     def _make_waiter(self, query: Query, wish: FlightWish, *, streaming: bool) -> Waiter:

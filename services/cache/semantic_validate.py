@@ -5,6 +5,7 @@ from services.cache.core.frames import MAXIMUM_PAYLOAD_BYTES
 from services.cache.core.layers import Layer
 from services.cache.core.semantic.entries import split_entry_id
 from services.cache.validate import (
+    MAXIMUM_QUERY_LENGTH,
     Violations,
     check,
     control_violations,
@@ -19,7 +20,6 @@ from services.common.errors import FieldViolation, InvalidRequest
 
 __all__ = ["dimension_mismatch", "validate_lookup", "validate_report", "validate_store"]
 
-_MAXIMUM_QUERY_LENGTH = 8_000
 _MAXIMUM_FINGERPRINT_LENGTH = 200
 # The longest tag of a language that BCP 47 asks implementations to bear.
 _MAXIMUM_LANGUAGE_LENGTH = 35
@@ -146,7 +146,7 @@ def _partition(given: bool, partition: pb.SemanticPartition) -> Violations:  # n
 
 
 def _query(query: str) -> Violations:
-    yield from length_violations("query", query, _MAXIMUM_QUERY_LENGTH)
+    yield from length_violations("query", query, MAXIMUM_QUERY_LENGTH)
     if query and not query.strip():
         yield FieldViolation("query", "Must hold more than white space.")
 

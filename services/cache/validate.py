@@ -22,6 +22,7 @@ from services.common.errors import MAXIMUM_VIOLATIONS, FieldViolation, InvalidRe
 
 __all__ = [
     "MAXIMUM_BATCH",
+    "MAXIMUM_QUERY_LENGTH",
     "Violations",
     "check",
     "control_violations",
@@ -38,6 +39,9 @@ __all__ = [
 ]
 
 MAXIMUM_BATCH = 512
+
+MAXIMUM_QUERY_LENGTH = 8_000
+"""Longest question, in characters."""
 
 _MAXIMUM_FINGERPRINT_LENGTH = 200
 _MAXIMUM_NAME_LENGTH = 200

@@ -14,10 +14,11 @@ from services.common.server import Runtime
 from services.rag.bookkeeping import Bookkeeping
 from services.rag.books import BookLimits, Books
 from services.rag.budgets import Budgets
-from services.rag.cache_port import CachePort, SemanticCachePort
+from services.rag.cache_port import CachePort
 from services.rag.give_feedback import FeedbackDesk
 from services.rag.ledger import Ledger
 from services.rag.read_books import BookReader
+from services.rag.semantic_port import SemanticCachePort
 from services.rag.settings import RagSettings
 from services.rag.spending import Spending
 from services.rag.tenants import Tenants

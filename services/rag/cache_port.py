@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from services.rag.core.answer import Answer
 from services.rag.core.conversation import ChatMessage, Sampling, TokenUsage
 from services.rag.core.documents import Vector
 from services.rag.core.invalidation import Invalidation
 from services.rag.core.options import OutputFormat
-from services.rag.core.reuse import Evidence, ReusableAnswer, Verdict
 
 __all__ = [
     "MOST_DEPENDENCIES",
@@ -23,18 +21,12 @@ __all__ = [
     "ChunkSpan",
     "Dependencies",
     "EmbeddingLookups",
-    "EntryReference",
     "Failure",
     "FailureKind",
     "Fill",
     "FillInterrupted",
     "InferenceKey",
     "InferenceLookup",
-    "Judge",
-    "SemanticCachePort",
-    "SemanticLookup",
-    "SemanticMatch",
-    "SemanticPartition",
 ]
 
 MOST_DEPENDENCIES = 15
@@ -96,13 +88,15 @@ class InferenceLookup:
     """What the cache knows of a prompt.
 
     Attributes:
-        outcome: `hit_local`, `hit_shared`, `hit_coalesced`, `hit_negative` or `miss`.
+        outcome: `hit_local`, `hit_shared`, `hit_coalesced`, `hit_negative`, `miss` or `bypassed`.
         inference: The answer on a hit, unless it is streamed.
         degraded: Whether the shared store could not be asked.
         lease: On a miss, the right to compute the answer; on a hit, the wish to compute it anew.
         failure: On a negative hit, why there is no answer.
         read_time_ns: When this was looked up, by the store's clock, nanoseconds since 1970; None
             where that is not known.
+        must_be_anew: Whether the answer depends on when or by whom it is asked for, so that none
+            is looked up, and none may be kept.
     """
 
     outcome: str
@@ -111,6 +105,7 @@ class InferenceLookup:
     lease: str = ""
     failure: Failure | None = None
     read_time_ns: int | None = None
+    must_be_anew: bool = False
 
     @property
     def is_hit(self) -> bool:
@@ -202,17 +197,38 @@ class CachePort(Protocol):
         ...
 
     async def lookup_inference(
-        self, key: InferenceKey, *, mode: str, wait_seconds: float
+        self,
+        key: InferenceKey,
+        *,
+        mode: str,
+        wait_seconds: float,
+        questions: Sequence[str] = (),
     ) -> InferenceLookup:
-        """Looks up an answer; on a miss waits for whoever computes it, or gives a lease."""
+        """Looks up an answer; on a miss waits for whoever computes it, or gives a lease.
+
+        Args:
+            key: What decides the answer.
+            mode: Label that the lookup is counted under.
+            wait_seconds: Longest wait.
+            questions: What a person asks with it, for `must_be_anew`; at most 16, each of 1 to
+                8,000 characters.
+        """
         ...
 
-    async def bypass_inference(self, key: InferenceKey, *, mode: str) -> InferenceLookup:
+    async def bypass_inference(
+        self, key: InferenceKey, *, mode: str, questions: Sequence[str] = ()
+    ) -> InferenceLookup:
         """Looks nowhere; says what time it is for an answer computed from now on."""
         ...
 
     def stream_inference(
-        self, key: InferenceKey, *, mode: str, wait_seconds: float, time_limit_seconds: float | None
+        self,
+        key: InferenceKey,
+        *,
+        mode: str,
+        wait_seconds: float,
+        time_limit_seconds: float | None,
+        questions: Sequence[str] = (),
     ) -> AsyncGenerator[InferenceLookup | str | CachedInference | FillInterrupted, None]:
         """Does the same and gives the text as it comes.
 
@@ -272,141 +288,4 @@ class CachePort(Protocol):
 
     async def forget_answers(self, question_digest: str) -> None:
         """Makes all answers to a question unreadable, however they were made."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SemanticPartition:
-    """What must be equal before two questions may share an answer; see the proto."""
-
-    embedding_model_digest: str
-    model_digest: str
-    access_fingerprint: str
-    configuration_fingerprint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SemanticMatch:
-    """A kept answer that a question matches.
-
-    Attributes:
-        entry_id: The entry.
-        query: The question it is the answer to.
-        similarity: Cosine similarity of the questions; 1 for the same words.
-        answer: The answer.
-        age_seconds: Time since it was made.
-        verification_wanted: Whether the answer is asked for anew, to see whether they agree.
-    """
-
-    entry_id: str
-    query: str
-    similarity: float
-    answer: ReusableAnswer
-    age_seconds: float
-    verification_wanted: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SemanticLookup:
-    """What the cache knows of a question.
-
-    Attributes:
-        outcome: `hit_exact`, `hit_similar`, `candidate`, `miss` or `bypassed`.
-        match: The answer on a hit or a candidate.
-        read_time_ns: Time of the lookup by the cache's clock; None where it is not known.
-        degraded: Whether the shared store could not be asked.
-    """
-
-    outcome: str
-    match: SemanticMatch | None = None
-    read_time_ns: int | None = None
-    degraded: bool = False
-
-
-class Judge(Enum):
-    """Who says whether a match was right."""
-
-    EVIDENCE = "evidence"
-    RECOMPUTATION = "recomputation"
-    PERSON = "person"
-
-
-class EntryReference(Protocol):
-    """Names a kept answer."""
-
-    @property
-    def entry_id(self) -> str:
-        """The entry."""
-        ...
-
-    @property
-    def similarity(self) -> float:
-        """Cosine similarity of its question to the one asked; 1 for the same words."""
-        ...
-
-
-class SemanticCachePort(Protocol):
-    """The layer that is asked with a question."""
-
-    async def look_up(
-        self,
-        partition: SemanticPartition,
-        query: str,
-        *,
-        vector: Vector | None,
-        vector_follows: bool,
-        mode: str,
-        collection: str,
-        bypass: bool,
-    ) -> SemanticLookup:
-        """Looks up the answer to a question, with a vector to one like it.
-
-        Args:
-            partition: Where to look.
-            query: The question.
-            vector: Its embedding; without it the question's words must be the same.
-            vector_follows: Whether the same is looked up with the vector if nothing is found.
-            mode: Label that the lookup is counted under.
-            collection: Where the answer comes from.
-            bypass: Whether to learn the cache's time only.
-        """
-        ...
-
-    async def store(
-        self,
-        partition: SemanticPartition,
-        query: str,
-        vector: Vector,
-        answer: Answer,
-        *,
-        warnings: Sequence[str],
-        evidence: Sequence[Evidence],
-        dependencies: Dependencies,
-        basis_time_ns: int,
-    ) -> str:
-        """Keeps the answer to a question, and returns the entry; empty where it is not kept.
-
-        Args:
-            partition: Where it belongs.
-            query: The question.
-            vector: Its embedding.
-            answer: The answer.
-            warnings: What a careful reader should know of it.
-            evidence: What it cites.
-            dependencies: What it was made from.
-            basis_time_ns: The cache's time before anything was read for it.
-        """
-        ...
-
-    async def report(
-        self,
-        partition: SemanticPartition,
-        match: EntryReference,
-        verdict: Verdict,
-        judge: Judge,
-        *,
-        served: bool,
-        mode: str,
-    ) -> None:
-        """Says whether a match was right; `served` where a candidate's answer was given."""
         ...

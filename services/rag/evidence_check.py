@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from hashlib import blake2b
 
 from services.common.deadline import remaining_seconds
-from services.rag.cache_port import SemanticPartition
 from services.rag.core.options import CachePolicy
 from services.rag.core.passages import Passage
+from services.rag.semantic_port import SemanticPartition
 from services.rag.store_port import DocumentStore
 from services.rag.store_wait import waiting_for_store
 from services.rag.task import AnswerTask

@@ -7,11 +7,12 @@ from services.common.errors import PeerUnavailable
 from services.common.identity import Identity
 from services.common.metrics import Metrics
 from services.rag.books import Books
-from services.rag.cache_port import CachePort, Judge, SemanticCachePort, SemanticPartition
+from services.rag.cache_port import CachePort
 from services.rag.core.bookkeeping_errors import QueryUnknown
 from services.rag.core.feedback import Feedback
 from services.rag.core.query_record import CacheEntry, QueryRecord
 from services.rag.core.reuse import Verdict
+from services.rag.semantic_port import Judge, SemanticCachePort, SemanticPartition
 from services.rag.usage_port import FeedbackStore, UsageStore
 
 __all__ = ["FeedbackDesk"]

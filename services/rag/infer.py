@@ -277,15 +277,19 @@ class ModelAnswers:
             run.give_up()
 
     async def _ask_time(self, inference: Inference) -> None:
-        """Learns from when on changes count, where nothing was looked up."""
+        """Learns from when on changes count, where nothing was looked up.
+
+        Of what was said before the question nobody has asked yet whether it must be answered anew.
+        """
         task = inference.task
-        if task.basis_time_ns is not None or task.may_look_up:
+        is_known = task.basis_time_ns is not None and not task.question.history
+        if is_known or task.may_look_up:
             return
         if not task.may_keep or not inference.may_be_kept:
             return
         try:
             lookup = await self._cache.bypass_inference(
-                inference.key, mode=task.question.mode.value
+                inference.key, mode=task.question.mode.value, questions=task.questions
             )
         except PeerUnavailable:
             task.lose_cache("inference_lookup")

@@ -65,6 +65,7 @@ class Inference:
         """
         self.lease = lookup.lease
         self.task.note_read_time(lookup.read_time_ns)
+        self.task.must_be_anew |= lookup.must_be_anew
         self.task.is_coalesced = lookup.outcome == "hit_coalesced"
         if lookup.degraded:
             self.task.lose_cache("inference_lookup", entirely=False)

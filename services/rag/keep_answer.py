@@ -1,10 +1,11 @@
 """Keeps an answer in the semantic cache, with all that would make it wrong."""
 
 from services.common.errors import PeerUnavailable
-from services.rag.cache_port import Dependencies, SemanticCachePort, SemanticPartition
+from services.rag.cache_port import Dependencies
 from services.rag.core.answer import Answer
 from services.rag.core.documents import Vector
 from services.rag.core.reuse import evidence_of, is_worth_keeping, question_digest
+from services.rag.semantic_port import SemanticCachePort, SemanticPartition
 from services.rag.task import AnswerTask
 
 __all__ = ["keep_answer"]

@@ -63,6 +63,7 @@ class CachedAnswers:
                 inference.key,
                 mode=inference.task.question.mode.value,
                 wait_seconds=self._wait_seconds(),
+                questions=inference.task.questions,
             )
             stage.cache_outcome = lookup.outcome
         inference.note(lookup)
@@ -87,6 +88,7 @@ class CachedAnswers:
             mode=inference.task.question.mode.value,
             wait_seconds=self._wait_seconds(),
             time_limit_seconds=limit_seconds(self._remaining_seconds()),
+            questions=inference.task.questions,
         )
         async with aclosing(events):
             with inference.task.recorder.stage("inference_lookup") as stage:

@@ -12,13 +12,6 @@ from dataclasses import replace
 from services.common.errors import PeerUnavailable, ServiceError
 from services.common.metrics import Metrics
 from services.rag.background import BackgroundWork
-from services.rag.cache_port import (
-    Judge,
-    SemanticCachePort,
-    SemanticLookup,
-    SemanticMatch,
-    SemanticPartition,
-)
 from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
 from services.rag.core.documents import Vector
 from services.rag.core.options import CachePolicy, Mode
@@ -37,6 +30,13 @@ from services.rag.evidence_check import EvidenceCheck, EvidenceMemory, question_
 from services.rag.keep_answer import keep_answer
 from services.rag.models import ModelCatalogue, split_identity
 from services.rag.retrieve import Search
+from services.rag.semantic_port import (
+    Judge,
+    SemanticCachePort,
+    SemanticLookup,
+    SemanticMatch,
+    SemanticPartition,
+)
 from services.rag.store_port import DocumentStore
 from services.rag.task import AnswerTask
 from services.rag.verify import Verifier
@@ -311,6 +311,7 @@ class Reuse:
         if self._basis_time_ns is None:
             self._basis_time_ns = lookup.read_time_ns
         task.note_read_time(lookup.read_time_ns)
+        task.must_be_anew |= lookup.must_be_anew
         return lookup
 
     async def _judge(self, lookup: SemanticLookup | None) -> Answer | None:

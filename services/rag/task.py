@@ -10,6 +10,10 @@ from services.rag.recorder import Recorder
 
 __all__ = ["AnswerDefaults", "AnswerTask"]
 
+# What the cache takes.
+_MOST_JUDGED = 16
+_LONGEST_JUDGED = 8000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerDefaults:
@@ -65,6 +69,8 @@ class AnswerTask:
         model_digest: Model that will answer; empty where it is not known yet.
         prompt: What decides the prompt's wording beside question and sources.
         rewritten: The question as it was understood; empty where it is taken as it is.
+        must_be_anew: Whether the answer is known to depend on when or by whom the question is
+            asked, so that it is nobody else's.
     """
 
     tenant_id: str
@@ -78,11 +84,20 @@ class AnswerTask:
     model_digest: str = ""
     prompt: Prompt = field(default_factory=Prompt)
     rewritten: str = ""
+    must_be_anew: bool = False
 
     @property
     def asked(self) -> str:
         """The question that passages are looked for and the model is asked."""
         return self.rewritten or self.question.text
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """What a person asks with it, for the cache to judge: the question, then earlier ones."""
+        earlier = (each.question for each in reversed(self.prompt.history))
+        texts = dict.fromkeys((self.question.text, self.asked, *earlier))
+        judged = [each for each in texts if 1 <= len(each) <= _LONGEST_JUDGED]
+        return tuple(judged[:_MOST_JUDGED])
 
     @property
     def reasons(self) -> frozenset[DegradationReason]:
@@ -132,4 +147,5 @@ class AnswerTask:
     @property
     def _is_cacheable(self) -> bool:
         """Whether one answer may stand for others: a chance answer only if it has sources."""
-        return self.is_repeatable or self.question.mode is not Mode.DIRECT
+        has_one_answer = self.is_repeatable or self.question.mode is not Mode.DIRECT
+        return has_one_answer and not self.must_be_anew

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from services.rag.cache_port import Judge, SemanticCachePort, SemanticMatch, SemanticPartition
 from services.rag.core.draft import Draft
 from services.rag.core.injection import demote_suspects
 from services.rag.core.passages import RankedPassage
@@ -17,6 +16,7 @@ from services.rag.models import ModelCatalogue, split_identity
 from services.rag.ports import ModelsPort
 from services.rag.recorder import Recorder
 from services.rag.retrieve import Retriever, Search
+from services.rag.semantic_port import Judge, SemanticCachePort, SemanticMatch, SemanticPartition
 from services.rag.task import AnswerTask
 
 __all__ = ["Verifier"]

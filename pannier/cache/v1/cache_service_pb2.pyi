@@ -12,6 +12,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pannier.cache.v1 import control_pb2 as _control_pb2
+from pannier.cache.v1 import semantic_pb2 as _semantic_pb2
 from pannier.common.v1 import generation_pb2 as _generation_pb2
 from pannier.common.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
@@ -568,6 +569,7 @@ class LookupInferenceRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CONTROL_FIELD_NUMBER: _builtins.int
     FLIGHT_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """OPTIONAL. Label the lookup is counted under: "direct", "rag", "deep" or "agent"."""
     @_builtins.property
@@ -582,6 +584,13 @@ class LookupInferenceRequest(_message.Message):
     def flight(self) -> Global___FlightOptions:
         """OPTIONAL. Take part in computing the answer once; absent for a plain lookup."""
 
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. What a person asks with it, at most 16, each [1, 8000] characters: the question, as it was put and as it was
+        understood, and those before it in a conversation. Where the answer to one of them depends on when or by whom it is
+        asked, the outcome is BYPASSED, and `scope` of the response says why; nothing must be kept then.
+        """
+
     def __init__(
         self,
         *,
@@ -589,10 +598,11 @@ class LookupInferenceRequest(_message.Message):
         mode: _builtins.str = ...,
         control: _control_pb2.LookupControl | None = ...,
         flight: Global___FlightOptions | None = ...,
+        questions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key", "mode", b"mode", "questions", b"questions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,10 +622,13 @@ class LookupInferenceResponse(_message.Message):
     REMAINING_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     outcome: Global___LookupOutcome.ValueType
     """OUTPUT ONLY. Whether there was an answer, and from where."""
     degraded: _builtins.bool
     """OUTPUT ONLY. Whether the shared store could not be asked."""
+    scope: _semantic_pb2.SemanticScope.ValueType
+    """OUTPUT ONLY. Why the question must be answered anew each time, on BYPASSED; not set where only the caller wished so."""
     @_builtins.property
     def inference(self) -> Global___Inference:
         """OUTPUT ONLY. The answer on a hit."""
@@ -653,10 +666,11 @@ class LookupInferenceResponse(_message.Message):
         remaining: _duration_pb2.Duration | None = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
         failure: Global___Failure | None = ...,
+        scope: _semantic_pb2.SemanticScope.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "failure", b"failure", "inference", b"inference", "lease", b"lease", "read_time", b"read_time", "remaining", b"remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "degraded", b"degraded", "failure", b"failure", "inference", b"inference", "lease", b"lease", "outcome", b"outcome", "read_time", b"read_time", "remaining", b"remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "degraded", b"degraded", "failure", b"failure", "inference", b"inference", "lease", b"lease", "outcome", b"outcome", "read_time", b"read_time", "remaining", b"remaining", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -672,6 +686,7 @@ class StreamInferenceRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     CONTROL_FIELD_NUMBER: _builtins.int
     FLIGHT_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """OPTIONAL. Label the lookup is counted under: "direct", "rag", "deep" or "agent"."""
     @_builtins.property
@@ -686,6 +701,13 @@ class StreamInferenceRequest(_message.Message):
     def flight(self) -> Global___FlightOptions:
         """OPTIONAL. Take part in computing the answer once; absent for a plain lookup."""
 
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. What a person asks with it, at most 16, each [1, 8000] characters: the question, as it was put and as it was
+        understood, and those before it in a conversation. Where the answer to one of them depends on when or by whom it is
+        asked, the outcome is BYPASSED, and `scope` of the response says why; nothing must be kept then.
+        """
+
     def __init__(
         self,
         *,
@@ -693,10 +715,11 @@ class StreamInferenceRequest(_message.Message):
         mode: _builtins.str = ...,
         control: _control_pb2.LookupControl | None = ...,
         flight: Global___FlightOptions | None = ...,
+        questions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "flight", b"flight", "key", b"key", "mode", b"mode", "questions", b"questions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from services.cache.core.failures import KnownFailure
 from services.cache.core.keys import EntryKey
 from services.cache.core.leases import Lease
 from services.cache.core.model import Control, Hit, Scope
+from services.cache.core.semantic.scope import QuestionScope
 
 __all__ = ["Finding", "FlightWish", "Kind", "Query"]
 
@@ -48,6 +49,7 @@ class Query:
         control: Which answers will do.
         mode: What the caller calls the kind of its request.
         wish: How it takes part in computing the answer; None for a plain lookup.
+        question_scope: Why the answer must be computed anew each time; None where it need not.
     """
 
     key: EntryKey
@@ -55,6 +57,12 @@ class Query:
     control: Control
     mode: str = ""
     wish: FlightWish | None = None
+    question_scope: QuestionScope | None = None
+
+    @property
+    def is_bypassed(self) -> bool:
+        """Whether it is not looked for at all."""
+        return self.control.bypass or self.question_scope is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,7 @@ class Finding:
         lease: On a miss, the right to compute it; on a hit, the wish that it be computed anew.
         failure: Why there will be no answer for now.
         waited: Whether the caller waited for another one who was computing the answer.
+        question_scope: Why it was not looked for; None where it was, or the caller wished so.
     """
 
     kind: Kind
@@ -78,3 +87,4 @@ class Finding:
     lease: Lease | None = None
     failure: KnownFailure | None = None
     waited: bool = False
+    question_scope: QuestionScope | None = None

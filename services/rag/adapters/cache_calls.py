@@ -8,15 +8,28 @@ from typing import Any, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from pannier.cache.v1 import control_pb2
+from pannier.cache.v1 import control_pb2, semantic_pb2
 from services.common.errors import PeerUnavailable
 from services.rag.cache_port import Dependencies
 
-__all__ = ["SignsOfLife", "answer_of", "question_tag", "to_store_control", "to_tags", "unavailable"]
+__all__ = [
+    "SignsOfLife",
+    "answer_of",
+    "must_be_anew",
+    "question_tag",
+    "to_store_control",
+    "to_tags",
+    "unavailable",
+]
 
 T = TypeVar("T")
 
 _WATCH_SECONDS = 1.0
+# Of a question that is too long to be compared, the same words still have the same answer.
+_SHARED_SCOPES = (
+    semantic_pb2.SEMANTIC_SCOPE_UNSPECIFIED,
+    semantic_pb2.SEMANTIC_SCOPE_TOO_LONG,
+)
 
 
 def unavailable(error: grpc.aio.AioRpcError) -> PeerUnavailable:
@@ -34,6 +47,11 @@ async def answer_of(call: Awaitable[T]) -> T:
         return await call
     except grpc.aio.AioRpcError as error:
         raise unavailable(error) from error
+
+
+def must_be_anew(scope: semantic_pb2.SemanticScope.ValueType) -> bool:
+    """Says whether the same question has another answer each time; where in doubt, it has."""
+    return scope not in _SHARED_SCOPES
 
 
 def to_tags(dependencies: Dependencies | None) -> list[control_pb2.Tag]:

@@ -12,6 +12,7 @@ from services.common.channels import cancelled_at_end
 from services.rag.adapters.cache_calls import (
     SignsOfLife,
     answer_of,
+    must_be_anew,
     question_tag,
     to_store_control,
     to_tags,
@@ -48,6 +49,7 @@ _OUTCOMES = {
     pb.LOOKUP_OUTCOME_HIT_COALESCED: "hit_coalesced",
     pb.LOOKUP_OUTCOME_HIT_NEGATIVE: "hit_negative",
 }
+_INFERENCE_OUTCOMES = {**_OUTCOMES, pb.LOOKUP_OUTCOME_BYPASSED: "bypassed"}
 _FAILURE_KINDS = {number: kind for kind, number in FAILURE_KINDS.items()}
 
 
@@ -94,19 +96,29 @@ class GrpcCache:
         await answer_of(self._stub.StoreEmbeddings(request, timeout=self._limit))
 
     async def lookup_inference(
-        self, key: InferenceKey, *, mode: str, wait_seconds: float
+        self,
+        key: InferenceKey,
+        *,
+        mode: str,
+        wait_seconds: float,
+        questions: Sequence[str] = (),
     ) -> InferenceLookup:
         """Looks up an answer; on a miss waits for whoever computes it, or gives a lease."""
         request = pb.LookupInferenceRequest(
-            key=_to_key(key), mode=mode, flight=_flight(wait_seconds)
+            key=_to_key(key), mode=mode, flight=_flight(wait_seconds), questions=questions
         )
         call = self._stub.LookupInference(request, timeout=wait_seconds + self._limit)
         return _lookup_of(await self._signs.watch(call))
 
-    async def bypass_inference(self, key: InferenceKey, *, mode: str) -> InferenceLookup:
+    async def bypass_inference(
+        self, key: InferenceKey, *, mode: str, questions: Sequence[str] = ()
+    ) -> InferenceLookup:
         """Looks nowhere; says what time it is for an answer computed from now on."""
         request = pb.LookupInferenceRequest(
-            key=_to_key(key), mode=mode, control=control_pb2.LookupControl(bypass=True)
+            key=_to_key(key),
+            mode=mode,
+            control=control_pb2.LookupControl(bypass=True),
+            questions=questions,
         )
         call = self._stub.LookupInference(request, timeout=self._limit)
         return _lookup_of(await answer_of(call))
@@ -118,10 +130,11 @@ class GrpcCache:
         mode: str,
         wait_seconds: float,
         time_limit_seconds: float | None,
+        questions: Sequence[str] = (),
     ) -> AsyncGenerator[InferenceLookup | str | CachedInference | FillInterrupted, None]:
         """Does the same and gives the text as it comes."""
         request = pb.StreamInferenceRequest(
-            key=_to_key(key), mode=mode, flight=_flight(wait_seconds)
+            key=_to_key(key), mode=mode, flight=_flight(wait_seconds), questions=questions
         )
         call = self._stub.StreamInference(request, timeout=time_limit_seconds)
         async with aclosing(cancelled_at_end(call)) as events:
@@ -250,7 +263,7 @@ def _lookup_of(response: pb.LookupInferenceResponse) -> InferenceLookup:
             remaining_seconds=response.failure.remaining.ToNanoseconds() / 1e9,
         )
     return InferenceLookup(
-        outcome=_OUTCOMES.get(response.outcome, "miss"),
+        outcome=_INFERENCE_OUTCOMES.get(response.outcome, "miss"),
         inference=_inference_of(response.inference) if response.HasField("inference") else None,
         degraded=response.degraded,
         lease=response.lease.token,
@@ -258,6 +271,7 @@ def _lookup_of(response: pb.LookupInferenceResponse) -> InferenceLookup:
         read_time_ns=(
             response.read_time.ToNanoseconds() if response.HasField("read_time") else None
         ),
+        must_be_anew=must_be_anew(response.scope),
     )
 
 

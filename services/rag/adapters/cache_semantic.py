@@ -10,20 +10,20 @@ from pannier.cache.v1 import control_pb2
 from pannier.cache.v1 import semantic_pb2 as pb
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.rag.v1 import rag_service_pb2
-from services.rag.adapters.cache_calls import answer_of, to_store_control
+from services.rag.adapters.cache_calls import answer_of, must_be_anew, to_store_control
 from services.rag.adapters.protocol import to_usage, to_vector
 from services.rag.answer_convert import reusable_of, to_answer_message
-from services.rag.cache_port import (
-    Dependencies,
+from services.rag.cache_port import Dependencies
+from services.rag.core.answer import Answer
+from services.rag.core.documents import Vector
+from services.rag.core.reuse import Evidence, ReusableAnswer, Verdict
+from services.rag.semantic_port import (
     EntryReference,
     Judge,
     SemanticLookup,
     SemanticMatch,
     SemanticPartition,
 )
-from services.rag.core.answer import Answer
-from services.rag.core.documents import Vector
-from services.rag.core.reuse import Evidence, ReusableAnswer, Verdict
 
 __all__ = ["GrpcSemanticCache"]
 
@@ -93,6 +93,7 @@ class GrpcSemanticCache:
                 response.read_time.ToNanoseconds() if response.HasField("read_time") else None
             ),
             degraded=response.degraded,
+            must_be_anew=must_be_anew(response.scope),
         )
 
     async def store(

@@ -55,8 +55,9 @@ class Services(Rag):
         request = pb.QueryRequest(collection="docs", query=text, **options)
         return await self.rag.Query(request, metadata=ACME, timeout=20)
 
-    def stream(self, text=QUESTION):
-        request = pb.StreamQueryRequest(query=pb.QueryRequest(collection="docs", query=text))
+    def stream(self, text=QUESTION, **options):
+        query = pb.QueryRequest(collection="docs", query=text, **options)
+        request = pb.StreamQueryRequest(query=query)
         return self.rag.StreamQuery(request, metadata=ACME, timeout=30)
 
     async def generation_count(self):
@@ -194,12 +195,43 @@ async def test_the_opposite_question_is_not_answered_from_the_cache(services):
         assert (await services.ask(text)).cached.query == ""
 
 
-async def test_a_question_about_today_is_answered_anew_each_time(services):
+@pytest.mark.parametrize("mode", ["QUERY_MODE_DIRECT", "QUERY_MODE_RAG", "QUERY_MODE_DEEP"])
+async def test_a_question_about_today_is_answered_anew_each_time(services, mode):
     question = "Which trains leave for the sea today?"
-    await services.ask(question)
-    again = await services.ask(question)
+    first = await services.ask(question, mode=mode)
+    count = await services.generation_count()
+    again = await services.ask(question, mode=mode)
+    assert [each.origin for each in (first, again)] == [pb.ANSWER_ORIGIN_GENERATED] * 2
     assert again.cached.query == ""
-    assert outcomes(again)["query_lookup"] == "bypassed"
+    assert await services.generation_count() > count
+    if mode != "QUERY_MODE_DIRECT":
+        assert outcomes(again)["query_lookup"] == "bypassed"
+    assert outcomes(again).get("inference_lookup", "bypassed") == "bypassed"
+
+
+@pytest.mark.parametrize("mode", ["QUERY_MODE_DIRECT", "QUERY_MODE_RAG"])
+@pytest.mark.parametrize("policy", ["CACHE_POLICY_USE", "CACHE_POLICY_REFRESH"])
+async def test_what_is_asked_after_a_question_about_today_is_answered_anew(services, mode, policy):
+    options = {
+        "mode": mode,
+        "history": [
+            pb.ConversationTurn(question="Which trains leave today?", answer="That to the sea.")
+        ],
+    }
+    question = "And which of them sell tickets on board?"
+    await services.ask(question, cache_policy=policy, **options)
+    again = await services.ask(question, **options)
+    assert again.origin == pb.ANSWER_ORIGIN_GENERATED
+
+
+async def test_a_question_about_today_is_streamed_anew_to_each_who_asks_at_once(start_services):
+    services = await start_services(tokens_per_second=60.0)
+    question = "What is on my ticket today?"
+    calls = [services.stream(question, mode="QUERY_MODE_DIRECT") for _ in range(3)]
+    completed = [[event async for event in call][-1].completed for call in calls]
+    assert {each.origin for each in completed} == {pb.ANSWER_ORIGIN_GENERATED}
+    assert not [each for response in completed for each in response.degradations]
+    assert await services.generation_count() == 3
 
 
 async def test_a_deleted_document_is_never_answered_from_again(services):

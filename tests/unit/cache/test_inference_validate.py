@@ -80,6 +80,19 @@ def test_waits_within_bounds_are_fine(seconds) -> None:
 
 
 @pytest.mark.parametrize(
+    ("questions", "expected"),
+    [
+        (["why?"] * 16, []),
+        (["why?"] * 17, ["questions"]),
+        (["why?", "", "x" * 8000, "x" * 8001], ["questions[1]", "questions[3]"]),
+    ],
+)
+def test_questions_have_bounds(questions, expected) -> None:
+    for kind in (pb.LookupInferenceRequest, pb.StreamInferenceRequest):
+        assert fields(kind(key=KEY, questions=questions)) == expected
+
+
+@pytest.mark.parametrize(
     "seconds",
     [Duration(seconds=-1), Duration(seconds=300, nanos=1), Duration(seconds=1, nanos=-1)],
     ids=str,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 
 from services.cache.core.semantic.contractions import written_out
 from services.cache.core.semantic.momentary import ASKING, asks_about_now
 
-__all__ = ["LONGEST_QUESTION_TOKENS", "QuestionScope", "estimated_tokens", "scope_of"]
+__all__ = [
+    "LONGEST_QUESTION_TOKENS",
+    "QuestionScope",
+    "estimated_tokens",
+    "scope_of",
+    "scope_of_all",
+]
 
 LONGEST_QUESTION_TOKENS = 512
 """Longer questions are not compared as a whole; embedding models cut them."""
@@ -96,6 +103,19 @@ def scope_of(query: str) -> QuestionScope | None:
     if _PERSONAL_QUESTION.match(text):
         return QuestionScope.PERSONAL
     return QuestionScope.TIME_RELATIVE if asks_about_now(text) else None
+
+
+def scope_of_all(queries: Iterable[str]) -> QuestionScope | None:
+    """Returns why the answer to a prompt must be computed anew each time, or None.
+
+    The same prompt is the same question however long it is, and the words of a long text that is
+    asked about say nothing of the question: such a one is not judged.
+
+    Args:
+        queries: The questions in it, each at most 8,000 characters.
+    """
+    scopes = (scope_of(query) for query in queries)
+    return next((each for each in scopes if each not in (None, QuestionScope.TOO_LONG)), None)
 
 
 def estimated_tokens(query: str) -> int:

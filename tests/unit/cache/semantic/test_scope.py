@@ -5,6 +5,7 @@ from services.cache.core.semantic.scope import (
     QuestionScope,
     estimated_tokens,
     scope_of,
+    scope_of_all,
 )
 
 
@@ -69,6 +70,14 @@ def test_a_long_question_is_out_of_scope():
 def test_many_polite_words_take_no_time():
     assert scope_of("please, " * 100 + "where is my order?") is QuestionScope.PERSONAL
     assert scope_of("hi! " * 200 + "where is the station?") is None
+
+
+def test_one_question_of_a_prompt_decides_but_none_that_is_long():
+    assert scope_of_all([]) is None
+    assert scope_of_all(["Where is the station?", "How do I get there?"]) is None
+    asked = ["And by bus?", "word " * 600, "Which trains leave today?"]
+    assert scope_of_all(asked) is QuestionScope.TIME_RELATIVE
+    assert scope_of_all(["today " * 600]) is None
 
 
 def test_tokens_are_estimated_by_letters_digits_and_marks():
