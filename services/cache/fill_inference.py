@@ -187,11 +187,12 @@ class Fill:
             self.has_ended = True
             self._leases.release_soon(self._key, self._text.token)
 
-    async def commit(self, inference: NewInference) -> Kept:
+    async def commit(self, inference: NewInference, *, for_waiters: bool = False) -> Kept:
         """Keeps the answer, which is complete.
 
         Args:
             inference: All of it.
+            for_waiters: Whether only those get it who wait for it by now.
 
         Raises:
             LeaseLost: The lease is not held; nothing was stored.
@@ -201,7 +202,7 @@ class Fill:
             return self._stores.decline_too_large()
         token = self._text.token
         kept = await self._stores.store_leased(
-            self._key, self._scope, token, inference, self._keeping
+            self._key, self._scope, token, inference, self._keeping, for_waiters=for_waiters
         )
         self.has_ended = True
         return kept

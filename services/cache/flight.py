@@ -126,8 +126,9 @@ class Flight:
             if waiter.control not in hits:
                 hits[waiter.control] = self._check(data, waiter)
             hit = hits[waiter.control]
-            if hit is not None:
-                waiter.settle(Found(hit, coalesced=waiter.waits_since is not None))
+            if hit is not None and waiter.may_have(hit):
+                is_new = waiter.waits_since is not None or hit.handed_over_ms is not None
+                waiter.settle(Found(hit, coalesced=is_new))
                 is_useful = True
         return is_useful
 
@@ -276,6 +277,7 @@ class Flight:
                 scope=self._scope,
                 control=waiter.control,
                 faults=waiter.faults,
+                for_waiters=True,
             )
         except FrameRejected:
             waiter.faults.rejected_count += 1

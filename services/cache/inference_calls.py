@@ -32,6 +32,7 @@ from services.common.identity import current_identity
 __all__ = ["InferenceCalls"]
 
 _LAYER = Layer.INFERENCE
+_EXPECTED = "a delta, commit, hand_over or abort"
 _PARTS = {"text_delta": Part.TEXT, "thinking_delta": Part.THINKING}
 
 
@@ -175,20 +176,19 @@ class InferenceCalls:
             match request.WhichOneof("event"):
                 case "text_delta" | "thinking_delta" as kind:
                     fill.append(Piece(_PARTS[kind], getattr(request, kind)))
-                case "commit":
-                    inference = request.commit
+                case "commit" | "hand_over" as kind:
+                    inference = getattr(request, kind)
                     inference.text, inference.thinking = fill.text, fill.thinking
                     return await fill.commit(
-                        inference_convert.new_inference(opening.key, inference)
+                        inference_convert.new_inference(opening.key, inference),
+                        for_waiters=kind == "hand_over",
                     )
                 case "abort":
                     released = await fill.abort(inference_convert.failure(request.abort))
                     return Kept((), degraded=released.degraded)
                 case _:
-                    raise StreamProtocolViolation(
-                        expected="a delta, commit or abort", actual=_kind(request)
-                    )
-        raise StreamProtocolViolation(expected="a delta, commit or abort", actual="the end")
+                    raise StreamProtocolViolation(expected=_EXPECTED, actual=_kind(request))
+        raise StreamProtocolViolation(expected=_EXPECTED, actual="the end")
 
     async def store_inference(self, request: pb.StoreInferenceRequest) -> pb.StoreInferenceResponse:
         """Keeps the complete answer of a model."""

@@ -94,13 +94,14 @@ def _event(event: pb.FillInferenceRequest) -> Violations:
         case "text_delta" | "thinking_delta" as kind:
             if not getattr(event, kind):
                 yield FieldViolation(kind, _NOT_EMPTY)
-        case "commit":
+        case "commit" | "hand_over" as kind:
+            inference = getattr(event, kind)
             for part in ("text", "thinking"):
-                if getattr(event.commit, part):
+                if getattr(inference, part):
                     yield FieldViolation(
-                        f"commit.{part}", "Must be left out; it is what was streamed."
+                        f"{kind}.{part}", "Must be left out; it is what was streamed."
                     )
-            yield from _cost("commit", event.commit)
+            yield from _cost(kind, inference)
         case "abort":
             yield from _failure("abort", event.abort)
 

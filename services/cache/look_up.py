@@ -5,13 +5,14 @@ not ask for a younger one. All of that is checked at either level, each time.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.cache.core import frames
 from services.cache.core.keys import EntryKey
 from services.cache.core.layers import LAYER_RULES, Layer
 from services.cache.core.local_level import LocalValue
 from services.cache.core.model import Control, Hit, Level, Lookup, Scope
+from services.cache.core.tags import handed_over_ms
 from services.cache.levels import Levels
 
 __all__ = ["ANY_VALUE", "Faults", "accept", "find_local", "look_up"]
@@ -130,6 +131,7 @@ def accept(
     scope: Scope,
     control: Control = ANY_VALUE,
     faults: Faults | None = None,
+    for_waiters: bool = False,
 ) -> Hit | None:
     """Checks a value read from the shared store, and keeps it locally if it counts.
 
@@ -141,6 +143,8 @@ def accept(
         scope: What the value belongs to.
         control: Whether the value will do; kept locally it is all the same.
         faults: Counts a value that has been invalidated.
+        for_waiters: Whether a value will do that was handed over to those who waited for it; whom
+            it may be given, the caller sees from the hit.
 
     Returns:
         The value; None where its time is up, it has been invalidated, or it will not do.
@@ -158,6 +162,9 @@ def accept(
         if faults is not None:
             faults.invalidated_count += 1
         return None
+    over_ms = handed_over_ms(frame.tags)
+    if over_ms is not None and not for_waiters:
+        return None
     value = LocalValue(
         payload=frame.payload,
         created_ms=frame.created_ms,
@@ -168,8 +175,10 @@ def accept(
         tags=frame.tags,
         delta_ms=frame.delta_ms,
     )
-    levels.local[layer].put(key.value, value)
-    return _hit(value, Level.SHARED, control, now_ms)
+    if over_ms is None:
+        levels.local[layer].put(key.value, value)
+    hit = _hit(value, Level.SHARED, control, now_ms)
+    return hit if hit is None or over_ms is None else replace(hit, handed_over_ms=over_ms)
 
 
 def _check(

@@ -127,7 +127,7 @@ class InferenceLookups:
             return Finding(
                 kind=Kind.LOCAL, read_ms=read_ms, degraded=degraded, hit=hit, lease=lease
             )
-        waiter = self._make_waiter(query, query.wish, streaming=streaming)
+        waiter = self._make_waiter(query, query.wish, streaming=streaming, came_ms=read_ms)
         waiter.faults = faults
         self._flights.join(query.key, query.scope, waiter, reachable=reachable)
         return Visit(query=query, waiter=waiter, started=started, read_ms=read_ms)
@@ -203,7 +203,9 @@ class InferenceLookups:
             question_scope=query.question_scope,
         )
 
-    def _make_waiter(self, query: Query, wish: FlightWish, *, streaming: bool) -> Waiter:
+    def _make_waiter(
+        self, query: Query, wish: FlightWish, *, streaming: bool, came_ms: int
+    ) -> Waiter:
         remaining_seconds = self._remaining_seconds()
         if remaining_seconds is None:
             remaining_seconds = _LONGEST_STAY_SECONDS
@@ -213,6 +215,7 @@ class InferenceLookups:
             wait_seconds=wish.wait_seconds,
             remaining_seconds=max(0.0, remaining_seconds - _DEADLINE_MARGIN_SECONDS),
             streaming=streaming,
+            came_ms=came_ms,
         )
 
     def _lease_seconds(self, query: Query, wish: FlightWish) -> float:

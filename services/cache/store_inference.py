@@ -1,6 +1,6 @@
 """Keeping an answer, under the lease it was computed under or without one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.cache.core.errors import LeaseLost
 from services.cache.core.flight_tally import FlightEvent
@@ -9,6 +9,7 @@ from services.cache.core.layers import Layer
 from services.cache.core.leases import GenerationTimes, granted_ms
 from services.cache.core.model import Keeping, Kept, NewValue, Scope, WriteOutcome
 from services.cache.core.savings import Savings
+from services.cache.core.tags import handed_over_tag
 from services.cache.flights import Flights
 from services.cache.keep import MAXIMUM_VALUE_BYTES, keep, seal
 from services.cache.leases import FillOutcome, Leases
@@ -18,6 +19,8 @@ from services.cache.look_up import accept
 __all__ = ["InferenceStores", "NewInference"]
 
 _LAYER = Layer.INFERENCE
+# For those who wait on other replicas: they are told at once, and look by themselves each second.
+_HANDED_OVER_SECONDS = 5.0
 _OUTCOMES = {
     FillOutcome.KEPT: WriteOutcome.STORED,
     FillOutcome.REFUSED: WriteOutcome.REFUSED,
@@ -78,9 +81,24 @@ class InferenceStores:
         return kept
 
     async def store_leased(
-        self, key: EntryKey, scope: Scope, token: str, inference: NewInference, keeping: Keeping
+        self,
+        key: EntryKey,
+        scope: Scope,
+        token: str,
+        inference: NewInference,
+        keeping: Keeping,
+        *,
+        for_waiters: bool = False,
     ) -> Kept:
         """Keeps an answer that was computed under a lease, which ends in any case.
+
+        Args:
+            key: What it is an answer to.
+            scope: What it belongs to.
+            token: Token of the lease.
+            inference: The answer.
+            keeping: How to keep it.
+            for_waiters: Whether only those get it who wait for it by now, on whichever replica.
 
         Raises:
             LeaseLost: The lease is not held; nothing was stored.
@@ -96,6 +114,8 @@ class InferenceStores:
             await self._leases.release(key, token)
             return self._decline(reason)
         seconds = inference.cost.seconds or max(0, self._levels.store_now_ms() - since_ms) / 1000
+        if for_waiters:
+            keeping = _for_waiters(keeping, self._levels.store_now_ms())
         _, write = seal(
             self._levels,
             _LAYER,
@@ -112,7 +132,8 @@ class InferenceStores:
             accept(self._levels, _LAYER, key, write.data, scope=scope)
             self._flights.offer(key, write.data)
         degraded = outcome in (FillOutcome.LOCAL, FillOutcome.DROPPED)
-        kept = Kept((_OUTCOMES[outcome],), degraded=degraded)
+        became = WriteOutcome.NOT_REUSABLE if for_waiters else _OUTCOMES[outcome]
+        kept = Kept((became,), degraded=degraded)
         self._levels.recorder.wrote(_LAYER, kept.outcomes)
         self._note(scope, inference, kept)
         return kept
@@ -142,3 +163,9 @@ class InferenceStores:
         self._times.note(scope.model_digest, inference.cost.seconds)
         if kept.stored_count:
             self._levels.recorder.generated(_LAYER, inference.cost)
+
+
+def _for_waiters(keeping: Keeping, now_ms: int) -> Keeping:
+    """Returns how a value is kept for those only who wait for it by now."""
+    tags = (*keeping.tags, handed_over_tag(now_ms))
+    return replace(keeping, tags=tags, ttl_seconds=_HANDED_OVER_SECONDS)

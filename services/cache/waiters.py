@@ -6,7 +6,7 @@ from opentelemetry import trace
 
 from services.cache.core.fills import LiveText
 from services.cache.core.flights import Missed, Outcome, WaitEnded
-from services.cache.core.model import Control
+from services.cache.core.model import Control, Hit
 from services.cache.lease_origins import link_to_holder
 from services.cache.look_up import Faults
 
@@ -26,6 +26,8 @@ class Waiter:
         wait_seconds: How long it waits for another caller's answer.
         remaining_seconds: How long it can stay at all.
         streaming: Whether it follows the text of an answer that is being computed.
+        came_ms: When it came, by the store's clock at the earliest, milliseconds since the Unix
+            epoch.
 
     Attributes:
         outcome: What came of it; None while it waits.
@@ -45,8 +47,10 @@ class Waiter:
         wait_seconds: float,
         remaining_seconds: float,
         streaming: bool,
+        came_ms: int,
     ) -> None:
         self.control = control
+        self._came_ms = came_ms
         self.lease_seconds = lease_seconds
         self.streaming = streaming
         self.outcome: Outcome | None = None
@@ -78,6 +82,10 @@ class Waiter:
         if self.text is not None:
             self.text.leave(self._news.set)
         self._news.set()
+
+    def may_have(self, hit: Hit) -> bool:
+        """Returns whether an answer is for it: not one for those who came before it."""
+        return hit.handed_over_ms is None or self._came_ms <= hit.handed_over_ms
 
     @property
     def waited_seconds(self) -> float | None:

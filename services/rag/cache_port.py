@@ -174,6 +174,10 @@ class Fill(Protocol):
         """
         ...
 
+    def hand_over(self, inference: CachedInference) -> None:
+        """Says that the answer is complete, for those who wait for it, and not worth keeping."""
+        ...
+
     def abort(self, failure: Failure) -> None:
         """Says that there is no answer, for others to know."""
         ...

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from services.common.errors import ServiceError, StatusCode
 from services.rag.core.answer import Answer, AnswerEvent, AnswerOrigin, PassagesFound
@@ -14,7 +15,7 @@ from services.rag.core.bookkeeping_errors import BudgetExceeded
 from services.rag.core.conversation import ChatMessage
 from services.rag.core.draft import Draft, extract_answer
 from services.rag.core.guard import Guard, links_of
-from services.rag.core.json_answers import parse_json, schema_problem, unchecked_keywords
+from services.rag.core.json_answers import form_problem
 from services.rag.core.options import AnswerPolicy, CachePolicy, Mode
 from services.rag.core.passages import PassageOrigin, RankedPassage
 from services.rag.core.profile import DegradationReason, WarningKind
@@ -27,6 +28,7 @@ from services.rag.core.verification import SentenceSupport, SupportStatus
 from services.rag.infer import ModelAnswers
 from services.rag.support import MeaningSupport
 from services.rag.task import AnswerTask
+from services.rag.worth import Worth
 
 __all__ = ["Composer"]
 
@@ -63,13 +65,20 @@ class Composer:
             history=task.prompt.history,
             output_format=task.question.output_format,
         )
-        draft = _draft_of(task, (), Guard(protected_texts(messages), None))
-        async with aclosing(self._model_answers.answer(task, messages, draft)) as events:
+        make_draft = partial(_draft_alone, task, messages)
+        draft, worth = make_draft(), Worth(task, make_draft, confidence=None)
+        answer: Answer | None = None
+        async with aclosing(self._model_answers.answer(task, messages, draft, worth)) as events:
             async for event in events:
                 if isinstance(event, Answer):
                     _note_guarded(task, draft)
                     _note_form(task, event.text)
-                yield event
+                    answer = event
+                    worth.note(answer)
+                else:
+                    yield event
+        if answer is not None:
+            yield answer
 
     async def compose(
         self,
@@ -152,16 +161,22 @@ class Composer:
         messages = messages_for(task.asked, passages, task.prompt)
         was_interrupted = False
         attempt, answer = task, None
+        make_draft = partial(_draft_from, task, messages, passages)
+        worth = Worth(task, make_draft, confidence=found.confidence.score)
         while answer is None:
-            draft = _draft_of(task, passages, _guard_of(task, messages, passages))
-            steps = self._model_answers.answer(attempt, messages, draft)
+            draft = make_draft()
+            steps = self._model_answers.answer(attempt, messages, draft, worth)
             try:
                 async with aclosing(steps):
                     async for event in steps:
-                        if isinstance(event, Answer):
-                            answer = event
-                        else:
+                        if not isinstance(event, Answer):
                             yield event
+                            continue
+                        if task.question.mode in _CHECKED_BY_MEANING:
+                            for citation in await self._support.check(task, draft, embedding_model):
+                                yield citation
+                        answer = _checked(task, draft, event, found.confidence.score)
+                        worth.note(answer)
             except ServiceError as error:
                 if _must_be_told(task, error, draft):
                     raise
@@ -180,10 +195,7 @@ class Composer:
                     async for event in steps:
                         yield event
                 return
-        if task.question.mode in _CHECKED_BY_MEANING:
-            for citation in await self._support.check(task, draft, embedding_model):
-                yield citation
-        yield _checked(task, draft, answer, found.confidence.score)
+        yield answer
 
     async def _ungrounded(self, task: AnswerTask) -> AsyncGenerator[AnswerEvent, None]:
         """Has the model answer from what it knows."""
@@ -192,9 +204,11 @@ class Composer:
         messages = direct_messages(
             task.asked, history=task.prompt.history, output_format=task.question.output_format
         )
-        draft = _draft_of(task, (), Guard(protected_texts(messages), None))
-        async with aclosing(self._model_answers.answer(task, messages, draft)) as events:
+        make_draft = partial(_draft_alone, task, messages)
+        draft, worth = make_draft(), Worth(task, make_draft, confidence=0.0)
+        async with aclosing(self._model_answers.answer(task, messages, draft, worth)) as events:
             async for event in events:
+                # Nothing vouches for such an answer: nobody else is given it.
                 yield _checked(task, draft, event, 0.0) if isinstance(event, Answer) else event
 
     async def _extractive(
@@ -251,7 +265,15 @@ def _reason_of(error: ServiceError, *, interrupted: bool) -> DegradationReason:
     return DegradationReason.MODEL_UNAVAILABLE
 
 
-def _draft_of(task: AnswerTask, passages: tuple[RankedPassage, ...], guard: Guard) -> Draft:
+def _draft_alone(task: AnswerTask, messages: tuple[ChatMessage, ...]) -> Draft:
+    guard = Guard(protected_texts(messages), None)
+    return Draft((), guard=guard, is_json=task.question.output_format is not None)
+
+
+def _draft_from(
+    task: AnswerTask, messages: tuple[ChatMessage, ...], passages: tuple[RankedPassage, ...]
+) -> Draft:
+    guard = _guard_of(task, messages, passages)
     return Draft(passages, guard=guard, is_json=task.question.output_format is not None)
 
 
@@ -304,13 +326,7 @@ def _note_form(task: AnswerTask, text: str) -> bool:
     form = task.question.output_format
     if form is None:
         return True
-    try:
-        value = parse_json(text)
-        schema = parse_json(form.json_schema) if form.json_schema else True
-        problem = schema_problem(value, schema)
-        unchecked = unchecked_keywords(schema)
-    except ValueError as error:
-        problem, unchecked = f"it is no JSON: {error}", ()
+    problem, unchecked = form_problem(text, form.json_schema)
     if unchecked:
         task.recorder.warn(
             WarningKind.OUTPUT_FORMAT,

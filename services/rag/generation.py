@@ -80,6 +80,12 @@ class Generation:
         self.give_up()
         return PeerUnavailable("cache", "the answer that it was passing on broke off")
 
+    def hand_over(self, made: CachedInference) -> None:
+        """Lets those have the answer who wait for it, and nobody else."""
+        if self.fill is not None:
+            self.fill.hand_over(made)
+            self.fill = None
+
     def give_up(self) -> None:
         """Gives the lease back, if there still is one."""
         if self.fill is not None:

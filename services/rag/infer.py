@@ -4,6 +4,7 @@ Of all calls with the same prompt at a time one asks the model, and hands the an
 it comes; the others are given what the cache has so far, and then the rest as it comes.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -31,6 +32,7 @@ from services.rag.models import ModelCatalogue
 from services.rag.ports import ModelsPort
 from services.rag.stage_spans import within
 from services.rag.task import AnswerTask
+from services.rag.worth import Worth
 
 __all__ = ["ModelAnswers"]
 
@@ -72,14 +74,18 @@ class ModelAnswers:
         self._remaining_seconds = remaining_seconds
 
     async def answer(
-        self, task: AnswerTask, messages: tuple[ChatMessage, ...], draft: Draft
+        self, task: AnswerTask, messages: tuple[ChatMessage, ...], draft: Draft, worth: Worth
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Answers a prompt as the answer comes.
+
+        Whoever is given the answer, which comes last, is to check it, to note with `worth` what
+        came of that, and to go on to the end: only then is it kept for others, or not.
 
         Args:
             task: The question.
             messages: The prompt.
             draft: Empty; holds the answer so far, also where it breaks off.
+            worth: Is asked whether the answer is kept.
 
         Raises:
             ModelNotFound: The fleet does not have the model.
@@ -100,6 +106,7 @@ class ModelAnswers:
             ),
             draft=draft,
             dependencies=dependencies_of(task, draft),
+            worth=worth,
         )
         may_look_up = task.may_look_up and inference.may_be_kept
         steps = (self._take, self._generate) if may_look_up else (self._generate,)
@@ -156,8 +163,6 @@ class ModelAnswers:
             yield event
         made = run.inference(inference.draft.raw) if run.is_complete else None
         is_cut = made is not None and self._is_prompt_cut(inference, made)
-        if made is not None and not is_cut:
-            await self._keep(inference, run, made)
         yield answer_of(
             inference,
             made,
@@ -165,6 +170,9 @@ class ModelAnswers:
             model=run.started.model,
             backend_id=run.started.backend_id,
         )
+        # By now it was checked.
+        if made is not None and not is_cut:
+            await self._keep(inference, run, made)
 
     async def _spoken(
         self, inference: Inference, run: Generation
@@ -271,7 +279,7 @@ class ModelAnswers:
             async with aclosing(self._run(inference, run, limit, urgent=False)) as texts:
                 parts = [text async for text in texts]
             made = run.inference("".join(parts))
-            if run.fill is not None and is_complete(made):
+            if run.fill is not None and await asyncio.to_thread(inference.worth.is_sound, made):
                 await run.fill.commit(made)
         finally:
             run.give_up()
@@ -316,9 +324,15 @@ class ModelAnswers:
         )
 
     async def _keep(self, inference: Inference, run: Generation, made: CachedInference) -> None:
-        """Keeps an answer, if it is one that others may be given."""
+        """Keeps an answer, if it is one that others may be given.
+
+        One that is not worth it is for those who wait for it now, who have seen it come.
+        """
         task = inference.task
         if not task.may_keep or not inference.may_be_kept or not is_complete(made):
+            return
+        if not inference.worth.is_kept:
+            run.hand_over(made)
             return
         key = replace(inference.key, model_digest=run.started.model_digest)
         with task.recorder.stage("inference_store") as stage:

@@ -10,6 +10,7 @@ from services.rag.core.reuse import question_digest
 from services.rag.generation import known_failure
 from services.rag.ports import ModelFacts
 from services.rag.task import AnswerTask
+from services.rag.worth import Worth
 
 __all__ = ["Inference", "dependencies_of", "limit_seconds"]
 
@@ -27,6 +28,7 @@ class Inference:
         key: What decides the answer.
         draft: The answer so far, as far as it was passed on.
         dependencies: What the prompt was made from.
+        worth: What the answer is worth to others, once it was checked.
         lease: The right to compute the answer, as long as nothing makes use of it; else empty.
         found: The answer of the cache, once it is complete.
         is_interrupted: Whether the one who was computing it has failed.
@@ -37,6 +39,7 @@ class Inference:
     key: InferenceKey
     draft: Draft
     dependencies: Dependencies
+    worth: Worth
     lease: str = ""
     found: CachedInference | None = None
     is_interrupted: bool = False

@@ -84,7 +84,7 @@ class FakeCache(CacheServiceServicer):
         refused_tenants: Whose invalidations fail.
         failures: What is known to fail, by key.
         answered: Answers by question, in their partitions.
-        fills: How fills have ended: `commit`, `abort` or `cut`.
+        fills: How fills have ended: `commit`, `hand_over`, `abort` or `cut`.
         semantic_lookups: Questions looked up, in the order they came.
         inference_controls: How the answers to prompts are to be kept, in the order they came.
         hold_completion: The end of a streamed hit waits for it.
@@ -158,6 +158,10 @@ class FakeCache(CacheServiceServicer):
                         await flight.news(len(flight.deltas))
             except TimeoutError:
                 return cache.LookupInferenceResponse(outcome=cache.LOOKUP_OUTCOME_MISS_WAITED)
+            if flight.result is not None:
+                return cache.LookupInferenceResponse(
+                    outcome=cache.LOOKUP_OUTCOME_HIT_COALESCED, inference=flight.result
+                )
 
     async def StreamInference(self, request, context):
         await self._enter("StreamInference", context)
@@ -192,12 +196,13 @@ class FakeCache(CacheServiceServicer):
                     await self._check_lease(flight, message.open.lease_token, context)
                 elif kind == "text_delta":
                     await flight.add(message.text_delta)
-                elif kind == "commit":
-                    ending = "commit"
+                elif kind in ("commit", "hand_over"):
+                    ending = kind
                     await self._check_lease(self._flights.get(key), flight.token, context)
-                    result = message.commit
+                    result = getattr(message, kind)
                     result.text = "".join(flight.deltas)
-                    self.entries[key] = result
+                    if kind == "commit":
+                        self.entries[key] = result
                     del self._flights[key]
                     await flight.end(result=result)
                 elif kind == "abort":

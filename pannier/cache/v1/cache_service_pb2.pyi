@@ -812,6 +812,7 @@ class FillInferenceRequest(_message.Message):
     THINKING_DELTA_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     ABORT_FIELD_NUMBER: _builtins.int
+    HAND_OVER_FIELD_NUMBER: _builtins.int
     text_delta: _builtins.str
     """Text to append to what came before, not empty."""
     thinking_delta: _builtins.str
@@ -828,6 +829,12 @@ class FillInferenceRequest(_message.Message):
     def abort(self) -> Global___Failure:
         """Ends the fill: there is no answer."""
 
+    @_builtins.property
+    def hand_over(self) -> Global___Inference:
+        """Ends the fill as `commit` does, but the answer is for those only who wait for it by now: it is not kept, and who asks
+        later does not find it. For answers that nobody should be refused who has seen them come, and that are not worth more.
+        """
+
     def __init__(
         self,
         *,
@@ -836,12 +843,13 @@ class FillInferenceRequest(_message.Message):
         thinking_delta: _builtins.str = ...,
         commit: Global___Inference | None = ...,
         abort: Global___Failure | None = ...,
+        hand_over: Global___Inference | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "commit", b"commit", "event", b"event", "open", b"open", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "commit", b"commit", "event", b"event", "hand_over", b"hand_over", "open", b"open", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "commit", b"commit", "event", b"event", "open", b"open", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "commit", b"commit", "event", b"event", "hand_over", b"hand_over", "open", b"open", "text_delta", b"text_delta", "thinking_delta", b"thinking_delta"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["open", "text_delta", "thinking_delta", "commit", "abort"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["open", "text_delta", "thinking_delta", "commit", "abort", "hand_over"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -77,7 +77,7 @@ class Frame:
             epoch: when the lease was granted or the lookup made that missed.
         expires_ms: When it ends to be valid, by the same clock.
         payload: The value's own encoding, at most 1 MiB.
-        tags: What it depends on, at most 32, each at most 255 bytes.
+        tags: What it depends on, at most 33, each at most 255 bytes.
         delta_ms: How long its computation took, milliseconds; 0 where that is not known.
     """
 

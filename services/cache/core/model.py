@@ -103,7 +103,8 @@ class WriteOutcome(Enum):
             late write could bring back what has been replaced meanwhile.
         REFUSED: The shared store would not take it, for want of memory for example.
         TOO_LARGE: Larger than a value may be; kept nowhere.
-        NOT_REUSABLE: An answer that was cut short; kept nowhere.
+        NOT_REUSABLE: An answer that was cut short, or that was only for those who waited for it;
+            kept nowhere.
         INVALIDATED: Rests on what has been invalidated since; kept nowhere.
     """
 
@@ -127,6 +128,8 @@ class Hit:
         age_seconds: Time since then, 0 or more.
         remaining_seconds: How long it will still be kept, above 0.
         delta_seconds: How long its computation took; 0 where that is not known.
+        handed_over_ms: When it was handed over to those who waited for it, by the store's clock,
+            milliseconds since the Unix epoch; nobody else may have it. None where it is kept.
     """
 
     payload: bytes
@@ -135,6 +138,7 @@ class Hit:
     age_seconds: float
     remaining_seconds: float
     delta_seconds: float = 0.0
+    handed_over_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

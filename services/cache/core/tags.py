@@ -7,6 +7,7 @@ so are the names made here for what applies to values without being noted in the
 
 import hashlib
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from enum import Enum
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "custom_tag",
     "document_tag",
     "grown_field",
+    "handed_over_ms",
+    "handed_over_tag",
     "model_field",
     "namespace_field",
     "threshold_field",
@@ -26,13 +29,14 @@ __all__ = [
 MAXIMUM_TAGS = 16
 """Most tags that a caller may give a value."""
 
-MAXIMUM_NOTED_TAGS = 2 * MAXIMUM_TAGS
-"""Most tags noted in a value: a document brings its collection with it."""
+MAXIMUM_NOTED_TAGS = 2 * MAXIMUM_TAGS + 1
+"""Most tags noted in a value: a document brings its collection; and see `handed_over_tag`."""
 
 EVERYTHING = "*"
 """The field that applies to all values of a tenant."""
 
 _DIGEST_BYTES = 16
+_HANDED_OVER = "h:"
 _PURPOSE = b"pannier.tag"
 
 
@@ -62,6 +66,21 @@ def collection_tag(collection: str) -> str:
 def custom_tag(name: str) -> str:
     """Returns the tag of something else."""
     return f"x:{_digest(name)}"
+
+
+def handed_over_tag(now_ms: int) -> str:
+    """Returns the tag of a value that is for those only who wait for it by now.
+
+    Args:
+        now_ms: The time, by the store's clock, milliseconds since the Unix epoch.
+    """
+    return f"{_HANDED_OVER}{now_ms}"
+
+
+def handed_over_ms(tags: Iterable[str]) -> int | None:
+    """Returns when a value was handed over to those who waited for it; None where it is kept."""
+    times = (tag.removeprefix(_HANDED_OVER) for tag in tags if tag.startswith(_HANDED_OVER))
+    return next((int(each) for each in times if each.isdecimal()), None)
 
 
 def namespace_field(namespace: str) -> str:

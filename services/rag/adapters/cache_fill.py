@@ -75,6 +75,11 @@ class GrpcFill:
         except grpc.aio.AioRpcError as error:
             raise unavailable(error) from error
 
+    def hand_over(self, inference: CachedInference) -> None:
+        """Says that the answer is complete, for those who wait for it, and not worth keeping."""
+        self._end(pb.FillInferenceRequest(hand_over=to_inference(inference, with_text=False)))
+        self._let_go()
+
     def abort(self, failure: Failure) -> None:
         """Says that there is no answer, for others to know."""
         self._end(

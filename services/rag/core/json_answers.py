@@ -14,6 +14,7 @@ from typing import Any
 __all__ = [
     "JSON_SOURCES",
     "cited_markers",
+    "form_problem",
     "parse_json",
     "schema_problem",
     "stated_values",
@@ -101,6 +102,24 @@ def unchecked_keywords(schema: Any) -> tuple[str, ...]:
             elif key not in _DATA:
                 waiting += each.values() if _holds_schemas(key, each) else [each]
     return tuple(sorted(found))
+
+
+def form_problem(text: str, json_schema: str) -> tuple[str | None, tuple[str, ...]]:
+    """Says why an answer has not the form it must have, and what of that was not checked.
+
+    Args:
+        text: The answer.
+        json_schema: The schema it must follow, as JSON text; empty where any JSON will do.
+
+    Returns:
+        The problem, None where there is none, and the keywords of the schema that are not checked.
+    """
+    try:
+        value = parse_json(text)
+        schema = parse_json(json_schema) if json_schema else True
+        return schema_problem(value, schema), unchecked_keywords(schema)
+    except ValueError as error:
+        return f"it is no JSON: {error}", ()
 
 
 def cited_markers(value: Any) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ __all__ = [
     "CheckedCitations",
     "Quality",
     "degraded_score",
+    "is_good_enough",
     "quality_of",
 ]
 
@@ -104,6 +105,20 @@ class CheckedCitations:
     citation_count: int
     supported_count: int
     cited_claim_count: int
+
+
+def is_good_enough(
+    score: float | None, *, finish_reason: str, reasons: Collection[DegradationReason]
+) -> bool:
+    """Says whether an answer is good enough for others.
+
+    Args:
+        score: Its quality, 0 to 1; None where it has no sources that it could be held against.
+        finish_reason: Why its generation ended.
+        reasons: What on the way to it was not done as it should have been.
+    """
+    is_whole = finish_reason == "stop" and not set(reasons) - HARMLESS
+    return is_whole and (score is None or score >= LEAST_KEPT_SCORE)
 
 
 def quality_of(

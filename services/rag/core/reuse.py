@@ -22,7 +22,7 @@ from services.rag.core.options import Question
 from services.rag.core.passages import FusedChunk, Passage, PassageOrigin, RankedPassage
 from services.rag.core.profile import DegradationReason
 from services.rag.core.prompt import prompt_fingerprint
-from services.rag.core.quality import HARMLESS, LEAST_KEPT_SCORE, Quality, degraded_score
+from services.rag.core.quality import Quality, degraded_score, is_good_enough
 from services.rag.core.sentences import MARKER_PATTERN
 from services.rag.core.verification import SentenceSupport
 
@@ -228,12 +228,12 @@ def is_worth_keeping(answer: Answer, *, reasons: Collection[DegradationReason]) 
         reasons: What on the way to it was not done as it should have been.
     """
     return (
-        not set(reasons) - HARMLESS
+        answer.quality is not None
+        and is_good_enough(
+            answer.quality.score, finish_reason=answer.finish_reason, reasons=reasons
+        )
         and answer.origin in (AnswerOrigin.GENERATED, AnswerOrigin.CACHED)
-        and answer.finish_reason == "stop"
         and bool(answer.citations)
-        and answer.quality is not None
-        and answer.quality.score >= LEAST_KEPT_SCORE
         and all(each.passage.origin is PassageOrigin.CORPUS for each in answer.passages)
         and not _REFUSAL.search(answer.text)
     )

@@ -69,6 +69,10 @@ class Generation:
         self.send(Event(commit=inference or answer("")))
         return await self.call
 
+    async def hand_over(self) -> pb.FillInferenceResponse:
+        self.send(Event(hand_over=answer("")))
+        return await self.call
+
     async def abort(self, kind: int = 0, message: str = "") -> pb.FillInferenceResponse:
         self.send(Event(abort=pb.Failure(kind=kind, message=message)))
         return await self.call
@@ -172,6 +176,34 @@ async def test_a_generation_is_followed_on_all_replicas_and_then_kept(replicas) 
         assert kinds(replay) == ["started", "thinking_delta", "text_delta", "completed"]
         assert replay.started.outcome == LOCAL
         assert replay.text == whole.text
+
+
+async def test_an_answer_for_those_who_wait_is_found_by_nobody_after_them(replicas) -> None:
+    for text in ("".join(WORDS), "another text"):
+        await hand_over_to_all(text, replicas)
+        for replica in reversed(replicas):
+            plain = pb.LookupInferenceRequest(key=question())
+            assert (await replica.calls.look_up_inference(plain)).outcome == MISS
+            # Who comes next gets the right to compute it.
+            await replica.release(await lease_of(replica))
+
+
+async def hand_over_to_all(text: str, replicas: tuple[Replica, Replica]) -> None:
+    """Has callers on all replicas wait for an answer that is then for them alone."""
+    generation = Generation(replicas[0], await lease_of(replicas[0]))
+    followers = [Follower(replica) for replica in replicas]
+    waiting = [asyncio.create_task(replica.look_up()) for replica in replicas]
+    generation.generate(text)
+    await eventually(lambda: all(each.text == text for each in followers))
+    await all_waiting(4, *replicas)
+    assert not (await generation.hand_over()).stored
+    await asyncio.wait([each.call for each in followers] + waiting)
+    for follower in followers:
+        assert kinds(follower) == ["started", "text_delta", "completed"]
+        assert follower.last.completed == answer(text)
+    for waiter in waiting:
+        assert waiter.result().outcome == COALESCED
+        assert waiter.result().inference == answer(text)
 
 
 async def lease_of_followers(followers: list[Follower]) -> str:
@@ -576,9 +608,9 @@ async def _each(messages: list[Event]) -> AsyncIterator[Event]:
         ([], "open", "the end"),
         ([Event(text_delta="x")], "open", "text_delta"),
         ([Event()], "open", "an unknown message"),
-        (["open", "open"], "a delta, commit or abort", "open"),
-        (["open", Event()], "a delta, commit or abort", "an unknown message"),
-        (["open", Event(text_delta="x")], "a delta, commit or abort", "the end"),
+        (["open", "open"], "a delta, commit, hand_over or abort", "open"),
+        (["open", Event()], "a delta, commit, hand_over or abort", "an unknown message"),
+        (["open", Event(text_delta="x")], "a delta, commit, hand_over or abort", "the end"),
     ],
 )
 async def test_messages_out_of_order_are_refused_and_nothing_is_kept(

@@ -89,6 +89,37 @@ async def test_an_answer_with_a_made_up_number_is_not_kept(filled):
     assert response.sentences[1].unfounded == ["50 seconds"]
     assert response.quality.score < 0.8
     assert not filled.cache.semantic_requests
+    again = await ask(filled)
+    assert again.origin == pb.ANSWER_ORIGIN_GENERATED
+    assert len(filled.balancer.chats) == 2
+
+
+@pytest.mark.parametrize("mode", [pb.QUERY_MODE_RAG, pb.QUERY_MODE_DIRECT])
+async def test_an_answer_that_was_cut_at_its_limit_is_not_kept(filled, mode):
+    filled.balancer.finish_reason = generation_pb2.FINISH_REASON_LENGTH
+    for _ in range(2):
+        response = await ask(filled, query(mode=mode))
+        assert response.origin == pb.ANSWER_ORIGIN_GENERATED
+        assert response.finish_reason == generation_pb2.FINISH_REASON_LENGTH
+    assert len(filled.balancer.chats) == 2
+
+
+async def test_an_answer_with_a_degradation_is_not_kept(filled):
+    request = query(retrieval=pb.RetrievalOptions(rerank=pb.RERANK_POLICY_ON))
+    for _ in range(2):
+        response = await ask(filled, request)
+        assert reasons(response.degradations) == {"RERANK_UNAVAILABLE"}
+        assert response.origin == pb.ANSWER_ORIGIN_GENERATED
+
+
+@pytest.mark.parametrize("policy", [pb.CACHE_POLICY_USE, pb.CACHE_POLICY_REFRESH])
+async def test_json_that_has_not_the_form_asked_for_is_not_kept(filled, policy):
+    filled.balancer.answer = '{"name": 5}'
+    form = generation_pb2.OutputFormat(json_schema='{"properties": {"name": {"type": "string"}}}')
+    request = query(mode=pb.QUERY_MODE_DIRECT, output_format=form, cache_policy=policy)
+    assert (await ask(filled, request)).warnings
+    again = await ask(filled, query(mode=pb.QUERY_MODE_DIRECT, output_format=form))
+    assert again.origin == pb.ANSWER_ORIGIN_GENERATED
 
 
 async def test_without_embeddings_words_are_searched(filled):

@@ -11,7 +11,7 @@ from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.errors import RelayedError, StatusCode
 from services.rag.background import BACKGROUND_KINDS
 from services.rag.coalesce import Coalescer
-from tests.kit.questions import ACME, DOCUMENTS, query
+from tests.kit.questions import ACME, ANSWER, DOCUMENTS, query
 from tests.kit.rpc import error_of
 
 
@@ -83,6 +83,27 @@ async def test_two_who_ask_the_same_at_once_cost_one_generation(filled):
     assert outcomes(response)["inference_lookup"] == "hit_coalesced"
     assert len(filled.balancer.chats) == 1
     assert filled.cache.calls["StoreSemantic"] == 1, "each has kept the one answer"
+
+
+@pytest.mark.parametrize("mode", [pb.QUERY_MODE_RAG, pb.QUERY_MODE_DEEP])
+async def test_an_answer_of_little_worth_is_for_those_who_wait_for_it_and_nobody_else(filled, mode):
+    filled.balancer.answer = "Press the blue button to stop the machine [1]. It takes 50 hours [1]."
+    filled.balancer.hold = asyncio.Event()
+    first = Reader(filled, query(mode=mode))
+    await first.has_text()
+    waiting = asyncio.ensure_future(ask(filled, query(mode=mode)))
+    await followed(filled)
+    reader = Reader(filled, query(mode=mode))
+    await reader.has_text()
+    filled.balancer.hold.set()
+    completed = [await first.completed(), await waiting, await reader.completed()]
+    assert {each.answer for each in completed} == {filled.balancer.answer}
+    assert not [each for response in completed for each in response.degradations]
+    assert len(filled.balancer.chats) == 1
+    assert await fill_ends(filled) == "hand_over"
+    again = await ask(filled, query(mode=mode))
+    assert again.origin == pb.ANSWER_ORIGIN_GENERATED
+    assert len(filled.balancer.chats) == 2
 
 
 async def test_the_vector_of_a_question_is_computed_once_for_all_who_ask_it(filled, monkeypatch):
@@ -277,6 +298,20 @@ async def test_an_answer_about_to_expire_is_computed_anew_behind_all_others(fill
     assert second.messages == first.messages
 
 
+async def test_an_answer_of_less_worth_does_not_take_the_place_of_one_about_to_expire(filled):
+    first = await ask(filled)
+    assert await fill_ends(filled) == "commit"
+    filled.cache.answered.clear()
+    filled.cache.wants_refresh = True
+    filled.balancer.answer = "Press the blue button to stop the machine [1]. It takes 50 hours [1]."
+    assert (await ask(filled)).origin == pb.ANSWER_ORIGIN_CACHED
+    assert await fill_ends(filled) == "cut"
+    assert len(filled.balancer.chats) == 2
+    filled.cache.wants_refresh = False
+    again = await ask(filled)
+    assert (again.origin, again.answer) == (pb.ANSWER_ORIGIN_CACHED, first.answer)
+
+
 async def test_a_refresh_without_room_gives_its_lease_back(filled, monkeypatch):
     monkeypatch.setitem(BACKGROUND_KINDS, "refresh", 0)
     await ask(filled)
@@ -365,6 +400,7 @@ async def test_another_version_of_the_model_fills_nothing_under_the_listed_name(
     rag = await start_rag(prepare=change)
     await rag.ingest(DOCUMENTS)
     await rag.told()
+    rag.balancer.answer = ANSWER
     await ask(rag)
     assert await fill_ends(rag) == "cut"
     assert rag.cache.calls["StoreInference"] == 1

@@ -52,6 +52,8 @@ async def filled(start_rag):
     rag = await start_rag(**PRICED)
     await rag.ingest(DOCUMENTS)
     await rag.told()
+    # Ten words that are worth keeping.
+    rag.balancer.answer = "You press the blue button to stop the machine [1]."
     return rag
 
 

@@ -260,7 +260,7 @@ class TestBounds:
         "changes",
         [
             {"payload": bytes(MAXIMUM_PAYLOAD_BYTES + 1)},
-            {"tags": tuple("abcdefghijklmnopqrstuvwxyz0123456")},
+            {"tags": tuple("abcdefghijklmnopqrstuvwxyz01234567")},
             {"tags": ("x" * 256,)},
         ],
     )

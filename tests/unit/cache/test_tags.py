@@ -28,6 +28,15 @@ def test_kinds_never_share_a_tag(name: str) -> None:
     assert len(made) == 8
 
 
+def test_a_value_says_when_it_was_handed_over_to_those_who_waited():
+    kept = (tags.custom_tag("h:7"), tags.collection_tag("h"))
+    assert tags.handed_over_ms(kept) is None
+    assert (
+        tags.handed_over_ms((*kept, tags.handed_over_tag(1_700_000_000_123))) == 1_700_000_000_123
+    )
+    assert tags.handed_over_ms(("h:soon",)) is None
+
+
 @given(st.text(min_size=1, max_size=1000))
 def test_tags_are_short_and_do_not_show_names(name: str) -> None:
     for tag in (

@@ -7,7 +7,7 @@ import pytest
 from services.cache.core.failures import Failure
 from services.cache.core.fills import LiveText, Part, Piece
 from services.cache.core.flights import Interrupted, Missed, WaitEnded
-from services.cache.core.model import Control
+from services.cache.core.model import Control, Hit, Level
 from services.cache.waiters import Waiter
 from tests.kit.virtual_time import run_virtually
 
@@ -23,6 +23,7 @@ def make_waiter(
         wait_seconds=wait_seconds,
         remaining_seconds=remaining_seconds,
         streaming=streaming,
+        came_ms=1000,
     )
 
 
@@ -47,6 +48,26 @@ def test_the_wait_for_others_ends_with_its_limit_or_before_the_deadline(
         assert await seconds_until_settled(waiter) == pytest.approx(expected, abs=1e-6)
         assert waiter.outcome == WaitEnded()
         assert waiter.waited_seconds == pytest.approx(expected, abs=1e-6)
+
+    run_virtually(run())
+
+
+@pytest.mark.parametrize(
+    ("over_ms", "may_have"), [(None, True), (999, False), (1000, True), (2000, True)]
+)
+def test_what_was_handed_over_before_it_came_is_not_for_it(over_ms, may_have) -> None:
+    async def run() -> None:
+        waiter = make_waiter(wait_seconds=1.0, remaining_seconds=1.0)
+        hit = Hit(
+            payload=b"",
+            level=Level.SHARED,
+            created_ms=0,
+            age_seconds=0.0,
+            remaining_seconds=1.0,
+            handed_over_ms=over_ms,
+        )
+        assert waiter.may_have(hit) is may_have
+        waiter.settle(Missed())
 
     run_virtually(run())
 
