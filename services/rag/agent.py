@@ -22,6 +22,7 @@ from services.rag.core.conversation import (
     ToolCall,
 )
 from services.rag.core.gathered import Findings
+from services.rag.core.profile import DegradationReason
 from services.rag.core.prompt_size import PromptSizes
 from services.rag.core.retrieved import NOTHING_FOUND, Confidence
 from services.rag.core.tools import (
@@ -273,6 +274,7 @@ class Agent:
                     stage.model, stage.backend_id = event.model, event.backend_id
                 elif isinstance(event, ChatCompleted):
                     self._count_tokens(run, stage, event.usage)
+                    self._note_cut(run, event.usage.prompt_token_count)
         stage.item_count = len(calls)
         return tuple(calls)
 
@@ -283,6 +285,16 @@ class Agent:
             run.usage.prompt_token_count + usage.prompt_token_count,
             run.usage.completion_token_count + usage.completion_token_count,
         )
+
+    def _note_cut(self, run: _Run, token_count: int) -> None:
+        """Notes if the model has not read all that it was told."""
+        told = "\n".join(each.content for each in run.messages)
+        if self._sizes.is_cut(run.model.digest, told, token_count):
+            run.task.recorder.degrade(
+                DegradationReason.CONTEXT_TRUNCATED,
+                "agent_step",
+                f"the model has read {token_count} tokens of what it was told",
+            )
 
     async def _call_all(self, run: _Run, calls: tuple[ToolCall, ...], step: int) -> list[_Told]:
         """Does what a step asks for, all at the same time; the results are in its order."""

@@ -33,6 +33,7 @@ def make_answerer(
     models: ModelsPort,
     tool_models: ToolModels,
     catalogue: ModelCatalogue,
+    sizes: PromptSizes,
     embeddings: EmbeddingSource,
     retriever: Retriever,
     reuse: AnswerReuse,
@@ -42,7 +43,6 @@ def make_answerer(
     statistics: RagStatistics,
 ) -> Answerer:
     """Makes what answers questions, from the ports and parts it needs."""
-    sizes = PromptSizes()
     return Answerer(
         retriever=retriever,
         reuse=reuse,

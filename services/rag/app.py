@@ -36,6 +36,7 @@ from services.rag.background import BackgroundWork
 from services.rag.brief import BriefAnswers
 from services.rag.chat import Chats
 from services.rag.chat_calls import ChatCalls
+from services.rag.core.prompt_size import PromptSizes
 from services.rag.corpus import make_corpus
 from services.rag.counted_answers import CountedAnswers
 from services.rag.embed import EmbeddingSource
@@ -144,12 +145,14 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         reranking=settings.rerank_time_limit_seconds,
         remaining=remaining_seconds,
     )
+    sizes = PromptSizes()
     understanding = BriefAnswers(
         cache=cache,
         models=models,
         catalogue=catalogue,
         model=settings.understanding_model,
         context_token_count=settings.context_token_count,
+        sizes=sizes,
         remaining_seconds=remaining_seconds,
         note_cached=accounting.ledger.add_cached_text,
     )
@@ -211,6 +214,7 @@ async def start(settings: RagSettings, runtime: Runtime) -> AsyncIterator[Runnin
         models=models,
         tool_models=MeteredToolModels(fleet, ledger=accounting.ledger),
         catalogue=catalogue,
+        sizes=sizes,
         embeddings=embeddings,
         retriever=retriever,
         reuse=reuse,

@@ -15,6 +15,7 @@ from services.rag.core.conversation import (
     TokenUsage,
 )
 from services.rag.core.options import OutputFormat
+from services.rag.core.prompt_size import PromptSizes
 from services.rag.generation import known_failure
 from services.rag.models import ModelCatalogue
 from services.rag.ports import ModelFacts, ModelsPort
@@ -44,6 +45,7 @@ class BriefAnswers:
         model: Model that is asked; empty for the one that answers the question.
         context_token_count: Context window that answers are asked with; another one could make a
             backend load the model anew.
+        sizes: Knows how many tokens prompts have.
         remaining_seconds: What is left of the running call's deadline; None where there is none.
         note_cached: Told of texts that the cache had, with their model and what they cost.
     """
@@ -56,6 +58,7 @@ class BriefAnswers:
         catalogue: ModelCatalogue,
         model: str,
         context_token_count: int,
+        sizes: PromptSizes,
         remaining_seconds: Callable[[], float | None],
         note_cached: Callable[[str, TokenUsage], None] = lambda _model, _usage: None,
     ) -> None:
@@ -65,6 +68,7 @@ class BriefAnswers:
         self._catalogue = catalogue
         self._model = model
         self._context_token_count = context_token_count
+        self._sizes = sizes
         self._remaining_seconds = remaining_seconds
 
     async def ask(
@@ -93,7 +97,8 @@ class BriefAnswers:
             urgent: Whether a person waits for it.
 
         Raises:
-            PeerUnavailable: The balancer cannot be asked, or took too long.
+            PeerUnavailable: The balancer cannot be asked, or took too long, or the backend has cut
+                the prompt, so that what the model says is of no use.
             ModelNotFound: The fleet does not have the model.
             RelayedError: The balancer could not answer.
         """
@@ -146,8 +151,11 @@ class BriefAnswers:
             made = await self._generate(model, key, stage, limit_seconds)
             if fill is not None and made.model_digest == model.digest:
                 fill.send(made.inference.text)
-                with suppress(PeerUnavailable):
-                    await fill.commit(made.inference)
+                if made.inference.finish_reason == "stop":
+                    with suppress(PeerUnavailable):
+                        await fill.commit(made.inference)
+                else:
+                    fill.hand_over(made.inference)
             return made.inference.text
         finally:
             if fill is not None:
@@ -188,6 +196,9 @@ class BriefAnswers:
         stage.backend_id = started.backend_id
         stage.prompt_token_count = completed.usage.prompt_token_count
         stage.completion_token_count = completed.usage.completion_token_count
+        prompt = "\n".join(each.content for each in key.messages)
+        if self._sizes.is_cut(model.digest, prompt, completed.usage.prompt_token_count):
+            raise PeerUnavailable(model.name, "it has read a part of the prompt only")
         return _Made(
             CachedInference(
                 text=text,

@@ -215,8 +215,7 @@ class ModelAnswers:
 
     def _is_prompt_cut(self, inference: Inference, made: CachedInference) -> bool:
         """Learns how long the prompt was, and says whether the backend has cut it."""
-        prompt = "\n".join(each.content for each in inference.key.messages)
-        is_cut = self._sizes.report(inference.model.digest, prompt, made.usage.prompt_token_count)
+        is_cut = self._report_size(inference, made)
         if is_cut:
             inference.task.recorder.degrade(
                 DegradationReason.CONTEXT_TRUNCATED,
@@ -224,6 +223,10 @@ class ModelAnswers:
                 f"the model has read {made.usage.prompt_token_count} tokens of the prompt",
             )
         return is_cut
+
+    def _report_size(self, inference: Inference, made: CachedInference) -> bool:
+        prompt = "\n".join(each.content for each in inference.key.messages)
+        return self._sizes.report(inference.model.digest, prompt, made.usage.prompt_token_count)
 
     async def _run(
         self,
@@ -279,7 +282,12 @@ class ModelAnswers:
             async with aclosing(self._run(inference, run, limit, urgent=False)) as texts:
                 parts = [text async for text in texts]
             made = run.inference("".join(parts))
-            if run.fill is not None and await asyncio.to_thread(inference.worth.is_sound, made):
+            is_cut = self._report_size(inference, made)
+            if (
+                run.fill is not None
+                and not is_cut
+                and await asyncio.to_thread(inference.worth.is_sound, made)
+            ):
                 await run.fill.commit(made)
         finally:
             run.give_up()

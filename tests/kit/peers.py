@@ -58,6 +58,7 @@ class FakeBalancer(BalancerServiceServicer):
             with; None, or giving None, for `answer`.
         break_after: Words after which an answer breaks off with `break_error`; None never.
         finish_reason: Why an answer ends.
+        prompt_token_count: Tokens it says it has read.
         chats: Requests to Chat.
         embedded: Texts embedded, with how often.
         hold: Chat waits for it after its first word.
@@ -80,6 +81,7 @@ class FakeBalancer(BalancerServiceServicer):
         self.break_after: int | None = None
         self.break_error: ServiceError | None = None
         self.finish_reason = generation_pb2.FINISH_REASON_STOP
+        self.prompt_token_count = 100
         self.chats: list[balancer.ChatRequest] = []
         self.embedded: Counter[str] = Counter()
         self.tenants: Counter[str] = Counter()
@@ -149,7 +151,8 @@ class FakeBalancer(BalancerServiceServicer):
             completed = balancer.GenerationCompleted(
                 finish_reason=self.finish_reason,
                 usage=generation_pb2.TokenUsage(
-                    prompt_token_count=100, completion_token_count=len(words)
+                    prompt_token_count=self.prompt_token_count,
+                    completion_token_count=len(words),
                 ),
             )
             yield balancer.ChatResponse(completed=completed)

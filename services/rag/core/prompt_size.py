@@ -49,6 +49,22 @@ class PromptSizes:
         """Returns the estimated tokens of a text."""
         return estimate_tokens(text) * self.factor(model_digest, text)
 
+    def is_cut(self, model_digest: str, prompt: str, token_count: int) -> bool:
+        """Says whether the backend has cut a prompt, and learns nothing.
+
+        That is for prompts of which more is read than their words, such as what tools there are,
+        or which are so short that the marks around them count.
+
+        Args:
+            model_digest: The model.
+            prompt: What it was given to read.
+            token_count: What it has read, as the backend says; 0 where it does not.
+        """
+        factor, count = self._factors.get((model_digest, _is_wide(prompt)), (1.0, 0))
+        expected = estimate_tokens(prompt) * factor
+        least = TRUNCATED_RATIO if count >= _LEAST_REPORTS else _LEAST_FACTOR
+        return expected >= _SHORTEST_CUT and 0 < token_count < least * expected
+
     def report(self, model_digest: str, prompt: str, token_count: int) -> bool:
         """Learns how many tokens a prompt had.
 
@@ -63,15 +79,11 @@ class PromptSizes:
         estimate = estimate_tokens(prompt)
         if token_count <= 0 or not estimate:
             return False
+        if self.is_cut(model_digest, prompt, token_count):
+            return True
         key = model_digest, _is_wide(prompt)
         factor, count = self._factors.get(key, (1.0, 0))
-        observed = token_count / estimate
-        expected = estimate * factor
-        is_known = count >= _LEAST_REPORTS
-        least = TRUNCATED_RATIO if is_known else _LEAST_FACTOR
-        if expected >= _SHORTEST_CUT and token_count < least * expected:
-            return True
-        bounded = min(_GREATEST_FACTOR, max(_LEAST_FACTOR, observed))
+        bounded = min(_GREATEST_FACTOR, max(_LEAST_FACTOR, token_count / estimate))
         learned = bounded if count == 0 else factor + _WEIGHT * (bounded - factor)
         self._factors[key] = learned, count + 1
         self._factors.move_to_end(key)

@@ -86,6 +86,24 @@ def results(rag, step):
     return [each for each in gathering[step - 1].messages if each.role == 4]
 
 
+async def test_a_step_whose_prompt_the_backend_cuts_is_said(rag):
+    text = "The pump of hall nine is serviced by the night crew in May. "
+    await rag.ingest({f"doc{each}.md": f"# Pump {each}\n\n" + text * 14 for each in range(8)})
+    # The peer says that it has read 50 tokens of what it was told.
+    rag.balancer.reply = steps(
+        [call("retrieve", query="pump of hall nine", count=8)],
+        [call("retrieve", query="night crew in May", count=8)],
+        answer="The pump of hall nine is serviced by the night crew [1].",
+    )
+    response = await ask(rag, "Who services the pump of hall nine?")
+    cut = {
+        each.stage
+        for each in response.degradations
+        if each.reason == pb.DEGRADATION_REASON_CONTEXT_TRUNCATED
+    }
+    assert "agent_step" in cut
+
+
 async def test_an_answer_stands_on_all_that_was_gathered(filled):
     filled.balancer.reply = steps(
         [

@@ -336,6 +336,8 @@ async def test_a_long_hostile_conversation_is_read_in_part_and_summed_up(filled)
     finally:
         await pool.close()
     replies(filled, rewriting=json.dumps({"question": REWORDED}), summing_up="They spoke of parts.")
+    # Fewer would say that the prompt was cut.
+    filled.balancer.prompt_token_count = 4000
     _, completed = await chat(filled, FOLLOW_UP, conversation_id)
     assert completed.answer
     (prompt,) = prompts_of(filled, REWRITING)

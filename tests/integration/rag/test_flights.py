@@ -312,6 +312,24 @@ async def test_an_answer_of_less_worth_does_not_take_the_place_of_one_about_to_e
     assert (again.origin, again.answer) == (pb.ANSWER_ORIGIN_CACHED, first.answer)
 
 
+async def test_an_answer_to_a_cut_prompt_does_not_take_the_place_of_one_about_to_expire(start_rag):
+    rag = await start_rag(context_token_count=8192)
+    text = "The pump of hall nine is serviced by the night crew in May. "
+    others = {f"doc{each}.md": f"# Pump {each}\n\n" + text * 14 for each in range(8)}
+    await rag.ingest(DOCUMENTS | others)
+    await rag.told()
+    rag.balancer.answer = ANSWER
+    rag.balancer.prompt_token_count = 2000
+    assert not (await ask(rag)).degradations
+    assert await fill_ends(rag) == "commit"
+    rag.cache.answered.clear()
+    rag.cache.wants_refresh = True
+    rag.balancer.prompt_token_count = 100
+    assert (await ask(rag)).origin == pb.ANSWER_ORIGIN_CACHED
+    assert await fill_ends(rag) == "cut"
+    assert len(rag.balancer.chats) == 2
+
+
 async def test_a_refresh_without_room_gives_its_lease_back(filled, monkeypatch):
     monkeypatch.setitem(BACKGROUND_KINDS, "refresh", 0)
     await ask(filled)

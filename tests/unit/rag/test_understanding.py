@@ -9,9 +9,15 @@ from opentelemetry.trace import NoOpTracer
 from services.common.errors import PeerUnavailable
 from services.rag.brief import BriefAnswers
 from services.rag.cache_port import CachedInference, Failure, FailureKind, InferenceLookup
-from services.rag.core.conversation import ChatCompleted, ChatStarted, TokenUsage
+from services.rag.core.conversation import (
+    ChatCompleted,
+    ChatMessage,
+    ChatStarted,
+    TokenUsage,
+)
 from services.rag.core.options import ExpansionPolicy, Turn
 from services.rag.core.profile import DegradationReason
+from services.rag.core.prompt_size import PromptSizes
 from services.rag.expand import Expander
 from services.rag.models import ModelCatalogue
 from services.rag.ports import ModelFacts
@@ -29,8 +35,9 @@ EXPANDED = "What does the premium plan cost?"
 class Models:
     """A fleet with one model that says what it is told to."""
 
-    def __init__(self, text, *, seconds=0.0, error=None, complete=True):
+    def __init__(self, text, *, seconds=0.0, error=None, complete=True, finish_reason="stop"):
         self.text, self.seconds, self.error, self.complete = text, seconds, error, complete
+        self.finish_reason = finish_reason
         self.requests = []
 
     async def list_models(self):
@@ -48,7 +55,7 @@ class Models:
         yield self.text
         if self.complete:
             yield ChatCompleted(
-                finish_reason="stop", usage=TokenUsage(10, 5), generation_seconds=0.1
+                finish_reason=self.finish_reason, usage=TokenUsage(10, 5), generation_seconds=0.1
             )
 
 
@@ -64,6 +71,10 @@ class Fill:
         self.cache.entries[self.key] = inference
         return True
 
+    def hand_over(self, inference):
+        self.ended = True
+        self.cache.handed_over.append(inference.text)
+
     def discard(self):
         self.cache.discarded += not self.ended
 
@@ -73,6 +84,7 @@ class Cache:
 
     def __init__(self, *, error=None, failure=None):
         self.entries, self.discarded, self.error, self.failure = {}, 0, error, failure
+        self.handed_over = []
 
     async def lookup_inference(self, key, *, mode, wait_seconds):
         if self.error is not None:
@@ -96,6 +108,7 @@ def answers(models, cache=None, *, remaining=None, model=""):
         catalogue=ModelCatalogue(models, clock=LoopClock(), chat_model="", embedding_model=""),
         model=model,
         context_token_count=8192,
+        sizes=PromptSizes(),
         remaining_seconds=lambda: remaining,
     )
 
@@ -190,6 +203,30 @@ def test_without_wordings_there_is_a_degradation_and_the_lease_goes_back(models)
     assert reasons(notes) == [DegradationReason.EXPANSION_SKIPPED]
     assert notes.stages[0].failed
     assert cache.discarded == (not cache.entries)
+
+
+def test_wordings_that_were_cut_are_for_those_who_wait_for_them_only():
+    cache = Cache()
+    expand(Models(WORDINGS, finish_reason="length"), cache)
+    assert not cache.entries
+    assert cache.handed_over == [WORDINGS]
+
+
+def test_what_comes_of_a_prompt_that_the_backend_has_cut_is_not_used():
+    # The model says that it has read 10 tokens.
+    messages = (ChatMessage("user", "A plan with 100 GB in all halls. " * 400),)
+    cache = Cache()
+
+    async def main():
+        stage = recorder().begin("rewrite")
+        return await answers(Models(REWORDED), cache).ask(
+            messages, None, stage, output_token_count=64, time_limit_seconds=1.0, keep=True
+        )
+
+    with pytest.raises(PeerUnavailable, match="a part of the prompt"):
+        run_virtually(main())
+    assert cache.discarded == 1
+    assert not cache.entries
 
 
 def test_what_is_known_to_fail_is_not_tried():
