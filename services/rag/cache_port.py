@@ -35,12 +35,13 @@ MOST_DEPENDENCIES = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferenceKey:
-    """Everything that decides what a model answers."""
+    """Everything that decides what a model answers, and the compartment of the cache."""
 
     model_digest: str
     messages: tuple[ChatMessage, ...]
     sampling: Sampling
     output_format: OutputFormat | None = None
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

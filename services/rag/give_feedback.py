@@ -105,6 +105,7 @@ class FeedbackDesk:
                 model_digest=entry.model_digest,
                 access_fingerprint=entry.access_fingerprint,
                 configuration_fingerprint=entry.configuration_fingerprint,
+                namespace=entry.namespace,
             ),
             entry,
             Verdict.WRONG,

@@ -103,6 +103,7 @@ class ModelAnswers:
                 messages=messages,
                 sampling=task.sampling,
                 output_format=task.question.output_format,
+                namespace=task.namespace,
             ),
             draft=draft,
             dependencies=dependencies_of(task, draft),

@@ -145,6 +145,7 @@ class AnswerReuse:
             model_digest=model.digest,
             access_fingerprint=access_fingerprint(question.collection, question.retrieval.access),
             configuration_fingerprint=configuration_fingerprint(question, task.sampling),
+            namespace=task.namespace,
         )
 
     def _note_identity(self, key: tuple[str, str], identity: str) -> None:
@@ -370,6 +371,7 @@ class Reuse:
                 model_digest=its.model_digest,
                 access_fingerprint=its.access_fingerprint,
                 configuration_fingerprint=its.configuration_fingerprint,
+                namespace=its.namespace,
             )
 
     def _end(self, outcome: str) -> None:

@@ -31,6 +31,7 @@ class SemanticPartition:
     model_digest: str
     access_fingerprint: str
     configuration_fingerprint: str
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """One question on its way to an answer."""
 
+import re
 from dataclasses import dataclass, field, replace
 
 from services.rag.core.conversation import Sampling
@@ -10,7 +11,8 @@ from services.rag.recorder import Recorder
 
 __all__ = ["AnswerDefaults", "AnswerTask"]
 
-# What the cache takes.
+# What the cache takes. Names of collections are such, but that of one that is not there may be any.
+_NAMESPACE = re.compile(r"[a-z0-9._-]{0,64}")
 _MOST_JUDGED = 16
 _LONGEST_JUDGED = 8000
 
@@ -85,6 +87,13 @@ class AnswerTask:
     prompt: Prompt = field(default_factory=Prompt)
     rewritten: str = ""
     must_be_anew: bool = False
+
+    @property
+    def namespace(self) -> str:
+        """The compartment of the cache that its answers belong to: that of its collection."""
+        collection = self.question.collection
+        is_named = self.question.mode is not Mode.DIRECT and _NAMESPACE.fullmatch(collection)
+        return collection if is_named else ""
 
     @property
     def asked(self) -> str:

@@ -245,6 +245,7 @@ def _to_key(key: InferenceKey) -> pb.InferenceKey:
         conversation=pb.Conversation(messages=to_messages(key.messages)),
         sampling=to_sampling(key.sampling),
         format=to_output_format(key.output_format),
+        namespace=key.namespace,
     )
 
 

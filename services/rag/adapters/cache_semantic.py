@@ -160,6 +160,7 @@ def _to_partition(partition: SemanticPartition) -> pb.SemanticPartition:
         model_digest=partition.model_digest,
         access_fingerprint=partition.access_fingerprint,
         configuration_fingerprint=partition.configuration_fingerprint,
+        namespace=partition.namespace,
     )
 
 

@@ -21,6 +21,7 @@ class CacheEntry:
         model_digest: Model that answers.
         access_fingerprint: What the caller may see.
         configuration_fingerprint: How the answer is made.
+        namespace: Compartment of the cache.
     """
 
     question_digest: str = ""
@@ -30,6 +31,7 @@ class CacheEntry:
     model_digest: str = ""
     access_fingerprint: str = ""
     configuration_fingerprint: str = ""
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

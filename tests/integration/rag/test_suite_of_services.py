@@ -9,7 +9,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from pannier.cache.v1 import cache_admin_service_pb2 as cache_admin
+from pannier.cache.v1 import invalidation_pb2
 from pannier.cache.v1 import statistics_pb2 as statistics
+from pannier.cache.v1.cache_admin_service_pb2_grpc import CacheAdminServiceStub
 from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.rag.v1 import conversation_pb2, usage_service_pb2
 from pannier.rag.v1 import corpus_service_pb2 as corpus
@@ -232,6 +235,36 @@ async def test_a_question_about_today_is_streamed_anew_to_each_who_asks_at_once(
     assert {each.origin for each in completed} == {pb.ANSWER_ORIGIN_GENERATED}
     assert not [each for response in completed for each in response.degradations]
     assert await services.generation_count() == 3
+
+
+async def test_the_answers_of_a_collection_are_invalidated_by_its_name(services):
+    async def invalidate(namespace):
+        selector = invalidation_pb2.Selector(namespace=namespace)
+        request = invalidation_pb2.InvalidateRequest(selectors=[selector], dry_run=False)
+        assert (await cache.Invalidate(request, metadata=ACME, timeout=20)).applied
+
+    async with channel_to(int(services.cache_address.rpartition(":")[2])) as channel:
+        cache = CacheServiceStub(channel)
+        await services.ask()
+        await invalidate("another")
+        assert (await services.ask()).origin == pb.ANSWER_ORIGIN_CACHED
+        await invalidate("docs")
+        assert (await services.ask()).origin == pb.ANSWER_ORIGIN_GENERATED
+        assert await services.generation_count() == 2
+        assert (await services.ask()).origin == pb.ANSWER_ORIGIN_CACHED
+
+
+async def test_a_raised_threshold_holds_for_the_collection_of_its_name(services):
+    async with channel_to(int(services.cache_address.rpartition(":")[2])) as channel:
+        admin = CacheAdminServiceStub(channel)
+        for namespace, origin in (
+            ("another", pb.ANSWER_ORIGIN_CACHED_SIMILAR),
+            ("docs", pb.ANSWER_ORIGIN_GENERATED),
+        ):
+            request = cache_admin.SetSimilarityThresholdRequest(namespace=namespace, threshold=1.0)
+            await admin.SetSimilarityThreshold(request, metadata=ACME, timeout=20)
+            await services.ask()
+            assert (await services.ask(PARAPHRASE)).origin == origin
 
 
 async def test_a_deleted_document_is_never_answered_from_again(services):
