@@ -215,7 +215,7 @@ class CachePort(Protocol):
             key: What decides the answer.
             mode: Label that the lookup is counted under.
             wait_seconds: Longest wait.
-            questions: What a person asks with it, for `must_be_anew`; at most 16, each of 1 to
+            questions: What a person asks with it, for `must_be_anew`; at most 8, each of 1 to
                 8,000 characters.
         """
         ...

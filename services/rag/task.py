@@ -13,7 +13,7 @@ __all__ = ["AnswerDefaults", "AnswerTask"]
 
 # What the cache takes. Names of collections are such, but that of one that is not there may be any.
 _NAMESPACE = re.compile(r"[a-z0-9._-]{0,64}")
-_MOST_JUDGED = 16
+_MOST_JUDGED = 8
 _LONGEST_JUDGED = 8000
 
 

@@ -586,7 +586,7 @@ class LookupInferenceRequest(_message.Message):
 
     @_builtins.property
     def questions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """OPTIONAL. What a person asks with it, at most 16, each [1, 8000] characters: the question, as it was put and as it was
+        """OPTIONAL. What a person asks with it, at most 8, each [1, 8000] characters: the question, as it was put and as it was
         understood, and those before it in a conversation. Where the answer to one of them depends on when or by whom it is
         asked, the outcome is BYPASSED, and `scope` of the response says why; nothing must be kept then.
         """
@@ -703,7 +703,7 @@ class StreamInferenceRequest(_message.Message):
 
     @_builtins.property
     def questions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """OPTIONAL. What a person asks with it, at most 16, each [1, 8000] characters: the question, as it was put and as it was
+        """OPTIONAL. What a person asks with it, at most 8, each [1, 8000] characters: the question, as it was put and as it was
         understood, and those before it in a conversation. Where the answer to one of them depends on when or by whom it is
         asked, the outcome is BYPASSED, and `scope` of the response says why; nothing must be kept then.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 
 from services.cache.core.semantic.contractions import written_out
 from services.cache.core.semantic.momentary import ASKING, asks_about_now
@@ -28,6 +29,10 @@ class QuestionScope(Enum):
     PERSONAL = "personal"
     TOO_LONG = "too_long"
 
+
+# The questions before it are asked about with each question of a conversation; at most 8 MiB.
+_MOST_KNOWN = 1024
+_LONGEST_KNOWN = 2048
 
 # Ordinary text has four characters and more per token; digits and marks are tokens of their own.
 _CHARACTERS_PER_TOKEN = 4
@@ -114,10 +119,16 @@ def scope_of_all(queries: Iterable[str]) -> QuestionScope | None:
     Args:
         queries: The questions in it, each at most 8,000 characters.
     """
-    scopes = (scope_of(query) for query in queries)
+    scopes = (
+        _known_scope(query) if len(query) <= _LONGEST_KNOWN else scope_of(query)
+        for query in queries
+    )
     return next((each for each in scopes if each not in (None, QuestionScope.TOO_LONG)), None)
 
 
 def estimated_tokens(query: str) -> int:
     """Estimates the tokens of a text without a tokenizer: one per 4 letters begun."""
     return sum(-(-len(piece) // _CHARACTERS_PER_TOKEN) for piece in _PIECE.findall(query))
+
+
+_known_scope = lru_cache(maxsize=_MOST_KNOWN)(scope_of)
