@@ -1,6 +1,7 @@
 """`pannier models`: the models of the fleet, on disk and in memory."""
 
 import asyncio
+from collections.abc import Iterable
 
 import typer
 
@@ -62,7 +63,32 @@ def list_models(
             output.json([to_plain(each) for each in found])
         else:
             _show_models(output, found)
+            output.line(f"{len(found)} models")
             _show_drift(output, drifted)
+        return 0
+
+    run(main)
+
+
+@application.command()
+def show(
+    model: ModelArgument,
+    *,
+    tenant: TenantOption = "default",
+    address: AddressOption = "",
+    timeout: TimeoutOption = 10.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one model: what it is, and how each backend has it."""
+
+    async def main(output: Output) -> int:
+        async with open_balancer(address, tenant) as balancer:
+            shown = await balancer.ShowModel(pb.ShowModelRequest(model=model), timeout=timeout)
+        if as_json:
+            output.json(to_plain(shown))
+        else:
+            _show_models(output, [shown.model])
+            _show_backends(output, shown.backends)
         return 0
 
     run(main)
@@ -149,7 +175,28 @@ def _show_models(output: Output, models: list[pb.Model]) -> None:
             for each in models
         ],
     )
-    output.line(f"{len(models)} models")
+
+
+def _show_backends(output: Output, backends: Iterable[pb.ModelOnBackend]) -> None:
+    output.table(
+        ("backend", "state", ">busy", ">window", ">reads/s", ">writes/s", ">load"),
+        [
+            (
+                each.backend_id if each.healthy else f"{each.backend_id}, out",
+                show_enum(pb.ModelResidency, each.stats.residency),
+                f"{each.stats.in_flight_count}/{each.stats.slot_count}",
+                str(each.stats.context_token_count or "-"),
+                _rate(each.stats.prefill_tokens_per_second),
+                _rate(each.stats.decode_tokens_per_second),
+                format_seconds(each.stats.predicted_load.ToNanoseconds() / 1e9),
+            )
+            for each in backends
+        ],
+    )
+
+
+def _rate(tokens_per_second: float) -> str:
+    return f"{tokens_per_second:.0f}" if tokens_per_second else "-"
 
 
 def _show_drift(output: Output, drifted: list[pb.BackendHealth]) -> None:

@@ -7,7 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from services.balancer.backend import Backend, ModelState
 from services.balancer.convert import duration
+from services.balancer.core.errors import ModelNotFound
 from services.balancer.core.models import Capability, FleetModel
+from services.balancer.core.names import model_key
 from services.balancer.core.shares import Reservations
 from services.balancer.core.snapshot import Residency
 from services.balancer.core.standing import State, takes_requests
@@ -17,7 +19,14 @@ from services.balancer.fleet import Fleet
 from services.common.clock import Clock
 from services.common.pagination import decode_page_token, encode_page_token
 
-__all__ = ["backend_health", "fleet_health", "fleet_models", "fleet_stats", "timestamp"]
+__all__ = [
+    "backend_health",
+    "fleet_health",
+    "fleet_model",
+    "fleet_models",
+    "fleet_stats",
+    "timestamp",
+]
 
 _MODELS = "models"
 # Ollama writes "never" as some date in the 24th century.
@@ -223,6 +232,40 @@ def fleet_models(fleet: Fleet, *, page_size: int, page_token: str) -> pb.ListMod
     return pb.ListModelsResponse(
         models=[_model(each) for each in page],
         next_page_token=encode_page_token(_MODELS, page[-1].key) if len(rest) > page_size else "",
+    )
+
+
+def fleet_model(equipment: Equipment, model: str) -> pb.ShowModelResponse:
+    """Describes one model and how each backend has it.
+
+    Args:
+        equipment: What knows the fleet.
+        model: Its name.
+
+    Raises:
+        ModelNotFound: No backend has it.
+    """
+    fleet, key = equipment.fleet, model_key(model)
+    models = {each.key: each for each in fleet.models()}
+    if key not in models:
+        raise ModelNotFound(model, sorted(each.model.name for each in models.values()))
+    found = models[key]
+    return pb.ShowModelResponse(
+        model=_model(found),
+        backends=[
+            _on_backend(equipment, fleet.backends[backend_id], key)
+            for backend_id in found.backend_ids
+        ],
+    )
+
+
+def _on_backend(equipment: Equipment, backend: Backend, key: str) -> pb.ModelOnBackend:
+    state = equipment.fleet.model_of(backend, key)
+    return pb.ModelOnBackend(
+        backend_id=backend.id,
+        healthy=takes_requests(backend.standing),
+        size_bytes=state.installed.size_bytes,
+        stats=_loaded_model(equipment, backend, state),
     )
 
 

@@ -96,6 +96,13 @@ class BalancerServicer(BalancerServiceServicer):
             self._fleet, page_size=convert.page_size(request), page_token=request.page_token
         )
 
+    async def ShowModel(
+        self, request: pb.ShowModelRequest, context: Context
+    ) -> pb.ShowModelResponse:
+        """Describes one model, and how each backend has it."""
+        convert_admin.check_model(request.model)
+        return report.fleet_model(self._dispatcher.equipment, request.model)
+
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Reports counters, response times and load scores."""
         return self._stats()

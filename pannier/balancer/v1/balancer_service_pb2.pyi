@@ -954,6 +954,94 @@ class Model(_message.Message):
 Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
+class ShowModelRequest(_message.Message):
+    """Asks for one model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """REQUIRED. Model name as Ollama knows it; without a tag ":latest" is meant."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowModelRequest: _TypeAlias = ShowModelRequest  # noqa: Y015
+
+@_typing.final
+class ShowModelResponse(_message.Message):
+    """One model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """OUTPUT ONLY. What ListModels says of it."""
+
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOnBackend]:
+        """OUTPUT ONLY. How each backend that has it has it, by id."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        backends: _abc.Iterable[Global___ModelOnBackend] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowModelResponse: _TypeAlias = ShowModelResponse  # noqa: Y015
+
+@_typing.final
+class ModelOnBackend(_message.Message):
+    """How a backend has a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKEND_ID_FIELD_NUMBER: _builtins.int
+    HEALTHY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    STATS_FIELD_NUMBER: _builtins.int
+    backend_id: _builtins.str
+    """OUTPUT ONLY. The backend."""
+    healthy: _builtins.bool
+    """OUTPUT ONLY. Whether it takes requests."""
+    size_bytes: _builtins.int
+    """OUTPUT ONLY. Size on disk."""
+    @_builtins.property
+    def stats(self) -> Global___LoadedModelStats:
+        """OUTPUT ONLY. Its state there, be it in memory or on disk only."""
+
+    def __init__(
+        self,
+        *,
+        backend_id: _builtins.str = ...,
+        healthy: _builtins.bool = ...,
+        size_bytes: _builtins.int = ...,
+        stats: Global___LoadedModelStats | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stats", b"stats"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_id", b"backend_id", "healthy", b"healthy", "size_bytes", b"size_bytes", "stats", b"stats"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelOnBackend: _TypeAlias = ModelOnBackend  # noqa: Y015
+
+@_typing.final
 class GetStatsRequest(_message.Message):
     """Asks for statistics."""
 
@@ -1149,7 +1237,7 @@ class LoadedModelStats(_message.Message):
     digest: _builtins.str
     """OUTPUT ONLY. Digest, 64 hexadecimal digits."""
     residency: Global___ModelResidency.ValueType
-    """OUTPUT ONLY. Whether it is loaded, is being loaded, or is being unloaded."""
+    """OUTPUT ONLY. Whether it is loaded, is being loaded, or is being unloaded; in ShowModel also whether it is on disk only."""
     slot_count: _builtins.int
     """OUTPUT ONLY. Requests that the balancer gives it at a time."""
     in_flight_count: _builtins.int

@@ -55,6 +55,11 @@ class BalancerServiceStub(object):
                 request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.ShowModel = channel.unary_unary(
+                '/pannier.balancer.v1.BalancerService/ShowModel',
+                request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ShowModelRequest.SerializeToString,
+                response_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ShowModelResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/pannier.balancer.v1.BalancerService/GetStats',
                 request_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.GetStatsRequest.SerializeToString,
@@ -114,6 +119,14 @@ class BalancerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShowModel(self, request, context):
+        """Describes one model of the fleet, and how each backend has it: on disk or in memory, how busy, how fast, and what
+        loading it is expected to take. Answered from memory in under 5 ms. Fails with INVALID_FIELD, MODEL_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """Reports counters, response times and load scores, per backend and overall. Answered from memory in under 5 ms.
         """
@@ -167,6 +180,11 @@ def add_BalancerServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ListModelsRequest.FromString,
                     response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'ShowModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowModel,
+                    request_deserializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ShowModelRequest.FromString,
+                    response_serializer=pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ShowModelResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -298,6 +316,33 @@ class BalancerService(object):
             '/pannier.balancer.v1.BalancerService/ListModels',
             pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ListModelsRequest.SerializeToString,
             pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pannier.balancer.v1.BalancerService/ShowModel',
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ShowModelRequest.SerializeToString,
+            pannier_dot_balancer_dot_v1_dot_balancer__service__pb2.ShowModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,10 @@ class BalancerServiceStub:
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.ListModelsRequest, _balancer_service_pb2.ListModelsResponse]
     """Lists the models of the fleet with the backends that have them. Answered from memory in under 5 ms."""
+    ShowModel: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.ShowModelRequest, _balancer_service_pb2.ShowModelResponse]
+    """Describes one model of the fleet, and how each backend has it: on disk or in memory, how busy, how fast, and what
+    loading it is expected to take. Answered from memory in under 5 ms. Fails with INVALID_FIELD, MODEL_NOT_FOUND.
+    """
     GetStats: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.GetStatsRequest, _balancer_service_pb2.GetStatsResponse]
     """Reports counters, response times and load scores, per backend and overall. Answered from memory in under 5 ms."""
     GetHealth: _grpc.UnaryUnaryMultiCallable[_balancer_service_pb2.GetHealthRequest, _balancer_service_pb2.GetHealthResponse]
@@ -82,6 +86,10 @@ class BalancerServiceAsyncStub(BalancerServiceStub):
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.ListModelsRequest, _balancer_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of the fleet with the backends that have them. Answered from memory in under 5 ms."""
+    ShowModel: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.ShowModelRequest, _balancer_service_pb2.ShowModelResponse]  # type: ignore[assignment]
+    """Describes one model of the fleet, and how each backend has it: on disk or in memory, how busy, how fast, and what
+    loading it is expected to take. Answered from memory in under 5 ms. Fails with INVALID_FIELD, MODEL_NOT_FOUND.
+    """
     GetStats: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.GetStatsRequest, _balancer_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Reports counters, response times and load scores, per backend and overall. Answered from memory in under 5 ms."""
     GetHealth: _aio.UnaryUnaryMultiCallable[_balancer_service_pb2.GetHealthRequest, _balancer_service_pb2.GetHealthResponse]  # type: ignore[assignment]
@@ -137,6 +145,16 @@ class BalancerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_balancer_service_pb2.ListModelsResponse, _abc.Awaitable[_balancer_service_pb2.ListModelsResponse]]:
         """Lists the models of the fleet with the backends that have them. Answered from memory in under 5 ms."""
+
+    @_abc_1.abstractmethod
+    def ShowModel(
+        self,
+        request: _balancer_service_pb2.ShowModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_balancer_service_pb2.ShowModelResponse, _abc.Awaitable[_balancer_service_pb2.ShowModelResponse]]:
+        """Describes one model of the fleet, and how each backend has it: on disk or in memory, how busy, how fast, and what
+        loading it is expected to take. Answered from memory in under 5 ms. Fails with INVALID_FIELD, MODEL_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def GetStats(

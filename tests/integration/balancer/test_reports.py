@@ -118,6 +118,34 @@ async def test_models_are_listed_in_pages_that_belong_together(run_balancer):
     assert not model.drifted
 
 
+async def test_a_model_is_described_with_how_each_backend_has_it(run_balancer):
+    async with running_standins(2, load_seconds=0.02) as standins:
+        balancer = await run_balancer(*(standin.url for standin in standins))
+        await balancer.stub.Embed(TEXT)
+        await balancer.health(check_now=True)
+        name = EMBEDDING_MODEL.removesuffix(":latest")
+        shown = await balancer.stub.ShowModel(pb.ShowModelRequest(model=name))
+        listed = (await balancer.stub.ListModels(pb.ListModelsRequest())).models
+        unknown = await error_of(balancer.stub.ShowModel(pb.ShowModelRequest(model="absent")))
+        nameless = await error_of(balancer.stub.ShowModel(pb.ShowModelRequest()))
+    assert shown.model in listed
+    assert shown.model.name == EMBEDDING_MODEL
+    assert [each.backend_id for each in shown.backends] == list(shown.model.backend_ids)
+    residencies = {each.backend_id: each.stats.residency for each in shown.backends}
+    assert sorted(residencies.values()) == [pb.MODEL_RESIDENCY_INSTALLED, pb.MODEL_RESIDENCY_WARM]
+    assert residencies[shown.model.loaded_backend_ids[0]] == pb.MODEL_RESIDENCY_WARM
+    for each in shown.backends:
+        assert each.healthy
+        assert each.size_bytes == shown.model.size_bytes > 0
+        assert (each.stats.model, each.stats.digest) == (shown.model.name, shown.model.digest)
+        assert each.stats.slot_count >= 1
+        assert each.stats.prefill_tokens_per_second > 0
+        assert each.stats.predicted_load.ToNanoseconds() > 0
+    assert unknown.error_reason == "MODEL_NOT_FOUND"
+    assert EMBEDDING_MODEL in unknown.metadata["known_models"]
+    assert nameless.error_reason == "INVALID_FIELD"
+
+
 async def test_drifted_models_are_marked(run_balancer, scripted):
     first, second = await scripted(), await scripted()
     first.has("m:latest", digest="a" * 64)

@@ -48,6 +48,42 @@ def test_a_listing_goes_through_all_pages(services):
     assert services.run("models", "list").stdout.endswith("3 models\n")
 
 
+def test_one_model_is_shown_with_how_each_backend_has_it(services):
+    stats = pb.LoadedModelStats(
+        residency=pb.MODEL_RESIDENCY_WARM,
+        slot_count=2,
+        in_flight_count=1,
+        context_token_count=8192,
+        prefill_tokens_per_second=2500.4,
+        decode_tokens_per_second=61.2,
+        predicted_load=Duration(seconds=6),
+    )
+    on_disk = pb.LoadedModelStats(
+        residency=pb.MODEL_RESIDENCY_INSTALLED, slot_count=2, predicted_load=Duration(seconds=12)
+    )
+    response = pb.ShowModelResponse(
+        model=LLAMA,
+        backends=[
+            pb.ModelOnBackend(backend_id="a:1", stats=on_disk),
+            pb.ModelOnBackend(backend_id="b:1", healthy=True, stats=stats),
+        ],
+    )
+    asked = []
+
+    def answer(request, _context):
+        asked.append(request.model)
+        return response
+
+    services.answers["ShowModel"] = answer
+    lines = services.run("models", "show", "llama3.2").stdout.splitlines()
+    assert asked == ["llama3.2"]
+    assert lines[1].split()[0] == "llama3.2:latest"
+    assert lines[-2].split() == ["a:1,", "out", "installed", "0/2", "-", "-", "-", "12.00", "s"]
+    assert lines[-1].split() == ["b:1", "warm", "1/2", "8192", "2500", "61", "6.00", "s"]
+    plain = json.loads(services.run("models", "show", "llama3.2", "--json").stdout)
+    assert [each["backend_id"] for each in plain["backends"]] == ["a:1", "b:1"]
+
+
 def test_a_model_is_shown_with_where_it_is_and_where_it_is_loaded(services):
     response = pb.ListModelsResponse(models=[LLAMA])
     services.answers["ListModels"] = lambda _request, _context: response
