@@ -87,6 +87,7 @@ def _started(event: Started) -> pb.GenerationStarted:
         decision_id=event.decision_id,
         queue_wait=duration(event.queue_seconds),
         predicted_first_token=duration(event.predicted_first_token_seconds),
+        context_token_count=event.context_token_count,
     )
 
 

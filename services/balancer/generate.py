@@ -189,6 +189,7 @@ class _Generation:
                 decision_id=attempt.decision_id,
                 queue_seconds=attempt.queue_seconds,
                 predicted_first_token_seconds=attempt.predicted_first_token_seconds,
+                context_token_count=attempt.model.context_token_count,
             )
         )
 

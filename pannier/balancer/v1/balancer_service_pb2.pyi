@@ -759,6 +759,7 @@ class GenerationStarted(_message.Message):
     DECISION_ID_FIELD_NUMBER: _builtins.int
     QUEUE_WAIT_FIELD_NUMBER: _builtins.int
     PREDICTED_FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """OUTPUT ONLY. Full name of the model that serves."""
     model_digest: _builtins.str
@@ -771,6 +772,10 @@ class GenerationStarted(_message.Message):
     """OUTPUT ONLY. Why this backend was chosen."""
     decision_id: _builtins.str
     """OUTPUT ONLY. Id of the decision, for Explain; kept for the last 1000 decisions."""
+    context_token_count: _builtins.int
+    """OUTPUT ONLY. Context window in tokens that the model has there; 0 where not known. Of a prompt that is longer, with room
+    for the answer, the backend cuts the beginning: compare it with the prompt tokens of `completed`.
+    """
     @_builtins.property
     def queue_wait(self) -> _duration_pb2.Duration:
         """OUTPUT ONLY. How long the request waited in the balancer's queue."""
@@ -790,10 +795,11 @@ class GenerationStarted(_message.Message):
         decision_id: _builtins.str = ...,
         queue_wait: _duration_pb2.Duration | None = ...,
         predicted_first_token: _duration_pb2.Duration | None = ...,
+        context_token_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["predicted_first_token", b"predicted_first_token", "queue_wait", b"queue_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "decision_id", b"decision_id", "model", b"model", "model_digest", b"model_digest", "predicted_first_token", b"predicted_first_token", "queue_wait", b"queue_wait", "routing_reason", b"routing_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "backend_id", b"backend_id", "context_token_count", b"context_token_count", "decision_id", b"decision_id", "model", b"model", "model_digest", b"model_digest", "predicted_first_token", b"predicted_first_token", "queue_wait", b"queue_wait", "routing_reason", b"routing_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -174,6 +174,7 @@ class Started:
         decision_id: Id of the decision.
         queue_seconds: How long the request waited in the queue.
         predicted_first_token_seconds: From the request's arrival, as predicted.
+        context_token_count: Context window that the model has there; 0 where not known.
     """
 
     model: str
@@ -184,6 +185,7 @@ class Started:
     decision_id: str = ""
     queue_seconds: float = 0.0
     predicted_first_token_seconds: float = 0.0
+    context_token_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,9 +81,12 @@ async def test_a_prompt_longer_than_any_window_causes_one_load(run_balancer):
     async with running_standins(1, models=(SPEC,)) as (standin,):
         balancer = await run_balancer(standin.url)
         for _ in range(3):
-            await answer(balancer, chat(CODE, text="word " * 30_000))
+            events = await answer(balancer, chat(CODE, text="word " * 30_000))
         assert await loads_of(standin) == 1
         assert (await in_memory(standin))[CODE]["context_length"] == 16_384
+    # The caller can see that the prompt was cut.
+    assert events[0].started.context_token_count == 16_384
+    assert events[-1].completed.usage.prompt_token_count < 16_384
 
 
 async def test_what_somebody_else_has_loaded_with_an_automatic_window_is_used_as_it_is(

@@ -39,6 +39,7 @@ def test_the_start_tells_who_serves_and_why(kind):
         decision_id="17",
         queue_seconds=0.25,
         predicted_first_token_seconds=1.5,
+        context_token_count=8192,
     )
     assert fill_event(kind(), event) == kind(
         started=pb.GenerationStarted(
@@ -50,6 +51,7 @@ def test_the_start_tells_who_serves_and_why(kind):
             decision_id="17",
             queue_wait=duration(0.25),
             predicted_first_token=duration(1.5),
+            context_token_count=8192,
         )
     )
 
