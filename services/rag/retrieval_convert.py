@@ -11,6 +11,7 @@ from services.rag.core.options import (
     RetrievalOptions,
     SearchArms,
 )
+from services.rag.core.quality import degraded_score
 from services.rag.core.retrieved import Retrieved
 from services.rag.filter_convert import filter_of
 from services.rag.recorder import Recorder
@@ -116,6 +117,9 @@ def to_retrieve_response(retrieved: Retrieved, recorder: Recorder) -> pb.Retriev
         degradations=[to_degradation(each) for each in recorder.degradations],
         profile=profile,
         confidence=to_confidence(retrieved.confidence),
+        quality_score=degraded_score(
+            retrieved.confidence.score, [each.reason for each in recorder.degradations]
+        ),
         expansions=retrieved.expansions,
         query_id=recorder.query_id,
         experiment_variants=recorder.variants,

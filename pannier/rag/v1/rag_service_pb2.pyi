@@ -604,8 +604,11 @@ class RetrieveResponse(_message.Message):
     EXPANSIONS_FIELD_NUMBER: _builtins.int
     QUERY_ID_FIELD_NUMBER: _builtins.int
     EXPERIMENT_VARIANTS_FIELD_NUMBER: _builtins.int
+    QUALITY_SCORE_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """OUTPUT ONLY. Name of this search, for GetProfile and SubmitFeedback."""
+    quality_score: _builtins.float
+    """OUTPUT ONLY. How far the search may be relied on, [0, 1]: the confidence's score, times what each degradation leaves of it."""
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Passage]:
         """OUTPUT ONLY. The passages, best first."""
@@ -640,10 +643,11 @@ class RetrieveResponse(_message.Message):
         expansions: _abc.Iterable[_builtins.str] | None = ...,
         query_id: _builtins.str = ...,
         experiment_variants: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        quality_score: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "experiment_variants", b"experiment_variants", "passages", b"passages", "profile", b"profile", "query_id", b"query_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "degradations", b"degradations", "expansions", b"expansions", "experiment_variants", b"experiment_variants", "passages", b"passages", "profile", b"profile", "quality_score", b"quality_score", "query_id", b"query_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -130,6 +130,18 @@ async def test_without_embeddings_words_are_searched(filled):
     assert response.quality.score == pytest.approx(score_of(response.quality, 0.85))
 
 
+async def test_what_a_search_lacked_lowers_its_worth(filled):
+    request = pb.RetrieveRequest(collection="docs", query=QUESTION)
+    whole = await filled.rag.Retrieve(request, metadata=ACME)
+    assert whole.quality_score == pytest.approx(whole.confidence.score) != 0
+    filled.balancer.embed_fault = PeerUnavailable("ollama", "away")
+    # The vector of the same question is remembered.
+    request.query = OTHER
+    lesser = await filled.rag.Retrieve(request, metadata=ACME)
+    assert reasons(lesser.degradations) == {"EMBEDDING_UNAVAILABLE"}
+    assert lesser.quality_score == pytest.approx(0.85 * lesser.confidence.score) != 0
+
+
 async def test_without_embeddings_a_deep_answer_is_checked_by_words(filled):
     filled.balancer.embed_fault = PeerUnavailable("ollama", "away")
     response = await ask(filled, query(mode=pb.QUERY_MODE_DEEP))
