@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import AsyncExitStack
 
+import grpc
 import pytest
 
 from pannier.cache.v1 import cache_admin_service_pb2 as cache_admin
@@ -365,6 +366,42 @@ async def test_when_the_first_one_leaves_the_others_get_their_answer(start_servi
     text = "".join(event.text_delta for event in events)
     assert text == events[-1].completed.answer == response.answer
     assert not response.degradations
+
+
+def reasons(degradations):
+    return {
+        pb.DegradationReason.Name(each.reason).removeprefix("DEGRADATION_REASON_")
+        for each in degradations
+    }
+
+
+async def test_without_any_ollama_the_sources_answer(services):
+    await services.standin.stop()
+    response = await services.ask()
+    assert response.origin == pb.ANSWER_ORIGIN_EXTRACTIVE
+    assert reasons(response.degradations) == {"EMBEDDING_UNAVAILABLE", "MODEL_UNAVAILABLE"}
+    assert "blue button" in response.answer
+    assert response.citations
+    assert 0 < response.quality.score <= 0.45
+
+
+async def test_a_model_that_dies_while_it_answers_leaves_the_sources_or_the_beginning(services):
+    await services.standin.order_fault(drop_after_tokens=3, path="/api/chat", count=100)
+    response = await services.ask()
+    assert response.origin == pb.ANSWER_ORIGIN_EXTRACTIVE
+    assert "GENERATION_INTERRUPTED" in reasons(response.degradations)
+    assert 0 < response.quality.score <= 0.3
+    events = []
+
+    async def read():
+        async for event in services.stream("What does the red fox do?"):
+            events.append(event)
+
+    with pytest.raises(grpc.aio.AioRpcError):
+        await read()
+    text = "".join(each.text_delta for each in events)
+    assert text
+    assert events[-1].failed.partial_answer == text
 
 
 async def test_what_came_of_it_shows_in_the_statistics_of_the_cache(services):
