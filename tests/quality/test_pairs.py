@@ -30,10 +30,7 @@ CATEGORIES = {
 
 @pytest.fixture(scope="module")
 def embedder():
-    try:
-        return Embedder()
-    except FileNotFoundError as error:
-        pytest.skip(f"no embedding model: {error}")
+    return Embedder()
 
 
 def similarities(embedder, found):
