@@ -42,6 +42,8 @@ __all__ = ["Retriever", "Search"]
 _SEARCH_COUNT = 2
 # Share of a collection's chunks without vectors from which on finding by meaning misses too much.
 _PENDING_SHARE_RATIO = 0.05
+# Share of a search's candidates from which on it does.
+_MISSING_SHARE_RATIO = 0.1
 # As traces call them.
 _FUSIONS = {FusionMethod.CONVEX: "convex", FusionMethod.RECIPROCAL_RANK: "rrf"}
 
@@ -213,12 +215,12 @@ class Retriever:
             self._metrics.observe("rag_retrieval_confidence", confidence.score)
 
     async def _find(self, search: Search) -> Retrieved:
-        _note_pending_vectors(search)
         round_ = await self._search(search)
         for _ in range(_SEARCH_COUNT - 1):
             if round_.is_complete:
                 break
             round_ = await self._search(search)
+        await self._note_pending_vectors(search, round_)
         confidence = _estimate(search, round_)
         variants = await self._expand(search, confidence.band)
         if variants:
@@ -266,6 +268,40 @@ class Retriever:
             round_.passages.update(loaded)
         round_.is_complete = all(chunk_id in round_.passages for chunk_id in missing)
         round_.candidates = _candidates(best, round_.passages)
+
+    async def _note_pending_vectors(self, search: Search, round_: _Round) -> None:
+        """Says where too much could not be found by meaning, since it has no vectors yet."""
+        collection = search.collection
+        pending_count = collection.pending_vector_count
+        if search.options.arms is SearchArms.KEYWORD or not pending_count:
+            return
+        missing_count = await self._count_without_vectors(search, round_)
+        if (
+            pending_count >= _PENDING_SHARE_RATIO * collection.chunk_count
+            or missing_count > _MISSING_SHARE_RATIO * len(round_.candidates)
+        ):
+            search.recorder.degrade(
+                DegradationReason.VECTORS_PENDING,
+                "vector_search",
+                f"{pending_count} of {collection.chunk_count} passages have no vector yet, "
+                f"{missing_count} of the {len(round_.candidates)} best",
+            )
+
+    async def _count_without_vectors(self, search: Search, round_: _Round) -> int:
+        """Counts the candidates without vectors: a filter may choose what has just come in."""
+        found_by_words = [
+            each.ranking.chunk_id for each in round_.candidates if each.ranking.vector_rank is None
+        ]
+        if not found_by_words:
+            return 0
+        try:
+            async with self._limits.reading():
+                vectors = await self._store.load_vectors(
+                    search.tenant_id, search.collection.name, found_by_words
+                )
+        except ServiceError:
+            return 0
+        return len(found_by_words) - len(vectors)
 
     async def _expand(self, search: Search, band: Band) -> tuple[Variant, ...]:
         """Has the question worded otherwise where that is wanted."""
@@ -341,18 +377,3 @@ def _estimate(search: Search, round_: _Round) -> Confidence:
         coverage=coverage,
         rerank_ratio=best.ranking.rerank_score if best is not None else None,
     )
-
-
-def _note_pending_vectors(search: Search) -> None:
-    collection = search.collection
-    pending = collection.pending_vector_count
-    if (
-        search.options.arms is not SearchArms.KEYWORD
-        and pending
-        and pending >= _PENDING_SHARE_RATIO * collection.chunk_count
-    ):
-        search.recorder.degrade(
-            DegradationReason.VECTORS_PENDING,
-            "vector_search",
-            f"{pending} of {collection.chunk_count} passages have no vector yet",
-        )

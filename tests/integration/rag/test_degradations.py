@@ -431,6 +431,30 @@ async def test_documents_without_vectors_are_found_by_words_and_that_is_said(sta
     assert not rag.cache.semantic_requests
 
 
+async def test_a_filter_that_chooses_what_has_no_vectors_yet_is_no_whole_search(start_rag):
+    def prepare(balancer):
+        embed = balancer.Embed
+
+        async def partly(request, context):
+            if any("blue button" in text for text in request.texts):
+                await abort(context, PeerUnavailable("ollama", "away"))
+            return await embed(request, context)
+
+        balancer.Embed = partly
+
+    rag = await start_rag(prepare=prepare)
+    await rag.ingest({f"{number}.md": f"The fox has {number} tails." for number in range(30)})
+    await rag.ingest({"button.md": DOCUMENTS["button.md"]})
+    request = pb.RetrieveRequest(collection="docs", query="How many tails has the fox?")
+    whole = await rag.rag.Retrieve(request, metadata=ACME)
+    assert reasons(whole.degradations) == set()
+    request.query = QUESTION
+    request.options.filter.document_ids.append("button.md")
+    found = await rag.rag.Retrieve(request, metadata=ACME)
+    assert [each.document_id for each in found.passages] == ["button.md"]
+    assert reasons(found.degradations) == {"VECTORS_PENDING"}
+
+
 def held_after(balancer, count):
     """Has the model stop speaking after so many words until the test ends."""
 

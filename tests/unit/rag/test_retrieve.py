@@ -68,6 +68,7 @@ class Store:
         self.failures = {}
         self.reached = {}
         self.pending_vector_count = 0
+        self.without_vectors = frozenset()
         self.languages = ("en",)
 
     async def _enter(self, method, **arguments):
@@ -100,6 +101,7 @@ class Store:
         scored = [
             ScoredChunk(number, float(embed(each.text) @ vector))
             for number, each in self.passages.items()
+            if number not in self.without_vectors
         ]
         return tuple(sorted(scored, key=lambda hit: -hit.score)[:limit])
 
@@ -124,7 +126,11 @@ class Store:
 
     async def load_vectors(self, tenant_id, collection, chunk_ids):
         await self._enter("load_vectors")
-        return {number: embed(self.passages[number].text) for number in chunk_ids}
+        return {
+            number: embed(self.passages[number].text)
+            for number in chunk_ids
+            if number not in self.without_vectors
+        }
 
     async def load_spans(self, tenant_id, spans, *, access):
         await self._enter("load_spans", access=access)
@@ -470,6 +476,18 @@ async def test_documents_without_vectors_are_told_of():
     kit = Kit()
     kit.store.pending_vector_count = 2
     await kit.find("llamas")
+    assert kit.degradations == [(DegradationReason.VECTORS_PENDING, "vector_search")]
+
+
+async def test_few_documents_without_vectors_are_told_of_where_they_are_among_the_best():
+    new = {number: f"zebra number {number} in the herd" for number in (1, 2, 3)}
+    old = {number: f"parcel {number} on its way" for number in range(4, 101)}
+    kit = Kit(texts=new | old)
+    kit.store.pending_vector_count, kit.store.without_vectors = 3, frozenset(new)
+    options = replace(OPTIONS, candidate_count=20)
+    await kit.find("parcel on its way", options)
+    assert kit.degradations == []
+    await kit.find("zebra in the herd", options)
     assert kit.degradations == [(DegradationReason.VECTORS_PENDING, "vector_search")]
 
 
