@@ -86,6 +86,13 @@ class ModelCatalogue:
             name or self._embedding_model, "embeds texts", lambda model: model.embeds
         )
 
+    def known_embedding_models(self) -> tuple[ModelFacts, ...]:
+        """Returns the models that embed, the default first, without asking the balancer."""
+        default = self._search(self._embedding_model, lambda model: model.embeds)
+        if default is None:
+            return ()
+        return (default, *(each for each in self._known if each.embeds and each is not default))
+
     async def _find(
         self, name: str, ability: str, able: Callable[[ModelFacts], bool]
     ) -> ModelFacts:

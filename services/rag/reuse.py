@@ -28,7 +28,7 @@ from services.rag.core.reuse import (
 )
 from services.rag.evidence_check import EvidenceCheck, EvidenceMemory, question_key
 from services.rag.keep_answer import keep_answer
-from services.rag.models import ModelCatalogue, split_identity
+from services.rag.models import ModelCatalogue, model_identity, split_identity
 from services.rag.retrieve import Search
 from services.rag.semantic_port import (
     Judge,
@@ -43,6 +43,8 @@ from services.rag.verify import Verifier
 
 __all__ = ["AnswerReuse", "Reuse"]
 
+# Models that may have embedded a collection of which nothing is known.
+_MOST_GUESSES = 3
 _MOST_COLLECTIONS = 10_000
 
 
@@ -128,11 +130,26 @@ class AnswerReuse:
 
         Nobody can say then whether what it was made from is still stored; that is noted.
         """
-        identity = self._identities.get((task.tenant_id, task.question.collection))
-        partition = self._partition(task, identity) if identity is not None else None
-        if partition is None or not task.may_look_up:
+        if not task.may_look_up:
             return None
-        return await Reuse(self, task, partition).find_unchecked()
+        for identity in self._likely_identities(task):
+            partition = self._partition(task, identity)
+            if partition is not None:
+                found = await Reuse(self, task, partition).find_unchecked()
+                if found is not None:
+                    return found
+        return None
+
+    def _likely_identities(self, task: AnswerTask) -> Sequence[str]:
+        """Returns what may embed a collection that cannot be looked up, the likeliest first."""
+        known = self._identities.get((task.tenant_id, task.question.collection))
+        if known is not None:
+            return (known,)
+        # Nobody has asked this process about it before: it began after the store went away, or
+        # others were asked.
+        return [model_identity(each) for each in self._catalogue.known_embedding_models()][
+            :_MOST_GUESSES
+        ]
 
     def _partition(self, task: AnswerTask, identity: str) -> SemanticPartition | None:
         question = task.question

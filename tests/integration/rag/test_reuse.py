@@ -158,6 +158,18 @@ async def test_an_answer_served_while_the_store_is_away_counts_once(filled):
     assert page.value("rag_retrievals_total", outcome="error") == 1
 
 
+async def test_another_replica_serves_an_answer_while_the_store_is_away(start_rag, filled):
+    first = await ask(filled)
+    other = await start_rag(
+        balancer_address=filled.balancer_address, cache_address=filled.cache_address
+    )
+    async with store_away(filled):
+        # It has never been asked about this collection.
+        response = await ask(other)
+    assert response.answer == first.answer
+    assert reasons(response.degradations) == {"STORE_UNAVAILABLE", "SERVED_STALE"}
+
+
 async def test_a_question_that_means_the_same_gets_the_same_answer(filled):
     first = await ask(filled)
     similar = await ask(filled, PARAPHRASE)
