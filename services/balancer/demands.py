@@ -150,8 +150,8 @@ def _identify(
     digest = routing.model_digest or fleet.needed_digest(key)
     matching = [each for each in states if digest in (None, each.installed.digest)]
     if not matching and not unknown:
-        names = sorted({each.model.name for each in fleet.models()})
-        raise ModelNotFound(model if not states else f"{model} with digest {digest}", names)
+        missing = model if not states else f"{model} with digest {digest}"
+        raise ModelNotFound(missing, fleet.model_names())
     capable = [each for each in matching if each.installed.can(kind.capability)]
     if matching and not capable and not unknown:
         raise ModelCapabilityMissing(model, kind.capability.value)

@@ -148,6 +148,10 @@ class Fleet(FleetViews):
             }
         )
 
+    def model_names(self) -> list[str]:
+        """Returns the names of all models, sorted, for who asks for one that there is not."""
+        return sorted({each.model.name for each in self.models()})
+
     # What happens to requests.
 
     def model_of(self, backend: Backend, model_key: str) -> ModelState:

@@ -265,5 +265,5 @@ class ModelManager:
             if (state := (backend.models or {}).get(key)) is not None
         ]
         if not holders:
-            raise ModelNotFound(model, sorted({each.model.name for each in self._fleet.models()}))
+            raise ModelNotFound(model, self._fleet.model_names())
         return holders

@@ -246,10 +246,9 @@ def fleet_model(equipment: Equipment, model: str) -> pb.ShowModelResponse:
         ModelNotFound: No backend has it.
     """
     fleet, key = equipment.fleet, model_key(model)
-    models = {each.key: each for each in fleet.models()}
-    if key not in models:
-        raise ModelNotFound(model, sorted(each.model.name for each in models.values()))
-    found = models[key]
+    found = next((each for each in fleet.models() if each.key == key), None)
+    if found is None:
+        raise ModelNotFound(model, fleet.model_names())
     return pb.ShowModelResponse(
         model=_model(found),
         backends=[

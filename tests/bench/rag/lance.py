@@ -21,7 +21,7 @@ from tests.bench.rag.peers import RememberedMiniLM
 from tests.bench.rag.suite import COLLECTION, Suite, options
 from tests.bench.rag.timing import Times, one_by_one
 
-__all__ = ["against_lancedb"]
+__all__ = ["against_lancedb", "python_with_lancedb", "run_lancedb"]
 
 _RUNNER = Path(__file__).with_name("lance_runner.py")
 _DEPTH = 10
@@ -58,9 +58,9 @@ async def against_lancedb(
         venv: An environment with lancedb.
         vectors: Where the vectors of MiniLM are kept.
     """
-    python = venv / "bin" / "python"
-    if not python.is_file():
-        return [Row("beside LanceDB", f"left out: python -m venv {venv.name}; pip install lancedb")]
+    python = python_with_lancedb(venv)
+    if isinstance(python, Row):
+        return [python]
     chunks = await _chunks(suite, judged_set)
     texts = [query.text for query in judged_set.queries]
     encoder = RememberedMiniLM(vectors)
@@ -86,6 +86,34 @@ async def against_lancedb(
             f"{Times(tuple(found['filtered']['seconds'])).text}",
         ),
     ]
+
+
+def python_with_lancedb(venv: Path) -> Path | Row:
+    """Returns the interpreter of an environment that has LanceDB, or what is said without."""
+    python = venv / "bin" / "python"
+    if python.is_file():
+        return python
+    return Row("beside LanceDB", f"left out: python -m venv {venv.name}; pip install lancedb")
+
+
+async def run_lancedb(python: Path, *command: Path | str) -> dict[str, Any]:
+    """Runs one of the programs that know LanceDB, and returns what its last line says.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        python,
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        # It warns at every search otherwise.
+        env={**os.environ, "RUST_LOG": "error", "LANCE_LOG": "error"},
+    )
+    output, _ = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError("LanceDB's run failed; its message is above")
+    found: dict[str, Any] = json.loads(output.decode().splitlines()[-1])
+    return found
 
 
 async def _chunks(suite: Suite, judged_set: JudgedSet) -> _Chunks:
@@ -123,19 +151,7 @@ async def _run(
         question_vectors=question_rows,
         filter_tag=np.array("tag-0"),
     )
-    process = await asyncio.create_subprocess_exec(
-        python,
-        _RUNNER,
-        file,
-        stdout=asyncio.subprocess.PIPE,
-        # It warns at every search otherwise.
-        env={**os.environ, "RUST_LOG": "error", "LANCE_LOG": "error"},
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError("LanceDB's run failed; its message is above")
-    found: dict[str, Any] = json.loads(output.decode().splitlines()[-1])
-    return found
+    return await run_lancedb(python, _RUNNER, file)
 
 
 def _quality(judged_set: JudgedSet, chunks: _Chunks, runs: Sequence[Sequence[int]]) -> float:

@@ -1,8 +1,6 @@
 """LanceDB beside rag where a tenant has a hundredth of all chunks: recall and time."""
 
 import asyncio
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,6 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from tests.bench.cache.rows import Row
+from tests.bench.rag.lance import python_with_lancedb, run_lancedb
 from tests.bench.rag.timing import Times
 from tests.bench.rag.topics import Document, question, vector_of, vectors_of
 
@@ -31,26 +30,15 @@ async def tenant_in_lancedb(
         other: What the small tenant holds.
         count: How many questions are asked.
     """
-    python = venv / "bin" / "python"
-    if not python.is_file():
-        return [Row("beside LanceDB", f"left out: python -m venv {venv.name}; pip install lancedb")]
+    python = python_with_lancedb(venv)
+    if isinstance(python, Row):
+        return [python]
     large, small = await asyncio.to_thread(lambda: (_vectors(held), _vectors(other)))
     asked = np.stack([vector_of(question(number)) for number in range(count)])
     file = folder / "tenants.npz"
     tenants = np.repeat(np.array(["default", "small"]), [len(large), len(small)])
     np.savez(file, vectors=np.concatenate([large, small]), tenants=tenants, questions=asked)
-    process = await asyncio.create_subprocess_exec(
-        python,
-        _RUNNER,
-        file,
-        str(_DEPTH),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "RUST_LOG": "error", "LANCE_LOG": "error"},
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError("LanceDB's run failed; its message is above")
-    found = json.loads(output.decode().splitlines()[-1])
+    found = await run_lancedb(python, _RUNNER, file, str(_DEPTH))
     nearest = len(large) + np.argsort(-(asked @ small.T), axis=1)[:, :_DEPTH]
     return [
         Row(

@@ -108,10 +108,10 @@ async def start_cache(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StartCac
 @pytest.fixture
 async def caches(start_cache: StartCache, redis_server) -> list[RunningCache]:
     """Two replicas in front of an empty Redis."""
-    return [await start_cache(redis_server.url, **PATIENCE) for _ in range(2)]
+    return [await start_cache(redis_server.url) for _ in range(2)]
 
 
 @pytest.fixture
 async def cache(start_cache: StartCache, redis_server) -> RunningCache:
     """One running service in front of an empty Redis."""
-    return await start_cache(redis_server.url, **PATIENCE)
+    return await start_cache(redis_server.url)

@@ -406,18 +406,20 @@ async def test_a_question_that_nobody_words_otherwise_is_searched_for_alone(fill
     assert not filled.cache.semantic_requests
 
 
+def without_the_button(balancer):
+    """Has a balancer fail to embed one document."""
+    embed = balancer.Embed
+
+    async def partly(request, context):
+        if any("blue button" in text for text in request.texts):
+            await abort(context, PeerUnavailable("ollama", "away"))
+        return await embed(request, context)
+
+    balancer.Embed = partly
+
+
 async def test_documents_without_vectors_are_found_by_words_and_that_is_said(start_rag):
-    def prepare(balancer):
-        embed = balancer.Embed
-
-        async def partly(request, context):
-            if any("blue button" in text for text in request.texts):
-                await abort(context, PeerUnavailable("ollama", "away"))
-            return await embed(request, context)
-
-        balancer.Embed = partly
-
-    rag = await start_rag(prepare=prepare)
+    rag = await start_rag(prepare=without_the_button)
     await rag.ingest({name: DOCUMENTS[name] for name in ("fox.md", "cheese.md")})
     results, _ = await rag.ingest({"button.md": DOCUMENTS["button.md"]})
     assert results["button.md"].pending_vector_count == 1
@@ -432,17 +434,7 @@ async def test_documents_without_vectors_are_found_by_words_and_that_is_said(sta
 
 
 async def test_a_filter_that_chooses_what_has_no_vectors_yet_is_no_whole_search(start_rag):
-    def prepare(balancer):
-        embed = balancer.Embed
-
-        async def partly(request, context):
-            if any("blue button" in text for text in request.texts):
-                await abort(context, PeerUnavailable("ollama", "away"))
-            return await embed(request, context)
-
-        balancer.Embed = partly
-
-    rag = await start_rag(prepare=prepare)
+    rag = await start_rag(prepare=without_the_button)
     await rag.ingest({f"{number}.md": f"The fox has {number} tails." for number in range(30)})
     await rag.ingest({"button.md": DOCUMENTS["button.md"]})
     request = pb.RetrieveRequest(collection="docs", query="How many tails has the fox?")
