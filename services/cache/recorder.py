@@ -1,6 +1,7 @@
 """Counts what happens, for GetStats and for Prometheus alike.
 
-Everything here is synchronous and takes microseconds.
+Everything here is synchronous and takes microseconds; lookups, which are to be fast, are counted
+after their answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from services.cache.core.tallies import LayerTally
 from services.cache.core.traffic import TenantTraffic, Traffic
 from services.cache.metrics import BACKEND, MODES
 from services.cache.series import create_series, show_phase
+from services.common.afterwards import after_answer
 from services.common.clock import Clock
 from services.common.metrics import Metrics
 
@@ -109,6 +111,11 @@ class Recorder:
             tenant_id: Who asked.
             duration_seconds: How long it took, without any wait for another caller's answer.
         """
+        after_answer(partial(self._count_lookup, layer, lookup, mode, tenant_id, duration_seconds))
+
+    def _count_lookup(
+        self, layer: Layer, lookup: Lookup, mode: str, tenant_id: str, duration_seconds: float
+    ) -> None:
         self.tallies[layer].add_lookup(lookup, duration_seconds, self._clock.monotonic())
         missing_count = lookup.hits.count(None)
         hits = [hit for hit in lookup.hits if hit is not None]
@@ -155,6 +162,11 @@ class Recorder:
         self, layer: Layer, savings: Savings, *, tenant_id: str, coalesced: bool = False
     ) -> None:
         """Counts what a hit has saved, or a caller who waited for another one's answer."""
+        after_answer(partial(self._count_savings, layer, savings, tenant_id, coalesced=coalesced))
+
+    def _count_savings(
+        self, layer: Layer, savings: Savings, tenant_id: str, *, coalesced: bool
+    ) -> None:
         now = self._clock.monotonic()
         self.tallies[layer].add_savings(savings, now, coalesced=coalesced)
         name = "cache_coalesced_tokens_total" if coalesced else "cache_saved_tokens_total"

@@ -151,6 +151,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         async def handle(request: Any, context: Context) -> bytes:
             async with ServerCall(self._surroundings, name, attributes, context) as call:
+                call.answer_first()
                 return serialize(await handler(call.admit(request), context))
 
         return handle

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
+from services.common.afterwards import Afterwards, current_afterwards
 from services.common.baggage import BAGGAGE_HEADER, baggage_entries, current_baggage
 from services.common.clock import Clock
 from services.common.deadline import set_deadline
@@ -116,6 +118,21 @@ class Surroundings:
     gate: Gate
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How and when a call ended.
+
+    Attributes:
+        code: Name of the status its caller was sent, or would have been.
+        duration_seconds: How long it took.
+        time_ns: When, nanoseconds since the Unix epoch.
+    """
+
+    code: str
+    duration_seconds: float
+    time_ns: int
+
+
 class ServerCall:
     """One call from its arrival until its end.
 
@@ -145,6 +162,7 @@ class ServerCall:
         self._expired = False
         self._caller_left = False
         self._timer: asyncio.TimerHandle | None = None
+        self._afterwards = Afterwards()
 
     async def __aenter__(self) -> ServerCall:
         """Begins everything; waits for nothing, so that no cancellation can come in between."""
@@ -225,6 +243,10 @@ class ServerCall:
         await asyncio.sleep(_CANCELLATION_FOLLOWS_SECONDS)
         raise asyncio.CancelledError
 
+    def answer_first(self) -> None:
+        """Lets the handler leave work for after its answer; in a stream that may be long after."""
+        current_afterwards.set(self._afterwards)
+
     async def write(self, message: bytes) -> None:
         """Sends a message of a stream."""
         try:
@@ -276,7 +298,22 @@ class ServerCall:
         try:
             await self._end(error)
         finally:
-            self._report(self._code(error))
+            end = _End(
+                self._code(error), self._its.clock.monotonic() - self._started, time.time_ns()
+            )
+            try:
+                # Its turn comes when gRPC has taken the answer, which it does within this one.
+                asyncio.get_running_loop().call_soon(self._leave, end)
+            except RuntimeError:
+                # There is no loop any more.
+                self._leave(end)
+
+    def _leave(self, end: _End) -> None:
+        """Does what the caller need not wait for."""
+        try:
+            self._afterwards.do()
+            self._report(end)
+        finally:
             self._its.gate.leave()
 
     async def _end(self, error: BaseException | None) -> None:
@@ -329,11 +366,10 @@ class ServerCall:
         expired = remaining is not None and remaining <= self._tolerance_seconds
         return "DEADLINE_EXCEEDED" if expired else "CANCELLED"
 
-    def _report(self, code: str) -> None:
-        duration = self._its.clock.monotonic() - self._started
-        metrics = self._its.metrics
+    def _report(self, end: _End) -> None:
+        code, metrics = end.code, self._its.metrics
         metrics.add_gauge("rpc_server_active_calls", -1, self._name)
-        metrics.observe("rpc_server_call_duration_seconds", duration, self._name, code)
+        metrics.observe("rpc_server_call_duration_seconds", end.duration_seconds, self._name, code)
         self._span.set_attribute(RPC_STATUS_CODE, code)
         if code not in _NO_FAILURES:
             # Where gRPC or the handler itself has ended the call, there is no reason but the code.
@@ -341,7 +377,7 @@ class ServerCall:
             self._span.set_attribute(ERROR_REASON, self._reason or code)
         if code in _SERVER_FAULTS:
             mark_failed(self._span, code)
-        self._span.end()
+        self._span.end(end.time_ns)
         if code == "OK":
             level = logging.DEBUG
         else:
@@ -353,7 +389,7 @@ class ServerCall:
                 extra={
                     "rpc_method": self._name,
                     "code": code,
-                    "duration_seconds": round(duration, 6),
+                    "duration_seconds": round(end.duration_seconds, 6),
                     "tenant": current_identity.get().tenant_id,
                     "reason": self._reason,
                 },

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from pannier.balancer.v1 import balancer_service_pb2 as pb
 from pannier.balancer.v1 import balancer_service_pb2_grpc as pb_grpc
+from services.common.afterwards import after_answer
 from services.common.channels import cancelled_at_end, open_channel
 from services.common.deadline import remaining_seconds
 from services.common.errors import FieldViolation, InvalidRequest, StatusCode
@@ -30,8 +31,16 @@ class Servicer(pb_grpc.BalancerServiceServicer):
         self.ended = asyncio.Queue()
         self.release = asyncio.Event()
         self.entered = asyncio.Queue()
+        self.order = []
+
+    async def Explain(self, request, context):
+        after_answer(lambda: self.order.append("work"))
+        after_answer(lambda: 1 / 0)
+        self.order.append("answer")
+        return pb.ExplainResponse()
 
     async def GetStats(self, request, context):
+        self.order.append("next call")
         return pb.GetStatsResponse(
             backends=[pb.BackendStats(backend_id=current_identity.get().tenant_id)]
         )
@@ -147,6 +156,19 @@ async def test_a_handler_that_cancels_itself_does_not_leave_its_caller_waiting()
     async with running() as (stub, _, _, _, _), asyncio.timeout(5):
         error = await error_of(stub.Embed(pb.EmbedRequest(model="cancels itself"), timeout=20))
         assert error.status_code is StatusCode.INTERNAL
+
+
+async def test_what_is_left_for_after_an_answer_is_done_before_the_next_call(caplog):
+    async with running() as (stub, servicer, spans, _, _):
+        await stub.Explain(pb.ExplainRequest())
+        await stub.GetStats(pb.GetStatsRequest())
+        assert servicer.order == ["answer", "work", "next call"]
+        # What fails then is no failure of the call.
+        assert await spans_of(spans, "/Explain", 2) == [
+            ("CLIENT", "OK", "UNSET"),
+            ("SERVER", "OK", "UNSET"),
+        ]
+        assert "after an answer failed" in caplog.text
 
 
 async def test_a_call_without_a_deadline_gets_the_default_and_is_told_so():
