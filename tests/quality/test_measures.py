@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 
@@ -9,14 +11,15 @@ from tests.bench.cache.quality_measures import (
     simulate,
     uncontested,
 )
-from tests.bench.cache.quality_sets import Question
+from tests.bench.cache.quality_readings import name_of, readings
+from tests.bench.cache.quality_sets import QUALITY_FOLDER, Question
 
 
-def corpus(*rows):
+def corpus(*rows, readings=MappingProxyType({})):
     """Questions, their intents and their angles in degrees."""
     angles = np.radians([angle for _, _, angle in rows])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    return Corpus([Question(text, intent) for text, intent, _ in rows], vectors)
+    return Corpus([Question(text, intent) for text, intent, _ in rows], vectors, readings)
 
 
 def test_only_right_hits_count_as_right():
@@ -24,6 +27,23 @@ def test_only_right_hits_count_as_right():
     result = simulate(asked, DECISIONS["cosine"], 0.95, (1, 2))
     assert (result.questions, result.hits, result.wrong) == (6, 2, 0)
     assert result.hit_ratio == pytest.approx(1 / 3)
+
+
+def test_pairs_read_as_the_same_are_not_false_as_read():
+    rows = [("top up", "a", 0), ("topping up", "b", 5), ("run", "c", 90), ("walk", "d", 95)]
+    asked = corpus(*rows, readings={frozenset(map(name_of, ("top up", "topping up"))): ""})
+    result = simulate(asked, DECISIONS["cosine"], 0.95, (1,))
+    assert (result.hits, result.wrong, result.wrong_as_read) == (2, 2, 1)
+    assert result.false_share_as_read == 0.5
+
+
+def test_the_list_of_readings_names_pairs_once_and_says_what_tells_some_apart():
+    text = (QUALITY_FOLDER / "banking77_readings.tsv").read_text(encoding="utf-8")
+    found = readings()
+    assert len(found) == len(text.splitlines()) - 1
+    assert all(len(pair) == 2 for pair in found)
+    assert any(found.values())
+    assert not all(found.values())
 
 
 def test_a_guard_turns_a_false_hit_into_a_miss():

@@ -5,14 +5,16 @@ are right, VCHR their product; P-CHR AUC is the area under precision over CHR, C
 to the area under precision over recall."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from services.cache.core.semantic.agreement import required_similarity
 from services.cache.core.semantic.guards import Features, features, refusal_of
 from services.standin.core.minilm import Floats
+from tests.bench.cache.quality_readings import name_of
 from tests.bench.cache.quality_sets import Question
 
 __all__ = [
@@ -31,6 +33,8 @@ _CANDIDATES = 5
 _BLOCK_ROWS = 512
 _NEIGHBOURS = 10
 
+_NOTHING_READ: Mapping[frozenset[str], str] = MappingProxyType({})
+
 Decision = Callable[["Corpus", int, int, float], bool]
 
 
@@ -42,11 +46,13 @@ class Simulated:
         questions: Questions asked.
         hits: Questions answered from the cache.
         wrong: Hits on a question with another intent.
+        wrong_as_read: Those of them whose questions do not ask for the same, or were not read.
     """
 
     questions: int
     hits: int
     wrong: int
+    wrong_as_read: int
 
     @property
     def hit_ratio(self) -> float:
@@ -57,6 +63,11 @@ class Simulated:
     def false_share(self) -> float:
         """Share of the hits that are wrong, [0, 1]; 0 without a hit."""
         return self.wrong / self.hits if self.hits else 0.0
+
+    @property
+    def false_share_as_read(self) -> float:
+        """The same, of what was read."""
+        return self.wrong_as_read / self.hits if self.hits else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +84,22 @@ class Areas:
 
 
 class Corpus:
-    """Labelled questions with their features and their similar questions, the nearest first."""
+    """Labelled questions with their features and their similar questions, the nearest first.
 
-    def __init__(self, questions: Sequence[Question], vectors: Floats) -> None:
+    Args:
+        questions: The questions.
+        vectors: One of length 1 for each.
+        readings: What tells pairs with different labels apart that were read.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        vectors: Floats,
+        readings: Mapping[frozenset[str], str] = _NOTHING_READ,
+    ) -> None:
         self.questions = questions
+        self._readings = readings
         self.features: list[Features] = [features(question.text) for question in questions]
         self.neighbours = [_sorted_row(row) for row in _similar(vectors)]
         self._refused: dict[tuple[int, int], bool] = {}
@@ -92,6 +115,11 @@ class Corpus:
     def is_right(self, query: int, other: int) -> bool:
         """Whether two questions have the same intent."""
         return self.questions[query].intent == self.questions[other].intent
+
+    def asks_the_same_as_read(self, query: int, other: int) -> bool:
+        """Whether two questions were read, and nothing was found that tells them apart."""
+        pair = frozenset(name_of(self.questions[index].text) for index in (query, other))
+        return self._readings.get(pair) == ""
 
 
 def _by_cosine(_corpus: Corpus, _query: int, _other: int, _similarity: float) -> bool:
@@ -120,7 +148,7 @@ def simulate(
     corpus: Corpus, decision: Decision, threshold: float, seeds: Sequence[int]
 ) -> Simulated:
     """Asks the questions in random orders; each that is not answered is stored."""
-    hits = wrong = 0
+    hits = wrong = wrong_as_read = 0
     for seed in seeds:
         order = list(range(len(corpus.questions)))
         random.Random(seed).shuffle(order)
@@ -131,8 +159,10 @@ def simulate(
                 stored.add(query)
             else:
                 hits += 1
-                wrong += not corpus.is_right(query, match)
-    return Simulated(len(corpus.questions) * len(seeds), hits, wrong)
+                if not corpus.is_right(query, match):
+                    wrong += 1
+                    wrong_as_read += not corpus.asks_the_same_as_read(query, match)
+    return Simulated(len(corpus.questions) * len(seeds), hits, wrong, wrong_as_read)
 
 
 def areas(corpus: Corpus, decision: Decision, seed: int) -> Areas:

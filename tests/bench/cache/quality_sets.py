@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Pair", "Question", "banking", "clinc", "out_of_scope", "pairs"]
+__all__ = ["QUALITY_FOLDER", "Pair", "Question", "banking", "clinc", "out_of_scope", "pairs"]
 
 QUALITY_FOLDER = Path(__file__).parents[2] / "quality"
 
