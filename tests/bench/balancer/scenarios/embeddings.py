@@ -7,7 +7,7 @@ from tests.bench.balancer.contenders.direct import ONE_HOST
 from tests.bench.balancer.contenders.port import Contender
 from tests.bench.balancer.figures import estimate, paired_ratio
 from tests.bench.balancer.reference import EMBED, EQUAL_HOSTS
-from tests.bench.balancer.scenarios.port import Context, Findings, Verdict
+from tests.bench.balancer.scenarios.port import PROXIES, Context, Findings, Verdict
 from tests.bench.balancer.session import Plan
 from tests.bench.balancer.traces import Request
 
@@ -65,7 +65,7 @@ class Embeddings:
 
     name = "embeddings"
     title = "2,000 texts over eight equal hosts"
-    contender_names = ("pannier", "nginx-tuned", "haproxy-tuned")
+    contender_names = ("pannier", *PROXIES)
 
     async def measure(self, context: Context) -> Findings:
         """Measures and judges."""

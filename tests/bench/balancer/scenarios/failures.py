@@ -12,6 +12,7 @@ from tests.bench.balancer.figures import Summary, estimate, percentile
 from tests.bench.balancer.fleet import Fleet
 from tests.bench.balancer.reference import CHAT_A, REFERENCE_HOSTS
 from tests.bench.balancer.scenarios.port import (
+    PROXIES,
     Context,
     Findings,
     Verdict,
@@ -29,10 +30,8 @@ __all__ = ["Failures", "Troubles"]
 _LOAD_RATIO = 0.5
 _WARM_UP_SECONDS = 60.0
 _PEERS = (
-    "nginx",
-    "nginx-tuned",
+    *PROXIES,
     "nginx-tuned-60s",
-    "haproxy-tuned",
     "haproxy-tuned-60s",
     "litellm-least-busy",
 )

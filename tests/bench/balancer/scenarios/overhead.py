@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from tests.bench.balancer.contenders.port import Contender
 from tests.bench.balancer.figures import Outcome, estimate, percentile
 from tests.bench.balancer.reference import CHAT_A, EMBED, Host, ModelProfile
-from tests.bench.balancer.scenarios.port import Context, Findings, at_least, at_most
+from tests.bench.balancer.scenarios.port import PROXIES, Context, Findings, at_least, at_most
 from tests.bench.balancer.session import Closed, Plan
 from tests.bench.balancer.traces import Request
 
@@ -46,7 +46,7 @@ class Overhead:
 
     name = "overhead"
     title = "overhead over a direct call, nothing waits"
-    contender_names = ("pannier", "nginx-tuned", "haproxy-tuned", "litellm-shuffle")
+    contender_names = ("pannier", *PROXIES, "litellm-shuffle")
 
     async def measure(self, context: Context) -> Findings:
         """Measures and judges."""

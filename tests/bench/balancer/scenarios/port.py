@@ -10,6 +10,7 @@ from tests.bench.balancer.figures import Estimate, estimate, paired_ratio
 from tests.bench.balancer.session import Run, Session
 
 __all__ = [
+    "PROXIES",
     "Context",
     "Findings",
     "Scenario",
@@ -20,6 +21,10 @@ __all__ = [
     "figures_of",
     "ratio_verdict",
 ]
+
+
+PROXIES = ("nginx-tuned", "haproxy-tuned", "nginx", "haproxy")
+"""Those that take part in every scenario beside the balancer: tuned, and as they come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.bench.balancer.figures import estimate, summarise
 from tests.bench.balancer.reference import CHAT_A, REFERENCE_HOSTS, capacity
-from tests.bench.balancer.scenarios.port import Context, Findings, Verdict, at_most
+from tests.bench.balancer.scenarios.port import PROXIES, Context, Findings, Verdict, at_most
 from tests.bench.balancer.scenarios.traffic import run_all
 from tests.bench.balancer.scenarios.workloads import ONE_CHAT_MODEL, Span, span
 from tests.bench.balancer.session import Plan, Run
@@ -22,7 +22,7 @@ class Tenants:
 
     name = "tenants"
     title = "two tenants, one flooding: 30 % load by one, 150 % by the other"
-    contender_names = ("pannier", "nginx-tuned", "haproxy-tuned")
+    contender_names = ("pannier", *PROXIES)
 
     async def measure(self, context: Context) -> Findings:
         """Measures and judges."""

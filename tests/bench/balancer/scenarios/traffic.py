@@ -13,6 +13,7 @@ from tests.bench.balancer.reference import (
     ModelProfile,
 )
 from tests.bench.balancer.scenarios.port import (
+    PROXIES,
     Context,
     Findings,
     Verdict,
@@ -34,8 +35,7 @@ from tests.bench.processes import ProcessEnded
 
 __all__ = ["EQUAL", "SCENARIOS", "Traffic", "first_p99", "run_all"]
 
-_LEAST_CONNECTIONS = ("nginx-tuned", "haproxy-tuned", "nginx", "haproxy")
-_PEERS = (*_LEAST_CONNECTIONS, "litellm-least-busy", "litellm-latency")
+_PEERS = (*PROXIES, "litellm-least-busy", "litellm-latency")
 
 Judge = Callable[[Sequence[Run], Context], list[Verdict]]
 
@@ -154,7 +154,7 @@ def _judge_mixed(runs: Sequence[Run], context: Context) -> list[Verdict]:
 
 
 def _judge_unequal(runs: Sequence[Run], context: Context) -> list[Verdict]:
-    best = best_peer(runs, _LEAST_CONNECTIONS, first_p99)
+    best = best_peer(runs, PROXIES, first_p99)
     plain = "nginx-tuned" if "nginx-tuned" in context.contenders else best
     verdicts = [
         ratio_verdict(
@@ -220,7 +220,7 @@ _MIXED = Traffic(
 _UNEQUAL = Traffic(
     name="unequal",
     title="one model over eight unequal hosts, 70 % load",
-    contender_names=("pannier", *_LEAST_CONNECTIONS, "central-fifo"),
+    contender_names=("pannier", *PROXIES, "central-fifo"),
     hosts=REFERENCE_HOSTS,
     models=(CHAT_A,),
     classes=ONE_CHAT_MODEL,
@@ -230,7 +230,7 @@ _UNEQUAL = Traffic(
 _PREFIXES = Traffic(
     name="prefixes",
     title="64 shared prefixes of 1-8k tokens, one model, unequal hosts, 60 % load",
-    contender_names=("pannier", "nginx-tuned", "haproxy-tuned"),
+    contender_names=("pannier", *PROXIES),
     hosts=REFERENCE_HOSTS,
     models=(CHAT_A,),
     classes=PREFIXES,
@@ -240,7 +240,7 @@ _PREFIXES = Traffic(
 _BURSTS = Traffic(
     name="bursts",
     title="three models over eight unequal hosts, 60 % load in bursts (not in the default set)",
-    contender_names=("pannier", "nginx-tuned", "haproxy-tuned", "central-fifo"),
+    contender_names=("pannier", *PROXIES, "central-fifo"),
     hosts=REFERENCE_HOSTS,
     models=(CHAT_A, CHAT_B, EMBED),
     classes=MIXED,
@@ -251,7 +251,7 @@ _BURSTS = Traffic(
 EQUAL = Traffic(
     name="unequal",
     title="one model over eight unequal hosts, 70 % load",
-    contender_names=("pannier", *_LEAST_CONNECTIONS, "central-fifo"),
+    contender_names=("pannier", *PROXIES, "central-fifo"),
     hosts=REFERENCE_HOSTS,
     models=(CHAT_A,),
     classes=ONE_CHAT_MODEL,
@@ -261,7 +261,7 @@ EQUAL = Traffic(
 _PREFIXES = Traffic(
     name="prefixes",
     title="64 shared prefixes of 1-8k tokens, one model, unequal hosts, 60 % load",
-    contender_names=("pannier", "nginx-tuned", "haproxy-tuned"),
+    contender_names=("pannier", *PROXIES),
     hosts=REFERENCE_HOSTS,
     models=(CHAT_A,),
     classes=PREFIXES,
@@ -271,7 +271,7 @@ _PREFIXES = Traffic(
 _BURSTS = Traffic(
     name="bursts",
     title="three models over eight unequal hosts, 60 % load in bursts (not in the default set)",
-    contender_names=("pannier", "nginx-tuned", "haproxy-tuned", "central-fifo"),
+    contender_names=("pannier", *PROXIES, "central-fifo"),
     hosts=REFERENCE_HOSTS,
     models=(CHAT_A, CHAT_B, EMBED),
     classes=MIXED,
@@ -283,7 +283,7 @@ SCENARIOS = (_MIXED, _UNEQUAL, _PREFIXES, _BURSTS)
 EQUAL = Traffic(
     name="equal",
     title="one model over eight equal hosts, 70 % load",
-    contender_names=("pannier", "central-fifo", "nginx-tuned", "haproxy-tuned"),
+    contender_names=("pannier", "central-fifo", *PROXIES),
     hosts=EQUAL_HOSTS,
     models=(CHAT_A,),
     classes=ONE_CHAT_MODEL,
