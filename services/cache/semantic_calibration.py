@@ -101,7 +101,7 @@ class Calibration:
     def verdicts(self, subject: Subject) -> Verdicts:
         """Returns what is known at this moment."""
         tenant = self._tenants.get(subject.tenant_id)
-        if tenant is None:
+        if tenant is None or not (tenant.counts or tenant.own):
             return NO_VERDICTS
         known = tenant.summed.get(subject)
         if known is None:

@@ -7,8 +7,13 @@ Derivations stay apart, unlike with a Snowball stemmer, for which "important" is
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["base_form"]
+
+_MOST_KNOWN = 8192
+# Of what is longer, little is a word.
+_LONGEST_KNOWN = 32
 
 _IRREGULAR = {
     form: base
@@ -89,10 +94,18 @@ def base_form(word: str) -> str:
     Args:
         word: Case-folded, letters only.
     """
+    return _known_form(word) if len(word) <= _LONGEST_KNOWN else _form(word)
+
+
+def _form(word: str) -> str:
     word = _IRREGULAR.get(word, word)
     if len(word) < 4 or word in _UNCHANGED or not word.isascii():
         return word
     return _without_e(_without_ending(_american(word)))
+
+
+# Questions have few words that others have not.
+_known_form = lru_cache(maxsize=_MOST_KNOWN)(_form)
 
 
 def _american(word: str) -> str:

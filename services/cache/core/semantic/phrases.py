@@ -32,6 +32,13 @@ _SWITCHING_VERBS = frozenset(
         """turn switch power plug log sign check opt clock fill hand flip lock phas scal cash""",
     )
 )
+# "rollover" is written as "roll over", the verb, would be.
+_PARTED = {
+    f"{verb}{particle}": f"{verb}_{particle}"
+    for verb in PARTICLE_VERBS
+    for particle in PARTICLES
+    if len(verb) > 2
+}
 # "the second one", "which one", "no one", "one of them": there "one" counts nothing.
 _BEFORE_PRONOUN = frozenset(
     ["the", "this", "that", "which", "another", "any", "no", "every", "some", "each", "only", "new"]
@@ -223,19 +230,11 @@ def _named(tokens: list[Token]) -> list[Token]:
             position += length
             continue
         if token.kind in (Kind.WORD, Kind.CODE):
-            token = Token(token.kind, standing_for(_parted(token.text)), token.is_name)
+            word = _PARTED.get(token.text, token.text)
+            token = Token(token.kind, standing_for(word), token.is_name)
         result.append(token)
         position += 1
     return result
-
-
-def _parted(word: str) -> str:
-    """Writes "rollover" as "roll_over", as the verb would be."""
-    for particle in PARTICLES:
-        verb = word.removesuffix(particle)
-        if verb != word and verb in PARTICLE_VERBS and len(verb) > 2:
-            return f"{verb}_{particle}"
-    return word
 
 
 def _phrase_at(tokens: list[Token], position: int) -> tuple[int, str]:
