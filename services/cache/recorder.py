@@ -242,6 +242,30 @@ class Recorder:
         if outcome is SemanticOutcome.BYPASSED:
             self.bypassed(Layer.SEMANTIC, 1, mode=mode, tenant_id=tenant_id)
             return
+        after_answer(
+            partial(
+                self._count_semantic_lookup,
+                outcome,
+                similarity,
+                mode,
+                tenant_id,
+                duration_seconds,
+                age_seconds,
+                degraded=degraded,
+            )
+        )
+
+    def _count_semantic_lookup(
+        self,
+        outcome: SemanticOutcome,
+        similarity: float | None,
+        mode: str,
+        tenant_id: str,
+        duration_seconds: float,
+        age_seconds: float | None,
+        *,
+        degraded: bool,
+    ) -> None:
         kind = _SEMANTIC_HITS.get(outcome)
         self.tallies[Layer.SEMANTIC].add_semantic_lookup(
             kind,

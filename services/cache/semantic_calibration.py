@@ -115,6 +115,10 @@ class Calibration:
             tenant.summed[subject] = known
         return known
 
+    def is_current(self, tenant_id: str) -> bool:
+        """Returns whether a tenant is in step, so that nothing need be waited for."""
+        return self._hold(tenant_id).follower.is_current
+
     async def ready(self, tenant_id: str, wait_seconds: float) -> Knowledge:
         """Gets what is known of a tenant in step.
 

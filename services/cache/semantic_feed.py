@@ -115,6 +115,10 @@ class SemanticFeed:
         """Returns what is known of a partition at this moment."""
         return self._hold(name).partition
 
+    def is_current(self, name: PartitionName) -> bool:
+        """Returns whether a partition is in step, so that nothing need be waited for."""
+        return self._hold(name).follower.is_current
+
     async def ready(self, name: PartitionName, wait_seconds: float) -> Knowledge:
         """Gets a partition in step, from the start where it is not in memory.
 

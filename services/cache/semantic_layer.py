@@ -91,13 +91,19 @@ class SemanticLayer:
             How good the knowledge of the questions is; at most BEHIND where invalidations are not
             up to date.
         """
+        if self.feed.is_current(where.name) and self.calibration.is_current(where.tenant_id):
+            up_to_date = await self.levels.epochs.ready(where.tenant_id)
+            return Knowledge.IN_STEP if up_to_date else Knowledge.BEHIND
+        return await self._become_ready(where)
+
+    async def _become_ready(self, where: Where) -> Knowledge:
         wait_seconds = self._wait_seconds()
         async with asyncio.TaskGroup() as group:
-            up_to_date = group.create_task(self.levels.epochs.ready(where.tenant_id))
+            invalidations = group.create_task(self.levels.epochs.ready(where.tenant_id))
             group.create_task(self.calibration.ready(where.tenant_id, wait_seconds))
             questions = group.create_task(self.feed.ready(where.name, wait_seconds))
         knowledge = questions.result()
-        if knowledge is Knowledge.IN_STEP and not up_to_date.result():
+        if knowledge is Knowledge.IN_STEP and not invalidations.result():
             return Knowledge.BEHIND
         return knowledge
 
