@@ -29,6 +29,7 @@ from services.rag.core.dialogue import (
 from services.rag.core.options import Question
 from services.rag.core.profile import WarningKind
 from services.rag.recorder import Recorder
+from services.rag.store_wait import waiting_for_store
 
 __all__ = ["AnswerStreams", "Chats"]
 
@@ -134,7 +135,7 @@ class Chats:
         Raises:
             ConversationNotFound: The caller has no such conversation.
             ConversationBusy: Another question of it is just being answered.
-            StoreUnavailable: The conversation cannot be read.
+            StoreUnavailable: The conversation cannot be read, or not in a quarter of the time left.
             ServiceError: After `failed`: what the answer has failed with.
         """
         opened = await self._open(caller, conversation_id, question)
@@ -169,20 +170,21 @@ class Chats:
         remaining = self._remaining_seconds()
         limit = _LONGEST_CLAIM_SECONDS
         seconds = _KEEPING_SECONDS + (limit if remaining is None else min(limit, remaining))
-        if not conversation_id:
-            return await self._store.create(
+        async with waiting_for_store(remaining):
+            if not conversation_id:
+                return await self._store.create(
+                    caller.tenant_id,
+                    caller.user_id,
+                    title=title_of(question.text),
+                    claim_seconds=seconds,
+                )
+            return await self._store.claim(
                 caller.tenant_id,
                 caller.user_id,
-                title=title_of(question.text),
+                conversation_id,
                 claim_seconds=seconds,
+                turn_limit=MOST_HISTORY_TURNS,
             )
-        return await self._store.claim(
-            caller.tenant_id,
-            caller.user_id,
-            conversation_id,
-            claim_seconds=seconds,
-            turn_limit=MOST_HISTORY_TURNS,
-        )
 
     async def _keep(self, caller: Identity, opened: OpenConversation, turn: NewTurn) -> bool:
         """Keeps a turn; returns whether that was possible."""

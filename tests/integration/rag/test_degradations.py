@@ -263,6 +263,27 @@ async def test_a_lost_store_leaves_the_model_where_that_is_allowed(filled):
     assert not response.passages
 
 
+async def test_a_slow_store_ends_a_question_of_a_conversation_before_its_time_is_up(filled):
+    events = [event async for event in chat_call(filled, "")]
+    known = events[0].started.conversation_id
+    async with locked_store(filled, "conversation"):
+        errors = await asyncio.gather(
+            *(error_of(anext(aiter(chat_call(filled, each)))) for each in ("", known))
+        )
+    assert [(each.status_code, each.error_reason) for each in errors] == [
+        (StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    ] * 2
+    # Nothing of it has been left behind: the conversation can go on.
+    events = [event async for event in chat_call(filled, known)]
+    assert events[-1].answer.completed.answer == ANSWER
+
+
+def chat_call(rag, conversation_id):
+    request = pb.ChatRequest(conversation_id=conversation_id, query=query())
+    caller = [*ACME, ("x-pannier-user-id", "ann")]
+    return rag.rag.Chat(request, metadata=caller, timeout=8)
+
+
 async def test_a_slow_store_leaves_the_answer_given_before(start_rag):
     rag = await start_rag(database_time_limit_seconds=1.0)
     await rag.ingest(DOCUMENTS)
