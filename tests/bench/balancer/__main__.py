@@ -70,6 +70,7 @@ def _parse(scenarios: Sequence[str]) -> argparse.Namespace:
     option("--scenario", action="append", choices=scenarios, help="only this one; repeatable")
     option("--contender", action="append", help="only this one; repeatable")
     option("--seeds", type=int, help="number of seeds; 5, or 1 with --quick")
+    option("--first-seed", type=int, default=1, help="seed to begin with; to share them out")
     option("--quick", action="store_true", help="short traces and one seed, for development")
     option("--time-scale", type=float, default=10.0, help="how much faster than life")
     option("--out", type=Path, default=_ROOT / "bench-results", help="folder for the results")
@@ -91,7 +92,8 @@ async def _measure(options: argparse.Namespace, scenarios: dict[str, Scenario]) 
     contenders = _contenders(options)
     check = await check_capacity(session)
     print(check)
-    seeds = range(1, 1 + (options.seeds or (1 if options.quick else 5)))
+    seed_count = options.seeds or (1 if options.quick else 5)
+    seeds = range(options.first_seed, options.first_seed + seed_count)
     results: dict[str, object] = {
         "time_scale": options.time_scale,
         "quick": options.quick,
