@@ -323,9 +323,7 @@ class OllamaServer:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Opens a reply with status 200; at the end closes the connection if it is not read up."""
-        async with self._replies.failures_as(
-            FailureKind.CONNECTION, FailureKind.TIMEOUT, limit_seconds
-        ):
+        with self._replies.failures_as(FailureKind.CONNECTION, FailureKind.TIMEOUT, limit_seconds):
             response = await self._connection.send(method, path, body, headers or {})
         try:
             if response.status_code != 200:

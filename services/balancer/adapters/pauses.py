@@ -65,11 +65,15 @@ class Pauses:
 
 
 class AwakeTimeout:
-    """As `asyncio.timeout`, without the time in which the process stood still.
+    """Limits the time that a block takes, without that in which the process stood still.
+
+    A context manager that may be entered again when it has been left: the limit is that of each
+    block. One timer serves them all, which is looked after when it is due and not with each block;
+    `close` must follow the last one. In the block, the running task may be cancelled to end it.
 
     Args:
-        limit_seconds: Longest time to be awake in the block.
-        pauses: Know when it was not.
+        limit_seconds: Longest time to be awake in a block.
+        pauses: Know when the process was not.
 
     Raises:
         TimeoutError: It took longer.
@@ -77,28 +81,40 @@ class AwakeTimeout:
 
     __slots__ = (
         "_began_at",
+        "_cancelling_count",
+        "_expired",
         "_limit_seconds",
         "_paused_before_seconds",
         "_paused_seconds",
         "_pauses",
-        "_scope",
+        "_task",
         "_timer",
     )
 
     def __init__(self, limit_seconds: float, pauses: Pauses) -> None:
         self._limit_seconds = limit_seconds
         self._pauses = pauses
-        self._paused_seconds = 0.0
-        self._scope = asyncio.timeout(None)
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired = False
 
-    async def __aenter__(self) -> None:
-        await self._scope.__aenter__()
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - who awaits is in a task
         loop = asyncio.get_running_loop()
+        self._task = task
+        self._cancelling_count = task.cancelling()
         self._began_at = loop.time()
         self._paused_before_seconds = self._pauses.total_seconds
-        self._timer = loop.call_later(self._limit_seconds, self._look)
+        self._paused_seconds = 0.0
+        if self._timer is None:
+            self._timer = loop.call_later(self._limit_seconds, self._look)
 
     def _look(self) -> None:
+        self._timer = None
+        if self._task is None:
+            # Between two blocks; the next one sets the timer again.
+            return
         loop = asyncio.get_running_loop()
         paused_seconds = self._pauses.total_seconds - self._paused_before_seconds
         awake_seconds = loop.time() - self._began_at - paused_seconds
@@ -109,13 +125,25 @@ class AwakeTimeout:
         if left_seconds >= _RESOLUTION_SECONDS:
             self._timer = loop.call_later(left_seconds, self._look)
         else:
-            self._scope.reschedule(loop.time())
+            self._expired = True
+            self._task.cancel()
 
-    async def __aexit__(
+    def __exit__(
         self,
         error_type: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        _traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
-        await self._scope.__aexit__(error_type, error, traceback)
+        task, self._task = self._task, None
+        if self._expired and task is not None:
+            self._expired = False
+            # As in asyncio.timeout: where others cancel the task too, theirs is the last word.
+            others_do_not = task.uncancel() <= self._cancelling_count
+            if others_do_not and error_type is asyncio.CancelledError:
+                raise TimeoutError from error
+
+    def close(self) -> None:
+        """Ends the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,8 +1,8 @@
 """Reading replies over httpx: within limits of time and size, failing only as `AttemptFailed`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import closing, contextmanager, suppress
 
 import httpx
 
@@ -36,7 +36,7 @@ class ReplyReader:
             limit_seconds: Longest time it may take.
         """
         body = bytearray()
-        async with self.failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
+        with self.failures_as(FailureKind.BROKEN_REPLY, FailureKind.STALLED, limit_seconds):
             async for piece in response.aiter_raw():
                 body += piece
                 if len(body) > limit_bytes:
@@ -56,35 +56,49 @@ class ReplyReader:
         """
         pieces = response.aiter_raw()
         broken, silent = FailureKind.BROKEN_REPLY, FailureKind.STALLED
-        while True:
-            async with self.failures_as(broken, silent, limit_seconds):
-                piece = await anext(pieces, b"")
-            if not piece:
-                return
-            yield piece
+        with (
+            closing(AwakeTimeout(limit_seconds, self._pauses)) as limit,
+            _failures_as(broken, silent, limit_seconds),
+        ):
+            while True:
+                # Only while it is read: how long a piece is worked on is no silence.
+                with limit:
+                    piece = await anext(pieces, b"")
+                if not piece:
+                    return
+                yield piece
 
-    @asynccontextmanager
-    async def failures_as(
+    @contextmanager
+    def failures_as(
         self, broken: FailureKind, silent: FailureKind, limit_seconds: float
-    ) -> AsyncIterator[None]:
-        """Turns what httpx raises into `AttemptFailed`.
+    ) -> Iterator[None]:
+        """Limits what is done with httpx, and turns what it raises into `AttemptFailed`.
 
         Args:
             broken: Kind of failure where the connection does not come about or breaks.
             silent: Kind of failure where nothing comes within the limit.
             limit_seconds: The limit.
         """
-        try:
-            async with AwakeTimeout(limit_seconds, self._pauses):
-                yield
-        except httpx.ConnectTimeout as error:
-            raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error
-        except TimeoutError as error:
-            raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
-        except httpx.TransportError as error:
-            # What makes no sense to the parser is shown by its message.
-            garbled = isinstance(error, httpx.RemoteProtocolError)
-            raise AttemptFailed(broken, str(error), quotes=garbled) from error
+        with (
+            closing(AwakeTimeout(limit_seconds, self._pauses)) as limit,
+            _failures_as(broken, silent, limit_seconds),
+            limit,
+        ):
+            yield
+
+
+@contextmanager
+def _failures_as(broken: FailureKind, silent: FailureKind, limit_seconds: float) -> Iterator[None]:
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise AttemptFailed(FailureKind.CONNECTION, "timed out while connecting") from error
+    except TimeoutError as error:
+        raise AttemptFailed(silent, f"silent for {limit_seconds:g} s") from error
+    except httpx.TransportError as error:
+        # What makes no sense to the parser is shown by its message.
+        garbled = isinstance(error, httpx.RemoteProtocolError)
+        raise AttemptFailed(broken, str(error), quotes=garbled) from error
 
 
 async def finish(pieces: AsyncIterator[bytes]) -> None:

@@ -146,6 +146,8 @@ class _Body(httpx.AsyncByteStream):
             raise
 
     async def _read(self) -> bytes:
+        if self._read_limit_seconds is None:
+            return await self._reply.content.readany()
         # aiohttp waits for ever, past its own limit, where the framing of a body makes no sense.
         async with asyncio.timeout(self._read_limit_seconds):
             return await self._reply.content.readany()

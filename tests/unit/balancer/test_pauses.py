@@ -24,9 +24,8 @@ async def seconds_until_timeout(*pauses_at):
 
     with Pauses(LoopClock()) as pauses:
         task = asyncio.create_task(stand_still_now_and_then())
-        with pytest.raises(TimeoutError):
-            async with AwakeTimeout(LIMIT, pauses):
-                await asyncio.Event().wait()
+        with pytest.raises(TimeoutError), AwakeTimeout(LIMIT, pauses):
+            await asyncio.Event().wait()
         await task
     return loop.time() - began_at
 
@@ -50,7 +49,7 @@ def test_what_came_meanwhile_is_read_although_the_time_was_up():
             loop.call_later(LIMIT - 0.01, stand_still, 30.0)
             # Is due while it stands still, and comes after the timer.
             loop.call_later(LIMIT + 5.0, came.set)
-            async with AwakeTimeout(LIMIT, pauses):
+            with AwakeTimeout(LIMIT, pauses):
                 await came.wait()
 
     run_virtually(main())
@@ -69,15 +68,14 @@ def test_a_loop_that_is_merely_busy_does_not_wait_longer():
 def test_what_comes_in_time_is_no_timeout_and_other_errors_stay_what_they_are():
     async def main():
         with Pauses(LoopClock()) as pauses:
-            async with AwakeTimeout(LIMIT, pauses):
+            with AwakeTimeout(LIMIT, pauses):
                 await asyncio.sleep(LIMIT / 2)
             await asyncio.sleep(LIMIT)
-            with pytest.raises(ZeroDivisionError):
-                async with AwakeTimeout(LIMIT, pauses):
-                    raise ZeroDivisionError
+            with pytest.raises(ZeroDivisionError), AwakeTimeout(LIMIT, pauses):
+                raise ZeroDivisionError
 
             async def wait():
-                async with AwakeTimeout(LIMIT, pauses):
+                with AwakeTimeout(LIMIT, pauses):
                     await asyncio.Event().wait()
 
             waiting = asyncio.create_task(wait())
@@ -103,5 +101,48 @@ def test_pauses_add_up():
             assert 15.0 - 3 * 0.15 <= pauses.total_seconds <= 15.0
         stand_still(5.0)
         assert pauses.total_seconds <= 15.0
+
+    run_virtually(main())
+
+
+def test_the_limit_is_that_of_each_block_and_not_of_what_is_between_them():
+    async def main():
+        with Pauses(LoopClock()) as pauses:
+            limit = AwakeTimeout(LIMIT, pauses)
+            for _ in range(5):
+                with limit:
+                    await asyncio.sleep(0.75 * LIMIT)
+                # The timer comes now and then while nothing is limited.
+                await asyncio.sleep(1.5 * LIMIT)
+            loop = asyncio.get_running_loop()
+            for _ in range(2):
+                with limit:
+                    await asyncio.sleep(0.75 * LIMIT)
+                began_at = loop.time()
+                with pytest.raises(TimeoutError), limit:
+                    await asyncio.Event().wait()
+                assert loop.time() - began_at == pytest.approx(LIMIT, abs=0.002)
+            limit.close()
+            assert asyncio.current_task().cancelling() == 0
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("seconds_before_the_limit", [0.005, -0.005])
+def test_who_is_cancelled_when_the_time_is_up_stays_cancelled(seconds_before_the_limit):
+    async def main():
+        with Pauses(LoopClock()) as pauses:
+
+            async def wait():
+                with AwakeTimeout(LIMIT, pauses):
+                    await asyncio.Event().wait()
+
+            waiting = asyncio.create_task(wait())
+            loop = asyncio.get_running_loop()
+            # Both come in one turn of the loop, which is a little late.
+            loop.call_later(LIMIT - 0.01, stand_still, 0.02)
+            loop.call_later(LIMIT - seconds_before_the_limit, waiting.cancel)
+            await asyncio.wait([waiting])
+            assert waiting.cancelled()
 
     run_virtually(main())
