@@ -95,8 +95,11 @@ class _Embedding:
         request = self._request
         rows = {text: row for row, text in enumerate(dict.fromkeys(request.texts))}
         texts = list(rows)
-        parts = [tuple(texts[each]) for each in self._cut(texts)]
-        answers = dict(enumerate(await self._collect([self._piece(part) for part in parts])))
+        whole = self._demand(texts)
+        parts = [tuple(texts[each]) for each in self._cut(texts, whole)]
+        demands = [whole] if len(parts) == 1 else [self._demand(part) for part in parts]
+        pieces = [self._piece(*each) for each in zip(parts, demands, strict=True)]
+        answers = dict(enumerate(await self._collect(pieces)))
         await self._agree(parts, answers)
         ordered = [answers[number] for number in range(len(parts))]
         vectors = np.concatenate([answer.vectors for answer in ordered])
@@ -114,8 +117,8 @@ class _Embedding:
             decision_ids=_decision_ids(ordered),
         )
 
-    def _cut(self, texts: Sequence[str]) -> list[slice]:
-        limit = self._calls.character_limit(self._demand(texts), texts)
+    def _cut(self, texts: Sequence[str], demand: Demand) -> list[slice]:
+        limit = self._calls.character_limit(demand, texts)
         lengths = [len(text) for text in texts]
         return cut(lengths, slot_count=self._slot_count, character_count=limit)
 
@@ -130,10 +133,7 @@ class _Embedding:
         )
         return replace(demand, digest=demand.digest or self._digest)
 
-    def _piece(self, texts: tuple[str, ...], failed_by: str | None = None) -> Piece:
-        demand = self._demand(texts)
-        if failed_by is not None:
-            demand = replace(demand, tried=frozenset({failed_by}))
+    def _piece(self, texts: tuple[str, ...], demand: Demand) -> Piece:
         return Piece(
             model=self._request.model,
             demand=demand,
@@ -141,6 +141,11 @@ class _Embedding:
             dimension=self._request.dimension,
             call=self._call,
         )
+
+    def _piece_anew(self, texts: tuple[str, ...], answer: Answer) -> Piece:
+        """Makes a piece for another backend than the one that has answered."""
+        tried = frozenset({answer.backend_id})
+        return self._piece(texts, replace(self._demand(texts), tried=tried))
 
     async def _collect(self, pieces: Sequence[Piece]) -> list[Answer]:
         """Has pieces embedded; returns their answers in the same order."""
@@ -191,7 +196,7 @@ class _Embedding:
             odd = self._odd(answers)
             if not odd:
                 return
-            pieces = [self._piece(parts[number], answers[number].backend_id) for number in odd]
+            pieces = [self._piece_anew(parts[number], answers[number]) for number in odd]
             answers.update(zip(odd, await self._collect(pieces), strict=True))
         if self._odd(answers):
             raise self._disagreement(len(answers))

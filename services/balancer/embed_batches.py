@@ -252,6 +252,12 @@ class Batches:
     # What becomes of it.
 
     def _hand_out(self, batch: _Batch, answer: Answer) -> None:
+        if len(batch.joined) == 1:
+            # It has asked for each of these texts, in this order.
+            only = batch.joined[0].answer
+            if not only.done():
+                only.set_result(answer)
+            return
         rows = {text: row for row, text in enumerate(batch.texts)}
         shares = token_shares(
             answer.prompt_token_count, batch.texts, [each.texts for each in batch.joined]

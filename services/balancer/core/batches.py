@@ -7,7 +7,7 @@ costs besides; too many keep other slots idle, and everybody else waiting.
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = [
     "MAXIMUM_CHARACTERS",
@@ -134,6 +134,36 @@ def token_shares(
     return shares
 
 
+@dataclass(slots=True)
+class _Shown:
+    """How long the last vectors of a model were.
+
+    Attributes:
+        by_backend: Lengths of the last replies of each backend, the latest at the end.
+        reply_counts: How many of all these have had which length; none has 0.
+    """
+
+    by_backend: dict[str, deque[int]] = field(default_factory=dict)
+    reply_counts: Counter[int] = field(default_factory=Counter)
+
+    def note(self, backend_id: str, dimension: int) -> None:
+        """Takes in a reply."""
+        replies = self.by_backend.setdefault(backend_id, deque())
+        replies.append(dimension)
+        self.reply_counts[dimension] += 1
+        if len(replies) > _REMEMBERED_REPLIES:
+            forgotten = replies.popleft()
+            self.reply_counts[forgotten] -= 1
+            if not self.reply_counts[forgotten]:
+                del self.reply_counts[forgotten]
+
+    def backend_counts(self) -> Counter[int]:
+        """Returns by length how many backends stand for it."""
+        said = [Counter(each) for each in self.by_backend.values()]
+        # Where a backend has said both equally often, the one that it said first.
+        return Counter(each.most_common(1)[0][0] for each in said)
+
+
 class Dimensions:
     """Learns how long the vectors of a model are, by what most replies of most backends have had.
 
@@ -144,7 +174,7 @@ class Dimensions:
     """
 
     def __init__(self) -> None:
-        self._shown: dict[tuple[str, int | None], dict[str, deque[int]]] = {}
+        self._shown: dict[tuple[str, int | None], _Shown] = {}
 
     def note(self, model: str, cut_to: int | None, backend_id: str, dimension: int) -> None:
         """Learns from a reply.
@@ -160,8 +190,8 @@ class Dimensions:
         if shown is None:
             if len(self._shown) >= _MAXIMUM_MODEL_COUNT:
                 del self._shown[next(iter(self._shown))]
-            shown = self._shown[key] = {}
-        shown.setdefault(backend_id, deque(maxlen=_REMEMBERED_REPLIES)).append(dimension)
+            shown = self._shown[key] = _Shown()
+        shown.note(backend_id, dimension)
 
     def is_wrong(self, model: str, cut_to: int | None, dimension: int, described: int) -> bool:
         """Tells whether vectors are of another length than those of most.
@@ -172,7 +202,10 @@ class Dimensions:
             dimension: Length of the vectors.
             described: Length by the model's description; 0 where not known.
         """
-        backend_counts, reply_counts = self._counts(model, cut_to)
+        shown = self._shown.get((model, cut_to))
+        if shown is None or shown.reply_counts.keys() == {dimension}:
+            return False
+        backend_counts, reply_counts = shown.backend_counts(), shown.reply_counts
         expected = _expected(cut_to, described)
         for other in reply_counts.keys() - {dimension}:
             lead = backend_counts[other] - backend_counts[dimension]
@@ -195,16 +228,10 @@ class Dimensions:
             found: The lengths, with the number of vectors that have each.
             described: Length by the model's description; 0 where not known.
         """
-        counts, _ = self._counts(model, cut_to)
+        shown = self._shown.get((model, cut_to), _Shown())
+        counts = shown.backend_counts()
         expected = _expected(cut_to, described)
         return max(found, key=lambda each: (counts[each], each == expected, found[each], each))
-
-    def _counts(self, model: str, cut_to: int | None) -> tuple[Counter[int], Counter[int]]:
-        """Returns by length how many backends stand for it, and how many replies have had it."""
-        said = [Counter(each) for each in self._shown.get((model, cut_to), {}).values()]
-        # Where a backend has said both equally often, the one that it said first.
-        backend_counts = Counter(each.most_common(1)[0][0] for each in said)
-        return backend_counts, sum(said, Counter())
 
 
 def _expected(cut_to: int | None, described: int) -> int:

@@ -47,10 +47,12 @@ def character_limit(units: float, mean_length: float) -> float:
 class _Histogram:
     """Durations of a model's calls per unit of work."""
 
-    __slots__ = ("_counts", "_increment", "_total", "sample_count")
+    __slots__ = ("_counts", "_highest", "_increment", "_total", "sample_count")
 
     def __init__(self) -> None:
         self._counts = [0.0] * _BUCKET_COUNT
+        # The last bucket that anything was counted in.
+        self._highest = 0
         # Instead of all old counts falling, each new one is greater.
         self._increment = 1.0
         self._total = 0.0
@@ -58,8 +60,10 @@ class _Histogram:
 
     def add(self, seconds: float) -> None:
         bucket = int((math.log(max(seconds, 1e-6)) - _FIRST_LOG) / _STEP_LOG)
+        bucket = min(bucket, _BUCKET_COUNT - 1)
+        self._highest = max(bucket, self._highest)
         self._increment /= _RETAINED_SHARE
-        self._counts[min(bucket, _BUCKET_COUNT - 1)] += self._increment
+        self._counts[bucket] += self._increment
         self._total += self._increment
         self.sample_count += 1
         if self._increment > _RESCALE_ABOVE:
@@ -70,7 +74,7 @@ class _Histogram:
     def exceeded_by(self, share: float) -> float:
         """Returns the seconds that this share of the samples exceeds, at most 5 % more."""
         beyond = 0.0
-        for bucket in range(_BUCKET_COUNT - 1, -1, -1):
+        for bucket in range(self._highest, -1, -1):
             beyond += self._counts[bucket]
             if beyond > share * self._total:
                 return math.exp(_FIRST_LOG + (bucket + 1) * _STEP_LOG)
