@@ -10,7 +10,6 @@ before as its evidence carries.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +95,7 @@ class Figure:
         self._cells: dict[_Key, _Cell] = {}
         self._unsolved_count = 0
         self._speeds: dict[str, float] = {}
-        self._solution = _Solution((), {}, prior)
+        self._solution = _Solution((), {}, {}, prior)
         self._expected: dict[_Key, float] = {}
         self._period_start = math.inf
         self._period_end = -math.inf
@@ -161,11 +160,19 @@ class Figure:
         self._unsolved_count = 0
         self._expected.clear()
         shown = [(*key, cell.value, cell.weight) for key, cell in self._cells.items()]
-        models = _model_means(shown, self._speeds)
+        model_weights: dict[str, float] = {}
+        backend_weights: dict[str, float] = {}
+        for backend_id, model, _, weight in shown:
+            model_weights[model] = model_weights.get(model, 0.0) + weight
+            before = backend_weights.get(backend_id, _SPEED_PRIOR_WEIGHT)
+            backend_weights[backend_id] = before + weight
+        speeds = {each: self._speeds.get(each, 0.0) for each in backend_weights}
+        models = _model_means(shown, speeds, model_weights)
         for _ in range(_SOLVER_ROUNDS):
-            self._speeds = _centred(_backend_means(shown, models))
-            models = _model_means(shown, self._speeds)
-        self._solution = _Solution(shown, models, self._prior)
+            speeds = _centred(_backend_means(shown, models, backend_weights))
+            models = _model_means(shown, speeds, model_weights)
+        self._speeds = speeds
+        self._solution = _Solution(shown, models, model_weights, self._prior)
 
     def _begin_period(self, now: float) -> None:
         self._period_start = math.floor(now / _PERIOD_SECONDS) * _PERIOD_SECONDS
@@ -187,6 +194,7 @@ class _Solution:
     Args:
         shown: What each backend has shown of each model.
         models: What each model shows on an average backend.
+        model_weights: How many samples that is worth.
         prior: What to expect of a model of which nothing is known.
     """
 
@@ -194,11 +202,12 @@ class _Solution:
         self,
         shown: Sequence[_Shown],
         models: dict[str, float],
+        model_weights: dict[str, float],
         prior: Callable[[str], float],
     ) -> None:
         self._prior = prior
         self._models = models
-        self._model_weights: defaultdict[str, float] = defaultdict(float)
+        self._model_weights = model_weights
         self._residuals: dict[_Key, tuple[float, float]] = {}
         self._backends: dict[str, tuple[float, float]] = {}
         for backend_id, model, value, weight in shown:
@@ -206,9 +215,8 @@ class _Solution:
             self._residuals[backend_id, model] = (residual, weight)
             total, total_weight = self._backends.get(backend_id, (0.0, 0.0))
             self._backends[backend_id] = (total + residual, total_weight + weight)
-            self._model_weights[model] += weight
         self._excesses = {
-            model: _believed(value - prior(model), self._model_weights[model])
+            model: _believed(value - prior(model), model_weights[model])
             for model, value in models.items()
         }
         self._total_excess = sum(self._excesses.values())
@@ -238,23 +246,23 @@ class _Solution:
         return _believed((total - own_total) / (weight + _SPEED_PRIOR_WEIGHT), weight)
 
 
-def _model_means(shown: Sequence[_Shown], speeds: Mapping[str, float]) -> dict[str, float]:
+def _model_means(
+    shown: Sequence[_Shown], speeds: Mapping[str, float], weights: Mapping[str, float]
+) -> dict[str, float]:
     """Returns per model what its backends have shown, less what is theirs."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    weights: defaultdict[str, float] = defaultdict(float)
+    sums = dict.fromkeys(weights, 0.0)
     for backend_id, model, value, weight in shown:
-        sums[model] += weight * (value - speeds.get(backend_id, 0.0))
-        weights[model] += weight
+        sums[model] += weight * (value - speeds[backend_id])
     return {model: total / weights[model] for model, total in sums.items()}
 
 
-def _backend_means(shown: Sequence[_Shown], models: Mapping[str, float]) -> dict[str, float]:
+def _backend_means(
+    shown: Sequence[_Shown], models: Mapping[str, float], weights: Mapping[str, float]
+) -> dict[str, float]:
     """Returns per backend what it has shown, less what is the models', drawn to 0."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    weights: defaultdict[str, float] = defaultdict(lambda: _SPEED_PRIOR_WEIGHT)
+    sums = dict.fromkeys(weights, 0.0)
     for backend_id, model, value, weight in shown:
         sums[backend_id] += weight * (value - models[model])
-        weights[backend_id] += weight
     return {backend_id: total / weights[backend_id] for backend_id, total in sums.items()}
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,16 +50,13 @@ class _Distribution:
 
     __slots__ = ("_areas", "_reached", "_survivals")
 
-    def __init__(self, shares: tuple[float, ...]) -> None:
+    def __init__(self, shares: Sequence[float]) -> None:
         # Summed from the end, where the shares are small.
-        survivals, areas = [0.0], [0.0]
-        for index in range(_BUCKET_COUNT - 1, -1, -1):
-            survivals.append(survivals[-1] + shares[index])
-            width = _EDGES[index + 1] - _EDGES[index]
-            areas.append(areas[-1] + width * (survivals[-1] + survivals[-2]) / 2.0)
-        self._survivals = survivals[::-1]
-        self._areas = areas[::-1]
-        self._reached = [1.0 - each for each in self._survivals]
+        survivals = list(itertools.accumulate(reversed(shares), initial=0.0))
+        survivals.reverse()
+        self._survivals = survivals
+        self._reached = [1.0 - each for each in survivals]
+        self._areas: Sequence[float] = ()
 
     def quantile(self, share: float) -> float:
         """Returns the length that a share of the answers, (0, 1), does not exceed."""
@@ -75,11 +73,23 @@ class _Distribution:
 
     def _beyond(self, length: float) -> tuple[float, float]:
         """Returns the share of answers longer than this, and the integral of that share."""
+        # For requests that run only; most distributions are asked for nothing but a quantile.
+        areas = self._areas = self._areas or self._areas_beyond()
         index = min(bisect_right(_EDGES, length) - 1, _BUCKET_COUNT - 1)
         end, next_survival = _EDGES[index + 1], self._survivals[index + 1]
         part = (end - length) / (end - _EDGES[index])
         survival = next_survival + part * (self._survivals[index] - next_survival)
-        return survival, self._areas[index + 1] + (end - length) * (survival + next_survival) / 2.0
+        return survival, areas[index + 1] + (end - length) * (survival + next_survival) / 2.0
+
+    def _areas_beyond(self) -> list[float]:
+        """Returns the integral of the share of longer answers from each edge on."""
+        slices = [
+            (high - low) * (survival + next_survival) / 2.0
+            for (low, high), (survival, next_survival) in zip(
+                itertools.pairwise(_EDGES), itertools.pairwise(self._survivals), strict=True
+            )
+        ]
+        return list(itertools.accumulate(reversed(slices), initial=0.0))[::-1]
 
 
 @dataclass(slots=True)
@@ -117,15 +127,15 @@ class _Histogram:
             self._total /= self._increment
             self._increment = 1.0
 
-    def mixed_with(self, general: tuple[float, ...], now: float) -> tuple[float, ...]:
+    def mixed_with(self, general: Sequence[float], now: float) -> Sequence[float]:
         """Returns the probability of each bucket, given that of a more general distribution."""
         fade = math.exp(-max(0.0, now - self._updated_at) / _FADE_SECONDS)
         scale = fade / self._increment
         total = self._total * scale + _PRIOR_WEIGHT
-        return tuple(
+        return [
             (count * scale + _PRIOR_WEIGHT * share) / total
             for count, share in zip(self._counts, general, strict=True)
-        )
+        ]
 
 
 class OutputLengths:
@@ -195,7 +205,7 @@ class OutputLengths:
         stamp = (*(each.version for each in histograms), math.floor(now / _FADE_STEP_SECONDS))
         narrowest = histograms[-1]
         if narrowest.view is None or narrowest.view.stamp != stamp:
-            shares = _PRIOR_SHARES
+            shares: Sequence[float] = _PRIOR_SHARES
             for histogram in histograms:
                 shares = histogram.mixed_with(shares, stamp[-1] * _FADE_STEP_SECONDS)
             narrowest.view = _View(stamp, _Distribution(shares))
