@@ -68,6 +68,7 @@ class Attempts:
         self.beside = beside
         self._model = model
         self._demand = demand
+        self._tried = demand.tried
         self._attempt_count = 0
         self._interrupted: StreamInterrupted | None = None
         self._failure_kind: FailureKind | None = None
@@ -85,8 +86,7 @@ class Attempts:
             grant = await self._take()
             self.queue_seconds += grant.queue_seconds
             self.load_seconds += grant.load_seconds
-            tried = self._demand.tried | {grant.backend.id}
-            self._demand = replace(self._demand, tried=tried)
+            self._tried |= {grant.backend.id}
             if self.equipment.fleet.backends.get(grant.backend.id) is grant.backend:
                 break
             # It has left between the promise of its slot and now; nothing was tried there.
@@ -103,6 +103,8 @@ class Attempts:
 
     async def _take(self) -> Grant:
         its = self.equipment
+        if self._tried != self._demand.tried:
+            self._demand = replace(self._demand, tried=self._tried)
         began_at = its.clock.monotonic()
         grant: Grant | None = None
         try:

@@ -1,8 +1,8 @@
 """One call for text or vectors: its one outcome, where its time goes, what its span says of it."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -179,13 +179,17 @@ def _outcome(error: BaseException | None) -> RequestOutcome:
             return RequestOutcome.ERROR
 
 
-@contextmanager
-def waiting(calls: Sequence[Call]) -> Iterator[None]:
-    """Stands for a time in which several calls wait for the same thing.
+def waiting(calls: Sequence[Call]) -> AbstractContextManager[object]:
+    """Stands for a time in which one call or several wait for the same thing.
 
     Args:
         calls: The calls; those that join later do not count.
     """
+    return calls[0].waits if len(calls) == 1 else _waiting_together(calls)
+
+
+@contextmanager
+def _waiting_together(calls: Iterable[Call]) -> Iterator[None]:
     with ExitStack() as stack:
         for call in calls:
             stack.enter_context(call.waits)

@@ -86,30 +86,45 @@ class DecisionLog:
         self._numbers = itertools.count(1)
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
-    def keep(self, decision: Decision, *, refused: bool = False) -> str:
-        """Keeps a decision, and returns the id that it is found by.
+    def note(self, occasion: Occasion, demand: Demand, position: int) -> str:
+        """Makes a decision, keeps it, and returns the id that it is found by.
+
+        The arguments are those of `make`.
+        """
+        id_ = self._new_id()
+        self._keep(self.make(occasion, demand, position, id_))
+        return id_
+
+    def keep_refusal(self, decision: Decision) -> str:
+        """Keeps the decision to refuse a request, and returns the id that it is found by.
 
         Args:
             decision: What was decided.
-            refused: Whether the request was refused.
         """
-        id_ = f"{self._prefix}-{next(self._numbers)}"
-        self._decisions[id_] = replace(decision, id=id_, refused=refused)
-        if len(self._decisions) > _KEPT_DECISIONS:
-            self._decisions.popitem(last=False)
+        id_ = self._new_id()
+        self._keep(replace(decision, id=id_, refused=True))
         return id_
 
-    def make(self, occasion: Occasion, demand: Demand, position: int) -> Decision:
+    def _new_id(self) -> str:
+        return f"{self._prefix}-{next(self._numbers)}"
+
+    def _keep(self, decision: Decision) -> None:
+        self._decisions[decision.id] = decision
+        if len(self._decisions) > _KEPT_DECISIONS:
+            self._decisions.popitem(last=False)
+
+    def make(self, occasion: Occasion, demand: Demand, position: int, id_: str = "") -> Decision:
         """Makes a decision that is not kept.
 
         Args:
             occasion: What it is made from.
             demand: The request that was decided on.
             position: Its place in the queue; the length of the queue where it is behind.
+            id_: Its id.
         """
         queue = occasion.queue
         return Decision(
-            id="",
+            id=id_,
             decided_at=self._clock.now(),
             snapshot=occasion.snapshot,
             queue=tuple(queue[:position]),

@@ -52,9 +52,10 @@ async def generate(
             yield event
         await producer
     finally:
-        producer.cancel()
+        if not producer.done():
+            producer.cancel()
+            await asyncio.wait([producer])
         # What it raised has been raised here, or nobody is left to hear it.
-        await asyncio.wait([producer])
         if not producer.cancelled():
             producer.exception()
 
@@ -101,14 +102,16 @@ class _Generation:
             attempts = its.attempts(request.operation, request.model, prepared.demand, [call])
             while True:
                 with await attempts.next() as attempt:
-                    completion = await self._attempt(attempt, prepared)
+                    last = await self._attempt(attempt, prepared)
                     break
+        completion = last
+        if attempts.load_seconds:
+            load_seconds = last.load_seconds + attempts.load_seconds
+            completion = replace(last, load_seconds=load_seconds)
         # Said when the backend is free again.
         await self._buffer.put(
             Completed(
-                completion=replace(
-                    completion, load_seconds=completion.load_seconds + attempts.load_seconds
-                ),
+                completion=completion,
                 total_seconds=self._clock.monotonic() - self._arrived_at,
                 first_token_seconds=self._first_token_at - self._arrived_at,
                 queue_seconds=attempts.queue_seconds,

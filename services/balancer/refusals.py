@@ -77,7 +77,7 @@ class Refusals:
         return self._full(demand, wait, self._keep(decide()))
 
     def _keep(self, decision: Decision) -> str:
-        return self._decisions.keep(decision, refused=True)
+        return self._decisions.keep_refusal(decision)
 
     def _full(self, demand: Demand, wait_seconds: float, decision_id: str) -> QueueFull:
         self._counters.refused_count += 1

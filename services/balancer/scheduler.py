@@ -307,8 +307,8 @@ class Scheduler:
         if placement.outcome is Outcome.EXHAUSTED or homeless:
             self._end(ticket, self._exhausted(ticket.demand))
         elif placement.outcome is Outcome.DISPATCHED:
-            decision = self.decisions.make(occasion, ticket.demand, position)
-            self._dispatch(ticket, placement, self.decisions.keep(decision))
+            decision_id = self.decisions.note(occasion, ticket.demand, position)
+            self._dispatch(ticket, placement, decision_id)
         else:
             terms = placement.terms
             predicted = None if terms is None else terms.first_token

@@ -237,14 +237,22 @@ class Bench:
 
     def candidate(self, demand: Demand, lane: Lane) -> Candidate | str:
         """Says what a request would cost here, or why it cannot come here."""
+        if self.must_load(demand, lane):
+            return self.candidate_to_load(demand, lane)
+        return self.candidate_as_is(demand, lane)
+
+    def candidate_as_is(self, demand: Demand, lane: Lane) -> Candidate:
+        """Says what a request would cost where no load would have to begin for it."""
         if lane.residency is Residency.LOADING:
             load = max(0.0, lane.ready_at - self.now)
             wait = max(0.0, lane.free_at - self.now - load)
             return Candidate(lane, self._terms(demand, lane, wait, load))
-        if not self.must_load(demand, lane):
-            hit = min(demand.prefix_hits.get(self.view.id, 0), demand.prompt_token_count)
-            wait = lane.free_at - self.now
-            return Candidate(lane, self._terms(demand, lane, wait, 0.0, hit=hit), hit)
+        hit = min(demand.prefix_hits.get(self.view.id, 0), demand.prompt_token_count)
+        wait = lane.free_at - self.now
+        return Candidate(lane, self._terms(demand, lane, wait, 0.0, hit=hit), hit)
+
+    def candidate_to_load(self, demand: Demand, lane: Lane) -> Candidate | str:
+        """Says what a request would cost where a load would have to begin, or why it cannot."""
         entry = self._entry(lane)
         if entry is None:
             return Exclusion.NO_ROOM

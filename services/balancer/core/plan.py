@@ -377,20 +377,21 @@ class _Walk:
 
 def _candidates(demand: Demand, lanes: Sequence[Lane]) -> list[Candidate]:
     """Says what a request would cost where, as far as it can make a difference."""
-    found: list[Candidate | str] = []
+    found: list[Candidate] = []
     loads: list[Lane] = []
-    least = math.inf
     for lane in lanes:
         if lane.bench.must_load(demand, lane):
             loads.append(lane)
-            continue
-        candidate = lane.bench.candidate(demand, lane)
-        if isinstance(candidate, Candidate):
-            found.append(candidate)
-            least = min(least, candidate.terms.cost)
+        else:
+            found.append(lane.bench.candidate_as_is(demand, lane))
+    if not loads:
+        return found
+    least = min((each.terms.cost for each in found), default=math.inf)
     # What to unload for a model takes longer to find out than all the rest, and is no matter where
     # loading alone takes longer than waiting for somebody who has it.
-    found += [
-        lane.bench.candidate(demand, lane) for lane in loads if lane.model.load_seconds < least
+    to_load = [
+        lane.bench.candidate_to_load(demand, lane)
+        for lane in loads
+        if lane.model.load_seconds < least
     ]
-    return [each for each in found if isinstance(each, Candidate)]
+    return found + [each for each in to_load if isinstance(each, Candidate)]
