@@ -166,9 +166,11 @@ class Figure:
             model_weights[model] = model_weights.get(model, 0.0) + weight
             before = backend_weights.get(backend_id, _SPEED_PRIOR_WEIGHT)
             backend_weights[backend_id] = before + weight
-        speeds = {each: self._speeds.get(each, 0.0) for each in backend_weights}
+        # One backend alone is the average one.
+        alone = len(backend_weights) == 1
+        speeds = {each: 0.0 if alone else self._speeds.get(each, 0.0) for each in backend_weights}
         models = _model_means(shown, speeds, model_weights)
-        for _ in range(_SOLVER_ROUNDS):
+        for _ in range(0 if alone else _SOLVER_ROUNDS):
             speeds = _centred(_backend_means(shown, models, backend_weights))
             models = _model_means(shown, speeds, model_weights)
         self._speeds = speeds

@@ -83,6 +83,9 @@ class Slowdown:
             del self._levels[key], self._expected[key]
 
     def _compute(self, levels: tuple[_Level, ...]) -> tuple[float, ...]:
+        if sum(level.weight > 0 for level in levels) == 1:
+            # Nothing to compare it with.
+            return self._prior
         # What all levels have in common is the backend's speed, and none of this.
         weight = sum(level.weight for level in levels)
         common = sum(level.weight * level.excess for level in levels) / weight
