@@ -118,6 +118,8 @@ class _Embedding:
         )
 
     def _cut(self, texts: Sequence[str], demand: Demand) -> list[slice]:
+        if len(texts) == 1:
+            return [slice(0, 1)]
         limit = self._calls.character_limit(demand, texts)
         lengths = [len(text) for text in texts]
         return cut(lengths, slot_count=self._slot_count, character_count=limit)
@@ -153,7 +155,9 @@ class _Embedding:
         to_come = deque(pieces)
         waiting: dict[asyncio.Future[Answer], Piece] = {}
         while to_come or waiting:
-            window = max(_MINIMUM_WINDOW, 2 * self._slot_count)
+            window = _MINIMUM_WINDOW
+            if len(to_come) + len(waiting) > window:
+                window = max(window, 2 * self._slot_count)
             while to_come and len(waiting) < window:
                 piece = to_come.popleft()
                 waiting[piece.answer] = piece

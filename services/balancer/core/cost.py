@@ -172,6 +172,7 @@ class Bench:
         "_entries_version",
         "_interest",
         "_lanes",
+        "_models",
         "_policy",
         "_risk_ratio",
         "loading_key",
@@ -194,33 +195,41 @@ class Bench:
         self._entries_version = 0
         self._lanes: dict[str, Lane] = {}
         self._by_view: dict[int, Lane] = {}
-        # Those that take memory or work are all here, whatever the queue asks for.
-        for key, model in (view.models or {}).items():
-            if model.residency is not Residency.INSTALLED or model.busy_until:
-                self._lanes[key] = self._lane_of(key, model)
+        self._models = view.models or {}
+        # Others are here when they are asked for, or when somebody has to make room.
+        for key, model in self._models.items():
+            if model.busy_until:
+                self.lane(key)
         self.occupied_count = sum(lane.occupied_count for lane in self._by_view.values())
 
     def lane(self, key: str) -> Lane | None:
         """Returns the slots of a model; None where the backend lacks it."""
-        lane = self._lanes.get(key)
-        if lane is None:
-            model = (self.view.models or {}).get(key)
-            if model is None:
-                return None
-            lane = self._lanes[key] = self._lane_of(key, model)
-        return lane
+        if key not in self._lanes and key in self._models:
+            model, keys = self._models[key], [key]
+            if model.residency is not Residency.INSTALLED or model.busy_until:
+                # Whatever name is asked for first, the first of all stands for it.
+                keys = [name for name, each in self._models.items() if each is model]
+            for name in keys:
+                self._add(name, model)
+        return self._lanes.get(key)
 
-    def _lane_of(self, key: str, model: ModelView) -> Lane:
+    def _add(self, key: str, model: ModelView) -> None:
         """Names of the same weights share what is loaded, and its slots."""
         lane = self._by_view.get(id(model))
         if lane is None:
             lane = self._by_view[id(model)] = Lane(self, key, model)
         else:
             lane.keys.append(key)
-        return lane
+        self._lanes[key] = lane
+
+    def _add_all_in_memory(self) -> None:
+        for key, model in self._models.items():
+            if model.residency is not Residency.INSTALLED:
+                self.lane(key)
 
     def leave_idle(self, yielding: frozenset[tuple[str, str]]) -> None:
         """Notes which models are to be given nothing, as pairs of backend id and model key."""
+        self._add_all_in_memory()
         for lane in self._by_view.values():
             if (self.view.id, lane.key) in yielding:
                 lane.yielding = True
@@ -320,6 +329,7 @@ class Bench:
 
     def _evicted(self, lane: Lane) -> tuple[Lane, ...] | None:
         """Chooses who makes room; None where nobody may."""
+        self._add_all_in_memory()
         evicted = [lane] if lane.residency is not Residency.INSTALLED else []
         staying = [
             each

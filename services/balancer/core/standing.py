@@ -34,6 +34,7 @@ __all__ = [
 _LONGEST_PAUSE_LEVEL = 16
 # One failure says little: it takes two among few successes to make a difference.
 _FAILURE_PRIOR_WEIGHT = 5.0
+_IN = (State.CLOSED, State.RETURNING)
 # What a lost slot or a hung engine looks like.
 _SILENCES = (Signal.REQUEST_TIMED_OUT, Signal.STALLED)
 
@@ -264,7 +265,7 @@ def _returned(standing: Standing, moment: _Moment) -> Standing:
 
 
 def _is_in(standing: Standing) -> bool:
-    return standing.health in (State.CLOSED, State.RETURNING)
+    return standing.health in _IN
 
 
 def _next_level(standing: Standing) -> int:
@@ -273,7 +274,8 @@ def _next_level(standing: Standing) -> int:
 
 def takes_requests(standing: Standing) -> bool:
     """Tells whether a backend may be sent requests."""
-    return _is_in(standing) and not standing.drained
+    # Asked dozens of times for each request.
+    return standing.health in _IN and not standing.drained
 
 
 def surcharge_seconds(standing: Standing, now: float, rules: Rules = RULES) -> float:
