@@ -9,7 +9,7 @@ a refused connection, a connection lost before the reply and a time-out while co
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -72,23 +72,54 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends a request and returns as soon as the head of the reply is there."""
         limits = request.extensions.get("timeout", {})
-        content = request.content
+        return await self.send(
+            request.method,
+            str(request.url),
+            headers=request.headers.multi_items(),
+            content=request.content,
+            connect_limit_seconds=limits.get("connect"),
+            read_limit_seconds=limits.get("read"),
+        )
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[str, str]],
+        content: bytes,
+        connect_limit_seconds: float | None,
+        read_limit_seconds: float | None = None,
+    ) -> httpx.Response:
+        """Does the same without a request of httpx: to make one and take it apart costs 50 us.
+
+        Args:
+            method: The method.
+            url: The whole address.
+            headers: As they are to be sent; the length of the content need not be among them.
+            content: The body; empty for none.
+            connect_limit_seconds: Longest time to get a connection; None for no limit.
+            read_limit_seconds: Longest silence; None for no limit.
+
+        Raises:
+            httpx.TransportError: There is no reply.
+        """
         with _errors_of_httpx():
             reply = await self._session.request(
-                request.method,
-                str(request.url),
-                headers=request.headers.multi_items(),
+                method,
+                url,
+                headers=headers,
                 data=io.BytesIO(content) if len(content) > _LARGE_BODY_BYTES else content or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
-                    total=None, connect=limits.get("connect"), sock_read=limits.get("read")
+                    total=None, connect=connect_limit_seconds, sock_read=read_limit_seconds
                 ),
             )
         self._replies.add(reply)
         return httpx.Response(
             reply.status,
             headers=reply.raw_headers,
-            stream=_Body(reply, limits.get("read")),
+            stream=_Body(reply, read_limit_seconds),
             extensions={"reason_phrase": (reply.reason or "").encode("ascii", "replace")},
         )
 
