@@ -234,11 +234,22 @@ class Answerer:
                 # The collection that is looked up next then says so, or that it is back.
                 if (answer := await early.find_same()) is not None:
                     return _Findings(reuse=early, answer=answer)
-        search = await self._retriever.open(
-            task.tenant_id, question.collection, question.text, question.retrieval, task.recorder
+        begun = self._retriever.begun(
+            task.tenant_id,
+            question.collection,
+            question.text,
+            question.retrieval,
+            task.recorder,
+            bypass_cache=question.cache_policy is CachePolicy.BYPASS,
+            cache_is_away=task.cache_is_away,
+            # In the light of a history it is worded otherwise.
+            is_final=not question.history,
         )
-        search.mode = question.mode
-        search.bypass_cache = question.cache_policy is CachePolicy.BYPASS
+        async with begun as search:
+            search.mode = question.mode
+            return await self._find_in(task, search, early)
+
+    async def _find_in(self, task: AnswerTask, search: Search, early: Reuse | None) -> _Findings:
         reuse = self._reuse.begin(task, search, early)
         found = _Findings(search=search, reuse=reuse)
         if reuse is not None and not reuse.was_looked_up:

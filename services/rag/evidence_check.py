@@ -9,6 +9,7 @@ from hashlib import blake2b
 from services.common.deadline import remaining_seconds
 from services.rag.core.options import CachePolicy
 from services.rag.core.passages import Passage
+from services.rag.early import begun_early
 from services.rag.semantic_port import SemanticPartition
 from services.rag.store_port import DocumentStore
 from services.rag.store_wait import waiting_for_store
@@ -76,16 +77,12 @@ class EvidenceCheck:
             yield
             return
         self._awaited_ids = chunk_ids
-        looking = self._awaited = asyncio.create_task(self._load(chunk_ids))
-        try:
-            yield
-        finally:
-            self._awaited = None
-            looking.cancel()
-            await asyncio.wait([looking])
-            if not looking.cancelled():
-                # Where nobody has asked for it, nobody need know of a failure.
-                looking.exception()
+        async with begun_early(self._load(chunk_ids)) as looking:
+            self._awaited = looking
+            try:
+                yield
+            finally:
+                self._awaited = None
 
     async def find(self, chunk_ids: tuple[int, ...]) -> Mapping[int, Passage]:
         """Returns those of some passages that are stored now, and that the caller may see.

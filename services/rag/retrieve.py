@@ -7,7 +7,8 @@ duplicates are left out, and what follows each other in a document is joined.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from opentelemetry.trace import use_span
@@ -22,10 +23,11 @@ from services.rag.core.errors import StoreUnavailable
 from services.rag.core.expansion import Variant
 from services.rag.core.fusion import DEFAULT_RANK_CONSTANT, FusionMethod, fuse
 from services.rag.core.options import ExpansionPolicy, Mode, RetrievalOptions, SearchArms
-from services.rag.core.passages import FusedChunk, Passage, RankedPassage
+from services.rag.core.passages import FusedChunk, Passage
 from services.rag.core.profile import DegradationReason
-from services.rag.core.ranking.candidate import Candidate
+from services.rag.core.ranking.candidate import Candidate, candidates_of
 from services.rag.core.retrieved import Band, Confidence, Retrieved
+from services.rag.known_collections import KnownCollections
 from services.rag.likeness import LikenessSource
 from services.rag.meter import current_meter, current_mode, mode_label
 from services.rag.ports import Expander
@@ -96,6 +98,7 @@ class Retriever:
         self._limits = limits
         self._metrics = metrics
         self._likeness = LikenessSource(store)
+        self._collections = KnownCollections(store, limits)
 
     async def retrieve(
         self,
@@ -118,8 +121,8 @@ class Retriever:
             CollectionNotFound: The tenant has no such collection.
             ServiceError: Neither arm could search; most likely `StoreUnavailable`.
         """
-        search = await self.open(tenant_id, collection, question, options, recorder)
-        return await self.find(search)
+        async with self.begun(tenant_id, collection, question, options, recorder) as search:
+            return await self.find(search)
 
     async def open(
         self,
@@ -135,18 +138,62 @@ class Retriever:
             CollectionNotFound: The tenant has no such collection.
             StoreUnavailable: It cannot be looked up.
         """
-        try:
-            stats = await self.look_up(tenant_id, collection, recorder)
-        except StoreUnavailable:
-            self._count("error")
-            raise
         return Search(
             tenant_id=tenant_id,
-            collection=stats,
+            collection=await self._look_up(tenant_id, collection, recorder),
             question=question,
             options=options,
             recorder=recorder,
         )
+
+    @asynccontextmanager
+    async def begun(
+        self,
+        tenant_id: str,
+        collection: str,
+        question: str,
+        options: RetrievalOptions,
+        recorder: Recorder,
+        *,
+        bypass_cache: bool = False,
+        cache_is_away: bool = False,
+        is_final: bool = True,
+    ) -> AsyncIterator[Search]:
+        """Begins a search, and lends it for the block.
+
+        Which model embeds a collection hardly ever changes, so that a question about one that is
+        known is embedded while the collection is looked up. Arguments and errors are those of
+        `open` and of `Search`; `is_final` is whether the question is searched for in these words.
+        """
+        known = None
+        if is_final and options.arms is not SearchArms.KEYWORD:
+            known = self._collections.recall(tenant_id, collection)
+        search = Search(
+            tenant_id=tenant_id,
+            collection=known or await self._look_up(tenant_id, collection, recorder),
+            question=question,
+            options=options,
+            recorder=recorder,
+            bypass_cache=bypass_cache,
+            cache_is_away=cache_is_away,
+        )
+        if known is None:
+            yield search
+            return
+        async with self._searcher.embedding_early(search):
+            search.collection = await self._look_up(tenant_id, collection, recorder)
+            if search.collection.embedding_model != known.embedding_model:
+                search.early = None
+            yield search
+
+    async def _look_up(
+        self, tenant_id: str, collection: str, recorder: Recorder
+    ) -> CollectionStats:
+        try:
+            return await self.look_up(tenant_id, collection, recorder)
+        except StoreUnavailable:
+            self._count("error")
+            raise
 
     async def look_up(self, tenant_id: str, collection: str, recorder: Recorder) -> CollectionStats:
         """Returns the facts of a collection, for which nothing counts as a search.
@@ -155,9 +202,7 @@ class Retriever:
             CollectionNotFound: The tenant has no such collection.
             StoreUnavailable: It cannot be looked up, or not in a quarter of the time left.
         """
-        with recorder.stage("collection"):
-            async with self._limits.reading():
-                return await self._store.get_collection(tenant_id, collection)
+        return await self._collections.look_up(tenant_id, collection, recorder)
 
     async def embed(self, search: Search) -> None:
         """Sets the vector of a search's question, or why there is none."""
@@ -267,7 +312,7 @@ class Retriever:
                 stage.item_count = len(loaded)
             round_.passages.update(loaded)
         round_.is_complete = all(chunk_id in round_.passages for chunk_id in missing)
-        round_.candidates = _candidates(best, round_.passages)
+        round_.candidates = candidates_of(best, round_.passages)
 
     async def _note_pending_vectors(self, search: Search, round_: _Round) -> None:
         """Says where too much could not be found by meaning, since it has no vectors yet."""
@@ -348,14 +393,6 @@ class Retriever:
             if search.options.fusion is FusionMethod.RECIPROCAL_RANK:
                 stage.span.set_attribute("app.rrf.k", DEFAULT_RANK_CONSTANT)
         return fused.best
-
-
-def _candidates(fused: Sequence[FusedChunk], passages: Mapping[int, Passage]) -> list[Candidate]:
-    return [
-        Candidate.of(RankedPassage(passages[each.chunk_id], each))
-        for each in fused
-        if each.chunk_id in passages
-    ]
 
 
 def _estimate(search: Search, round_: _Round) -> Confidence:

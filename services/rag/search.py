@@ -1,8 +1,8 @@
 """Searches for one wording of a question: by meaning and by words at the same time."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from services.rag.core.fusion import Hits
 from services.rag.core.options import Mode, RetrievalOptions, SearchArms
 from services.rag.core.passages import KeywordMatches, ScoredChunk, TermStatistics
 from services.rag.core.profile import DegradationReason
+from services.rag.early import begun_early
 from services.rag.embed import EmbeddingsFound, EmbeddingSource
 from services.rag.models import ModelCatalogue, split_identity
 from services.rag.ports import ModelFacts
@@ -72,6 +73,7 @@ class Search:
         bypass_cache: Whether to compute the question's vector without asking the cache.
         cache_is_away: Whether the cache did not answer; it is then not waited for again.
         embedding: The question's vector, or why there is none; None while it is not known.
+        early: The embedding that was begun before it was asked for; None where none was.
     """
 
     tenant_id: str
@@ -84,6 +86,7 @@ class Search:
     bypass_cache: bool = False
     cache_is_away: bool = False
     embedding: Vector | ServiceError | None = None
+    early: "asyncio.Task[EmbeddingsFound | ServiceError] | None" = None
 
     @property
     def vector(self) -> Vector | None:
@@ -148,8 +151,25 @@ class Searcher:
 
     async def embed(self, search: Search) -> None:
         """Sets the vector of a search's question, or why there is none."""
-        if search.embedding is None:
-            search.embedding = await self._embed(search)
+        if search.embedding is not None:
+            return
+        if search.collection.embedding_model is None:
+            search.embedding = CollectionNotFound(search.collection.name)
+        else:
+            search.embedding = _noted(search, await (search.early or self._embed(search)))
+
+    @asynccontextmanager
+    async def embedding_early(self, search: Search) -> AsyncIterator[None]:
+        """Embeds a search's question beside what is done in the block.
+
+        What comes of it counts from when it is asked for with `embed`, in the block.
+
+        Args:
+            search: The search, whose collection is as it was known last. Whoever learns that
+                another model embeds it now sets `early` to None.
+        """
+        async with begun_early(self._embed(search)) as search.early:
+            yield
 
     async def search(self, search: Search) -> Found | ServiceError:
         """Searches for the question, by words while it is being embedded.
@@ -253,23 +273,14 @@ class Searcher:
             raise EmbeddingModelChanged(name, listed=digest, served=model.digest)
         return model
 
-    async def _embed(self, search: Search) -> Vector | ServiceError:
-        if search.collection.embedding_model is None:
-            return CollectionNotFound(search.collection.name)
+    async def _embed(self, search: Search) -> EmbeddingsFound | ServiceError:
         try:
             with search.recorder.stage("embed_question") as stage:
                 found = await self._vector_of(search, await self._model(search))
                 stage.cache_outcome = "unavailable" if search.cache_is_away else found.cache_outcome
         except ServiceError as error:
-            search.recorder.degrade(
-                DegradationReason.EMBEDDING_UNAVAILABLE, "embed_question", error.message
-            )
             return error
-        if found.cache_degraded:
-            search.recorder.degrade(
-                DegradationReason.CACHE_UNAVAILABLE, "embed_question", "the cache did not answer"
-            )
-        return found.vectors[0]
+        return found
 
     async def _vector_of(self, search: Search, model: ModelFacts) -> EmbeddingsFound:
         limit = self._limits.now(self._limits.embedding)
@@ -339,6 +350,20 @@ class Searcher:
             failure = error
         search.recorder.degrade(DegradationReason.SEARCH_ARM_FAILED, name, failure.message)
         return failure
+
+
+def _noted(search: Search, embedded: EmbeddingsFound | ServiceError) -> Vector | ServiceError:
+    """Returns the vector of a question, or why there is none, and notes what is amiss."""
+    if isinstance(embedded, ServiceError):
+        search.recorder.degrade(
+            DegradationReason.EMBEDDING_UNAVAILABLE, "embed_question", embedded.message
+        )
+        return embedded
+    if embedded.cache_degraded:
+        search.recorder.degrade(
+            DegradationReason.CACHE_UNAVAILABLE, "embed_question", "the cache did not answer"
+        )
+    return embedded.vectors[0]
 
 
 def _vector(search: Search) -> Vector:

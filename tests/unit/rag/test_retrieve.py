@@ -13,7 +13,7 @@ from services.common.metrics import Metrics
 from services.rag.core.analysis import analyse_document
 from services.rag.core.bm25 import score_chunks
 from services.rag.core.documents import CollectionStats
-from services.rag.core.errors import StoreUnavailable
+from services.rag.core.errors import CollectionNotFound, StoreUnavailable
 from services.rag.core.expansion import Variant
 from services.rag.core.filters import Access, DocumentFilter
 from services.rag.core.options import (
@@ -70,6 +70,7 @@ class Store:
         self.pending_vector_count = 0
         self.without_vectors = frozenset()
         self.languages = ("en",)
+        self.embedding_model = f"{MODEL.name}@{DIGEST}"
 
     async def _enter(self, method, **arguments):
         self.calls.append((method, arguments))
@@ -81,10 +82,11 @@ class Store:
             raise self.failures[method]
 
     async def get_collection(self, tenant_id, name):
+        await self._enter("get_collection")
         now = datetime(2026, 1, 1, tzinfo=UTC)
         return CollectionStats(
             name=name,
-            embedding_model=f"{MODEL.name}@{DIGEST}",
+            embedding_model=self.embedding_model,
             embedding_dimension=64,
             document_count=len(self.passages),
             chunk_count=len(self.passages),
@@ -149,29 +151,39 @@ class Embeddings:
         self.hold = None
         self.reached = asyncio.Event()
         self.failure = None
+        self.is_degraded = False
         self.texts = []
+        self.models = []
+        self.bypasses = []
+        self.cancelled_count = 0
 
     async def embed_question(self, model, question, *, time_limit_seconds):
         return await self.embed(model, [question])
 
     async def embed(self, model, texts, *, time_limit_seconds=None, bypass_cache=False):
         self.texts += texts
+        self.models.append(model.name)
+        self.bypasses.append(bypass_cache)
         self.reached.set()
         if self.hold is not None:
-            await self.hold.wait()
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.cancelled_count += 1
+                raise
         if self.failure is not None:
             raise self.failure
         return EmbeddingsFound(
             vectors=tuple(embed(text) for text in texts),
             computed_count=len(texts),
             cache_outcome="miss",
-            cache_degraded=False,
+            cache_degraded=self.is_degraded,
         )
 
 
 class Models:
     async def embedding_model(self, name=""):
-        return MODEL
+        return replace(MODEL, name=name)
 
 
 class Expander:
@@ -303,6 +315,89 @@ async def test_words_are_searched_while_the_question_is_being_embedded():
         assert kit.store.called("search_vector") == []
         kit.embeddings.hold.set()
         assert numbers(await task)[0] == 1
+
+
+async def retrieve(kit, question="llamas on mountain passes", options=OPTIONS):
+    """Searches for a question in a collection that was asked before."""
+    await kit.find("alpacas")
+    kit.embeddings.texts.clear()
+    kit.embeddings.models.clear()
+    kit.embeddings.reached.clear()
+    return asyncio.create_task(
+        kit.retriever.retrieve("acme", "docs", question, options, kit.recorder)
+    )
+
+
+async def test_the_question_is_embedded_while_a_collection_that_is_known_is_looked_up():
+    kit = Kit()
+    task = await retrieve(kit)
+    hold = kit.store.holds["get_collection"] = asyncio.Event()
+    await kit.embeddings.reached.wait()
+    assert len(kit.store.called("search_keyword")) == 1
+    hold.set()
+    assert numbers(await task)[0] == 1
+    assert kit.embeddings.texts == ["llamas on mountain passes"]
+    assert kit.degradations == []
+
+
+async def test_a_question_is_embedded_anew_where_another_model_embeds_its_collection_now():
+    kit = Kit()
+    task = await retrieve(kit)
+    kit.store.embedding_model = f"other@{DIGEST}"
+    kit.embeddings.is_degraded = True
+    hold = kit.store.holds["get_collection"] = asyncio.Event()
+    await kit.embeddings.reached.wait()
+    hold.set()
+    assert numbers(await task)[0] == 1
+    assert kit.embeddings.models == [MODEL.name, "other"]
+    assert kit.degradations == [(DegradationReason.CACHE_UNAVAILABLE, "embed_question")]
+
+
+@pytest.mark.parametrize("failure", [CollectionNotFound("docs"), StoreUnavailable("away")])
+async def test_what_was_begun_for_a_collection_that_is_gone_ends_without_a_trace(failure):
+    kit = Kit()
+    task = await retrieve(kit)
+    kit.embeddings.hold = asyncio.Event()
+    hold = kit.store.holds["get_collection"] = asyncio.Event()
+    kit.store.failures["get_collection"] = failure
+    await kit.embeddings.reached.wait()
+    hold.set()
+    with pytest.raises(type(failure)):
+        await task
+    assert kit.embeddings.cancelled_count == 1
+    assert kit.degradations == []
+
+
+async def test_an_embedding_that_was_begun_early_and_failed_counts_only_with_its_collection():
+    kit = Kit()
+    task = await retrieve(kit)
+    kit.embeddings.failure = PeerUnavailable("balancer", "away")
+    kit.store.failures["get_collection"] = CollectionNotFound("docs")
+    with pytest.raises(CollectionNotFound):
+        await task
+    assert kit.degradations == []
+
+
+async def test_nothing_is_embedded_early_that_may_not_be_wanted():
+    kit = Kit()
+    by_words = replace(OPTIONS, arms=SearchArms.KEYWORD)
+    await (await retrieve(kit, options=by_words))
+    assert kit.embeddings.texts == []
+    begun = kit.retriever.begun("acme", "docs", "they", OPTIONS, kit.recorder, is_final=False)
+    async with begun as search:
+        search.question = "llamas"
+        await kit.retriever.find(search)
+    assert kit.embeddings.texts == ["llamas"]
+
+
+async def test_without_the_cache_a_question_is_embedded_early_without_it():
+    kit = Kit()
+    await kit.find("alpacas")
+    kit.embeddings.bypasses.clear()
+    begun = kit.retriever.begun("acme", "docs", "llamas", OPTIONS, kit.recorder, cache_is_away=True)
+    async with begun as search:
+        await kit.retriever.find(search)
+    assert kit.embeddings.bypasses == [True]
 
 
 async def test_meaning_is_searched_while_words_are():

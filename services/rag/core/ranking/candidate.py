@@ -1,10 +1,11 @@
 """A passage on its way through the steps of ranking."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.rag.core.passages import FusedChunk, Passage, RankedPassage
 
-__all__ = ["Candidate"]
+__all__ = ["Candidate", "candidates_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,17 @@ class Candidate:
     def of(cls, ranked: RankedPassage) -> "Candidate":
         """Makes a candidate of what fusion brought up."""
         return cls(ranked.passage, ranked.ranking, ranked.ranking.score)
+
+
+def candidates_of(fused: Sequence[FusedChunk], passages: Mapping[int, Passage]) -> list[Candidate]:
+    """Returns the candidates of what fusion brought up, as far as it could be loaded.
+
+    Args:
+        fused: Best first.
+        passages: What was loaded, by chunk id.
+    """
+    return [
+        Candidate.of(RankedPassage(passages[each.chunk_id], each))
+        for each in fused
+        if each.chunk_id in passages
+    ]
