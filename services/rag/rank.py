@@ -1,7 +1,7 @@
 """Turns fused candidates into the passages a caller gets."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from services.common.errors import ServiceError
 from services.rag.core.documents import Vector
@@ -164,17 +164,18 @@ def _arrange(
     candidates: Sequence[Candidate], vectors: Mapping[int, Vector], options: RetrievalOptions
 ) -> list[Run]:
     """Chooses what becomes of each place."""
-    arranged = without_near_duplicates(candidates, limit=len(candidates))
+    arranged: Iterable[Candidate] = without_near_duplicates(candidates)
     if options.relevance_weight_ratio is not None:
+        distinct = list(arranged)
         arranged = choose_varied(
-            arranged,
+            distinct,
             vectors,
             relevance_weight_ratio=options.relevance_weight_ratio,
-            limit=len(arranged),
+            limit=len(distinct),
         )
     arranged = spread_documents(arranged, places=options.passage_count)
     if options.prefer_recent:
-        arranged = newest_first_among_equals(arranged)
+        arranged = newest_first_among_equals(list(arranged))
     return fill_places(
         arranged, places=options.passage_count, join_neighbors=options.merge_neighbors
     )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 
@@ -155,8 +156,8 @@ def rank_passages(
     candidates = [
         Candidate.of(RankedPassage(passages[each.chunk_id], each)) for each in fused[: 4 * limit]
     ]
-    distinct = without_near_duplicates(candidates, limit=len(candidates))
-    chosen = spread_documents(distinct, places=limit)[:limit]
+    distinct = without_near_duplicates(candidates)
+    chosen = islice(spread_documents(distinct, places=limit), limit)
     return tuple(RankedPassage(each.passage, each.ranking) for each in chosen)
 
 

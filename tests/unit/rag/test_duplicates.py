@@ -1,3 +1,5 @@
+from itertools import islice
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +18,11 @@ LLAMAS = (
 TEXTS = st.lists(st.sampled_from("abcde").map(lambda word: f"{word} " * 4) | st.text(max_size=20))
 
 
-def kept(*texts: str, limit: int = 99) -> list[int]:
+def kept(*texts: str) -> list[int]:
     candidates = [
         candidate(passage(number, text), 1 / number) for number, text in enumerate(texts, 1)
     ]
-    return [each.ranking.chunk_id for each in without_near_duplicates(candidates, limit=limit)]
+    return [each.ranking.chunk_id for each in without_near_duplicates(candidates)]
 
 
 def test_a_copy_with_other_spacing_case_and_a_changed_word_is_left_out() -> None:
@@ -46,8 +48,10 @@ def test_short_and_empty_texts_are_compared_as_a_whole() -> None:
     assert kept("Yes.", "yes", "No.", "", "?") == [1, 3, 4]
 
 
-def test_no_more_are_returned_than_asked_for() -> None:
-    assert kept("one", "two", "three", limit=2) == [1, 2]
+def test_no_more_are_looked_at_than_are_asked_for() -> None:
+    candidates = iter([candidate(passage(number, f"text {number}"), 0.5) for number in range(9)])
+    assert len(list(islice(without_near_duplicates(candidates), 2))) == 2
+    assert next(candidates).ranking.chunk_id == 2
 
 
 @given(TEXTS)

@@ -45,7 +45,7 @@ def test_a_document_with_most_of_the_places_keeps_them() -> None:
 def test_spreading_loses_nothing_and_leaves_the_best_where_it_is(
     documents: str, places: int
 ) -> None:
-    found = spread_documents(ranking(documents), places=places)
+    found = list(spread_documents(ranking(documents), places=places))
     assert sorted(each.ranking.chunk_id for each in found) == list(range(1, len(documents) + 1))
     assert [each.ranking.chunk_id for each in found[:DOCUMENT_LIMIT]] == [1, 2, 3][: len(found)]
 

@@ -6,7 +6,7 @@ of the next.
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import filterfalse
 
@@ -65,23 +65,20 @@ class Shingles:
         return self.similarity_ratio(other) >= LEAST_SIMILARITY_RATIO
 
 
-def without_near_duplicates(candidates: Sequence[Candidate], *, limit: int) -> list[Candidate]:
+def without_near_duplicates(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
     """Leaves out each candidate that says the same as a better one.
+
+    Each is compared when it is asked for: the last ones are seldom needed.
 
     Args:
         candidates: Best first.
-        limit: Most candidates to return.
     """
-    kept: list[Candidate] = []
-    shingles: list[Shingles] = []
+    kept: list[Shingles] = []
     for candidate in candidates:
-        if len(kept) == limit:
-            break
         own = Shingles(candidate.passage.text)
-        if not any(own.says_the_same(other) for other in shingles):
-            kept.append(candidate)
-            shingles.append(own)
-    return kept
+        if not any(own.says_the_same(other) for other in kept):
+            kept.append(own)
+            yield candidate
 
 
 def _words(text: str) -> list[str]:

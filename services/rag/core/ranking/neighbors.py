@@ -1,6 +1,6 @@
 """Joining candidates that follow each other in a document into one passage."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -31,13 +31,13 @@ class Run:
         return max(self.members, key=lambda each: (each.relevance, -each.ranking.chunk_id))
 
 
-def fill_places(candidates: Sequence[Candidate], *, places: int, join_neighbors: bool) -> list[Run]:
+def fill_places(candidates: Iterable[Candidate], *, places: int, join_neighbors: bool) -> list[Run]:
     """Chooses the candidates that fill the places, joining those that follow each other.
 
     A candidate that follows another one takes no place of its own, so the next best gets it.
 
     Args:
-        candidates: Best first.
+        candidates: Best first; none is taken after the first that finds no place.
         places: Passages to return.
         join_neighbors: Whether candidates are joined.
 

@@ -1,7 +1,8 @@
 """Keeping one document, or one thing said many times, from taking all the places."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +20,30 @@ DOMINANT_SHARE_RATIO = 2 / 3
 """Share of the places from which on a document is what the question is about."""
 
 
-def spread_documents(candidates: Sequence[Candidate], *, places: int) -> list[Candidate]:
+def spread_documents(candidates: Iterable[Candidate], *, places: int) -> Iterator[Candidate]:
     """Moves what one document has beyond its limit behind the passages of others.
 
     Nothing is lost, so that all places are filled where there is nothing else. A document that
     would take most of the places is what the question is about, and keeps them.
 
     Args:
-        candidates: Best first.
+        candidates: Best first; no more are taken than are asked for, but for the first.
         places: How many will be returned.
     """
-    first = Counter(_document(each) for each in candidates[:places])
+    remaining = iter(candidates)
+    head = list(islice(remaining, places))
+    first = Counter(map(_document, head))
     taken: Counter[tuple[str, str]] = Counter()
-    before: list[Candidate] = []
     behind: list[Candidate] = []
-    for candidate in candidates:
+    for candidate in chain(head, remaining):
         document = _document(candidate)
         taken[document] += 1
         dominant = first[document] >= DOMINANT_SHARE_RATIO * places
-        (before if dominant or taken[document] <= DOCUMENT_LIMIT else behind).append(candidate)
-    return before + behind
+        if dominant or taken[document] <= DOCUMENT_LIMIT:
+            yield candidate
+        else:
+            behind.append(candidate)
+    yield from behind
 
 
 def choose_varied(
