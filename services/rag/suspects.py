@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from services.rag.core.injection import demote_suspects
+from services.rag.core.injection import are_known, demote_suspects
 from services.rag.core.passages import RankedPassage
 from services.rag.core.profile import WarningKind
 from services.rag.recorder import Recorder
@@ -20,7 +20,10 @@ async def mark_suspects(
         passages: Best first.
         recorder: Receives the warning.
     """
-    judged = await asyncio.to_thread(demote_suspects, passages)
+    if are_known(passages):
+        judged = demote_suspects(passages)
+    else:
+        judged = await asyncio.to_thread(demote_suspects, passages)
     suspects = [each.passage for each in judged if each.passage.injection_suspected]
     if suspects:
         names = ", ".join(dict.fromkeys(each.title or each.document_id for each in suspects))

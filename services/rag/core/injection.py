@@ -13,11 +13,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
 
-from services.rag.core.passages import RankedPassage
+from services.rag.core.passages import Passage, RankedPassage
 
-__all__ = ["Suspicion", "SuspicionKind", "clean", "demote_suspects", "suspicion"]
+__all__ = ["Suspicion", "SuspicionKind", "are_known", "clean", "demote_suspects", "suspicion"]
 
 SUSPECT_FACTOR = 0.5
 """What the score of a suspect passage is multiplied by."""
@@ -28,6 +27,8 @@ _LEAST_PRINTABLE_RATIO = 0.95
 _DECODED_CHARACTERS = 4096
 # So many invisible characters in a row spell something out.
 _HIDDEN_RUN_CHARACTERS = 8
+
+_MOST_KNOWN = 2048
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _INVISIBLE_CLASS = (
@@ -282,18 +283,45 @@ def clean(text: str) -> str:
     return _LATIN_JOINER.sub("", _INVISIBLE.sub("", _CONTROL.sub("", _COMMENT.sub("", text))))
 
 
-@lru_cache(maxsize=1024)
 def suspicion(text: str) -> Suspicion | None:
     """Returns the first stretch of a text that looks like instructions to a model, if any.
 
     Args:
         text: A passage or a whole document; the work is linear in its length.
     """
-    hidden = _HIDDEN_RUN.search(text)
-    if hidden is not None:
-        return Suspicion(SuspicionKind.HIDDEN, f"{len(hidden[0])} characters")
-    visible = text if text.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    return _told(visible) or _encoded(visible)
+    return _known_suspicions[text]
+
+
+def are_known(passages: Iterable[RankedPassage]) -> bool:
+    """Says whether all passages were judged not long ago, so that it takes no time to do it again.
+
+    Args:
+        passages: In any order.
+    """
+    return all(_judged_text(each.passage) in _known_suspicions for each in passages)
+
+
+class _KnownSuspicions(dict[str, Suspicion | None]):
+    """What was found in texts that have been met, for passages are found again and again."""
+
+    def __missing__(self, text: str) -> Suspicion | None:
+        found = _suspicion(text)
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        self[text] = found
+        return found
+
+
+_known_suspicions = _KnownSuspicions()
+
+
+def _suspicion(text: str) -> Suspicion | None:
+    if not text.isascii():
+        hidden = _HIDDEN_RUN.search(text)
+        if hidden is not None:
+            return Suspicion(SuspicionKind.HIDDEN, f"{len(hidden[0])} characters")
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return _told(text) or _encoded(text)
 
 
 def demote_suspects(passages: Iterable[RankedPassage]) -> tuple[RankedPassage, ...]:
@@ -314,17 +342,21 @@ def demote_suspects(passages: Iterable[RankedPassage]) -> tuple[RankedPassage, .
 def _judged(ranked: RankedPassage) -> RankedPassage:
     passage = ranked.passage
     if not passage.injection_suspected:
-        if suspicion(f"{passage.header}\n{passage.text}") is None:
+        if suspicion(_judged_text(passage)) is None:
             return ranked
         passage = replace(passage, injection_suspected=True)
     ranking = replace(ranked.ranking, score=ranked.ranking.score * SUSPECT_FACTOR)
     return RankedPassage(passage, ranking)
 
 
+def _judged_text(passage: Passage) -> str:
+    return f"{passage.header}\n{passage.text}"
+
+
 def _told(text: str) -> Suspicion | None:
     lowered = text.lower()
     for wording in _WORDINGS:
-        if any(cue in lowered for cue in wording.cues):
+        if any(map(lowered.__contains__, wording.cues)):
             found = wording.pattern.search(text)
             if found is not None:
                 excerpt = _SPACE.sub(" ", found[0]).strip()

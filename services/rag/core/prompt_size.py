@@ -60,10 +60,8 @@ class PromptSizes:
             prompt: What it was given to read.
             token_count: What it has read, as the backend says; 0 where it does not.
         """
-        factor, count = self._factors.get((model_digest, _is_wide(prompt)), (1.0, 0))
-        expected = estimate_tokens(prompt) * factor
-        least = TRUNCATED_RATIO if count >= _LEAST_REPORTS else _LEAST_FACTOR
-        return expected >= _SHORTEST_CUT and 0 < token_count < least * expected
+        key = model_digest, _is_wide(prompt)
+        return self._is_less(key, estimate_tokens(prompt), token_count)
 
     def report(self, model_digest: str, prompt: str, token_count: int) -> bool:
         """Learns how many tokens a prompt had.
@@ -76,12 +74,13 @@ class PromptSizes:
         Returns:
             Whether the backend has cut the prompt. Nothing is learned from such a one.
         """
-        estimate = estimate_tokens(prompt)
-        if token_count <= 0 or not estimate:
+        if token_count <= 0:
             return False
-        if self.is_cut(model_digest, prompt, token_count):
+        estimate, key = estimate_tokens(prompt), (model_digest, _is_wide(prompt))
+        if not estimate:
+            return False
+        if self._is_less(key, estimate, token_count):
             return True
-        key = model_digest, _is_wide(prompt)
         factor, count = self._factors.get(key, (1.0, 0))
         bounded = min(_GREATEST_FACTOR, max(_LEAST_FACTOR, token_count / estimate))
         learned = bounded if count == 0 else factor + _WEIGHT * (bounded - factor)
@@ -91,7 +90,16 @@ class PromptSizes:
             self._factors.popitem(last=False)
         return False
 
+    def _is_less(self, key: tuple[str, bool], estimate: int, token_count: int) -> bool:
+        """Says whether less was read than was to be expected of a prompt that is there whole."""
+        factor, count = self._factors.get(key, (1.0, 0))
+        expected = estimate * factor
+        least = TRUNCATED_RATIO if count >= _LEAST_REPORTS else _LEAST_FACTOR
+        return expected >= _SHORTEST_CUT and 0 < token_count < least * expected
+
 
 def _is_wide(text: str) -> bool:
     sample = text[:4000]
+    if sample.isascii():
+        return False
     return len(_WIDE.findall(sample)) > _WIDE_RATIO * max(1, len(sample))
