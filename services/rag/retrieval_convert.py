@@ -73,6 +73,9 @@ def retrieval_of(
         violations: Receives what is wrong.
         field: Path of the options in the request.
     """
+    if not message.ByteSize():
+        # As it mostly is.
+        return RetrievalOptions(access=caller_access())
     defaults = RetrievalOptions()
     passage_count = _given(message, "passage_count", defaults.passage_count)
     candidate_count = _given(message, "candidate_count", defaults.candidate_count)

@@ -41,6 +41,13 @@ def caller():
 
 def test_what_is_not_given_takes_its_default():
     assert read(pb.RetrievalOptions()) == RetrievalOptions()
+    assert read(pb.RetrievalOptions(passage_count=8)) == RetrievalOptions()
+
+
+def test_whoever_gives_no_options_may_read_what_others_may(caller):
+    found = read(pb.RetrievalOptions())
+    assert found.access == Access.of("ann", ("staff",))
+    assert found == read(pb.RetrievalOptions(passage_count=8))
 
 
 def test_every_option_is_read():
