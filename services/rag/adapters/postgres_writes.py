@@ -1,8 +1,6 @@
 """Writing a document version, inside one transaction of the caller's."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import orjson
@@ -38,6 +36,8 @@ INSERT INTO rag.document (
     $14, $15::text::jsonb, $16, $17, $18, $19, $20, coalesce($21, now())
 ) RETURNING number
 """
+# No term holds one (see `services.rag.core.analysis`).
+_SEPARATOR = " "
 # Row-level security allows no COPY.
 _INSERT_CHUNK = """
 INSERT INTO rag.chunk (
@@ -49,15 +49,21 @@ _INSERT_EMBEDDING = """
 INSERT INTO rag.embedding (tenant_id, collection_id, chunk_id, text_digest, embedding)
 VALUES ($1, $2, $3, $4, $5)
 """
-_INSERT_POSTINGS = """
+# A chunk has some hundred terms. The server takes them apart in less time than asyncpg needs to
+# encode a row for each.
+_INSERT_POSTINGS = f"""
 INSERT INTO rag.posting (tenant_id, collection_id, chunk_id, frequency, chunk_length, term)
 SELECT $1, $2, chunk_id, frequency, chunk_length, term
-FROM unnest($3::bigint[], $4::integer[], $5::integer[], $6::text[])
-    AS given (chunk_id, frequency, chunk_length, term)
-"""
-# Rows made and encoded at a stretch, which takes a few milliseconds.
-_PIECE_ROWS = 500
-_PIECE_POSTINGS = 2000
+FROM unnest($3::bigint[], $4::integer[], $5::text[], $6::text[])
+        AS given (chunk_id, chunk_length, terms, frequencies),
+    unnest(
+        string_to_array(terms, '{_SEPARATOR}'),
+        string_to_array(frequencies, '{_SEPARATOR}')::integer[]
+    ) AS posting (term, frequency)
+"""  # noqa: S608
+# What is made and encoded at a stretch, which takes a few milliseconds.
+_PIECE_CHUNKS = 100
+_PIECE_POSTINGS = 8000
 
 Row: TypeAlias = tuple[object, ...]
 
@@ -186,25 +192,44 @@ async def _insert_chunks(
     first_id: int,
     chunks: Sequence[IndexedChunk],
 ) -> int:
-    """Writes chunks, vectors and postings, and returns the number of postings."""
+    """Writes chunks, vectors and postings, and returns the number of postings.
+
+    Between two pieces others have their turn on the event loop.
+    """
     key = collection.tenant_id, collection.collection_id
-    numbered = [(first_id + each.chunk.ordinal, each) for each in chunks]
-    chunk_rows = (
-        (*key, chunk_id, document_id, *_chunk_values(each)) for chunk_id, each in numbered
-    )
-    async for rows in _made_aside(chunk_rows, _PIECE_ROWS):
-        await connection.executemany(_INSERT_CHUNK, rows)
-    embedding_rows = ((*key, chunk_id, *_embedding_values(each)) for chunk_id, each in numbered)
-    async for rows in _made_aside(embedding_rows, _PIECE_ROWS):
-        await connection.executemany(_INSERT_EMBEDDING, rows)
-    posting_rows = (
-        (chunk_id, frequency, each.terms.length, term)
-        for chunk_id, each in numbered
-        for term, frequency in each.terms.counts.items()
-    )
-    async for rows in _made_aside(posting_rows, _PIECE_POSTINGS):
-        await connection.execute(_INSERT_POSTINGS, *key, *zip(*rows, strict=True))
+    for few in _pieces(chunks):
+        piece = [(first_id + each.chunk.ordinal, each) for each in few]
+        await connection.executemany(
+            _INSERT_CHUNK,
+            [(*key, chunk_id, document_id, *_chunk_values(each)) for chunk_id, each in piece],
+        )
+        await connection.executemany(
+            _INSERT_EMBEDDING,
+            [(*key, chunk_id, *_embedding_values(each)) for chunk_id, each in piece],
+        )
+        await connection.execute(
+            _INSERT_POSTINGS,
+            *key,
+            [chunk_id for chunk_id, _ in piece],
+            [each.terms.length for _, each in piece],
+            [_SEPARATOR.join(each.terms.counts) for _, each in piece],
+            [_SEPARATOR.join(map(str, each.terms.counts.values())) for _, each in piece],
+        )
     return sum(len(each.terms.counts) for each in chunks)
+
+
+def _pieces(chunks: Sequence[IndexedChunk]) -> Iterator[list[IndexedChunk]]:
+    piece: list[IndexedChunk] = []
+    posting_count = 0
+    for each in chunks:
+        count = len(each.terms.counts)
+        if piece and (len(piece) == _PIECE_CHUNKS or posting_count + count > _PIECE_POSTINGS):
+            yield piece
+            piece, posting_count = [], 0
+        piece.append(each)
+        posting_count += count
+    if piece:
+        yield piece
 
 
 def _chunk_values(indexed: IndexedChunk) -> Row:
@@ -225,12 +250,3 @@ def _chunk_values(indexed: IndexedChunk) -> Row:
 
 def _embedding_values(indexed: IndexedChunk) -> tuple[bytes, Vector | None]:
     return bytes.fromhex(indexed.chunk.text_digest), indexed.embedding
-
-
-async def _made_aside(rows: Iterator[Row], count: int) -> AsyncIterator[list[Row]]:
-    """Makes rows in a thread, some at a time.
-
-    asyncpg encodes them on the event loop; between two pieces others have their turn.
-    """
-    while piece := await asyncio.to_thread(list, islice(rows, count)):
-        yield piece
