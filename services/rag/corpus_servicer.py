@@ -212,6 +212,7 @@ class CorpusServicer(CorpusServiceServicer):
     ) -> pb.CreateCollectionResponse:
         """Makes sure that a collection exists."""
         violations = Violations()
+        violations.extend(unknown_field_violations(request))
         check_new_collection(request.collection, violations, field="collection")
         violations.raise_found()
         stats = await self._store.create_collection(

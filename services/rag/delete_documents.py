@@ -117,7 +117,7 @@ def _chosen(request: pb.DeleteDocumentsRequest) -> DocumentFilter:
     violations = Violations()
     violations.extend(unknown_field_violations(request))
     check_collection(request.collection, violations)
-    chosen = filter_of(request.filter, violations, field="filter")
+    chosen = filter_of(request.filter, violations, field="filter", searched=True)
     ids = _ids(request.document_ids, violations)
     violations.require(
         bool(ids) != (not chosen.is_empty),

@@ -21,15 +21,19 @@ _MOST_VALUES = 100
 _LANGUAGE = re.compile(r"[a-z]{2}")
 
 
-def filter_of(message: pb.DocumentFilter, violations: Violations, *, field: str) -> DocumentFilter:
+def filter_of(
+    message: pb.DocumentFilter, violations: Violations, *, field: str, searched: bool = False
+) -> DocumentFilter:
     """Reads which documents count.
 
     Args:
         message: The filter; one that was never set leaves all documents.
         violations: Receives what is wrong.
         field: Path of the filter in the request.
+        searched: Whether the whole request was searched for fields that are not known.
     """
-    violations.extend(unknown_field_violations(message, field=field))
+    if not searched:
+        violations.extend(unknown_field_violations(message, field=field))
     check = _Texts(violations, field)
     its_metadata = _Metadata(message.metadata, violations, field=f"{field}.metadata")
     violations.check_text(f"{field}.source_prefix", message.source_prefix, maximum_length=2000)

@@ -8,8 +8,10 @@ from pannier.rag.v1 import corpus_service_pb2 as pb
 from services.common.errors import (
     FieldViolation,
     InvalidRequest,
+    ServiceError,
     StreamProtocolViolation,
 )
+from services.common.unknown_fields import unknown_field_violations
 from services.common.validation import Violations
 from services.rag.core.document_errors import DocumentTooLarge
 from services.rag.core.intake import IncomingDocument, IngestOptions
@@ -30,11 +32,16 @@ async def receive_options(requests: Requests) -> IngestOptions:
 
     Raises:
         StreamProtocolViolation: Something else came first.
-        InvalidRequest: Options break their rules.
+        InvalidRequest: Options break their rules, or hold fields that are not known.
     """
     request = await anext(requests, None)
-    kind = "the end" if request is None else request.WhichOneof("message") or "nothing"
-    if request is None or kind != "options":
+    if request is None:
+        raise StreamProtocolViolation(expected="options", actual="the end")
+    fault = _not_understood(request)
+    if fault is not None:
+        raise fault
+    kind = request.WhichOneof("message") or "nothing"
+    if kind != "options":
         raise StreamProtocolViolation(expected="options", actual=kind)
     return options_of(request.options)
 
@@ -44,8 +51,8 @@ async def receive_documents(
 ) -> AsyncIterator[IncomingDocument]:
     """Reads documents one after the other.
 
-    A document with a bad header or too many bytes is passed on with its fault, so that it fails
-    alone.
+    A document with a bad header, fields that are not known or too many bytes is passed on with its
+    fault, so that it fails alone.
 
     Args:
         requests: The messages after the options.
@@ -53,19 +60,22 @@ async def receive_documents(
 
     Raises:
         StreamProtocolViolation: Messages came in an order that is not allowed.
-        InvalidRequest: A part of a content is too large.
+        InvalidRequest: A part of a content is too large, or a message is of no known kind.
     """
     arrival: _Arrival | None = None
     async for request in requests:
         kind = request.WhichOneof("message") or "nothing"
         expected = "header" if arrival is None else "content"
+        fault = _not_understood(request)
         if kind != expected:
-            raise StreamProtocolViolation(expected=expected, actual=kind)
+            raise fault or StreamProtocolViolation(expected=expected, actual=kind)
         if arrival is None:
             arrival = _Arrival(_begin(request.header), maximum_document_bytes)
-            continue
-        arrival.add(request.content.data)
-        if request.content.last:
+        else:
+            arrival.add(request.content.data)
+        if fault is not None:
+            arrival.refuse(fault)
+        if kind == "content" and request.content.last:
             yield arrival.take()
             arrival = None
     if arrival is not None:
@@ -98,17 +108,27 @@ class _Arrival:
         if self._document.fault is not None:
             return
         if self._content.tell() + len(data) > self._maximum_bytes:
-            fault = DocumentTooLarge(self._maximum_bytes)
-            self._document = replace(self._document, fault=fault)
-            self._content = io.BytesIO()
+            self.refuse(DocumentTooLarge(self._maximum_bytes))
         else:
             self._content.write(data)
+
+    def refuse(self, fault: ServiceError) -> None:
+        """Gives the document a fault, unless it has one."""
+        if self._document.fault is None:
+            self._document = replace(self._document, fault=fault)
+            self._content = io.BytesIO()
 
     def take(self) -> IncomingDocument:
         """Returns the document with its content, and keeps nothing of it."""
         # Whole already, not copied: a join would hold up the event loop and need twice the bytes.
         content, self._content = self._content, io.BytesIO()
         return replace(self._document, content=content.getvalue())
+
+
+def _not_understood(request: pb.IngestDocumentsRequest) -> InvalidRequest | None:
+    """Returns what is wrong with a message that a newer client has sent, if anything is."""
+    found = tuple(unknown_field_violations(request))
+    return InvalidRequest(*found) if found else None
 
 
 def _begin(header: pb.DocumentHeader) -> IncomingDocument:

@@ -72,6 +72,7 @@ async def test_what_changes_something_is_refused_as_a_whole(filled):
         ),
         (filled.corpus.DeleteCollection, corpus.DeleteCollectionRequest(**docs, confirm="docs")),
         (filled.corpus.UpdateDocument, corpus.UpdateDocumentRequest(**fox)),
+        (filled.corpus.CreateCollection, corpus.CreateCollectionRequest(collection="new")),
         (filled.corpus.CancelIngestJob, corpus.CancelIngestJobRequest(job_id="j")),
         (
             filled.rag.DeleteConversation,
@@ -83,6 +84,34 @@ async def test_what_changes_something_is_refused_as_a_whole(filled):
         assert (error.error_reason, error.violations[0].field) == ("INVALID_FIELD", "99")
     request = usage_service_pb2.SetBudgetRequest(budget=budget)
     await is_refused(admin.SetBudget(request, metadata=ANN), "budget.99")
+    assert await names(filled) == sorted(DOCUMENTS)
+
+
+async def test_what_is_found_wrong_with_a_filter_is_said_once(filled):
+    deletion = corpus.DeleteDocumentsRequest(
+        collection="docs", filter=with_unknown(MACHINES), confirm="docs"
+    )
+    error = await error_of(filled.corpus.DeleteDocuments(with_unknown(deletion), metadata=ANN))
+    assert [each.field for each in error.violations] == ["99", "filter.99"]
+
+
+async def test_documents_that_are_not_understood_are_not_taken_in(filled):
+    message = corpus.IngestDocumentsRequest
+    options = message(options=corpus.IngestOptions(collection="docs"))
+    odd = message(header=with_unknown(corpus.DocumentHeader(document_id="odd.md")))
+    content = message(content=corpus.DocumentContent(data=b"text", last=True))
+
+    async def sent(*requests):
+        for each in requests:
+            yield each
+
+    refused = filled.corpus.IngestDocuments(sent(with_unknown(options)), metadata=ANN)
+    await is_refused(anext(aiter(refused)), "99")
+    call = filled.corpus.IngestDocuments(sent(options, odd, content), metadata=ANN)
+    [failure] = [
+        each.result.failure for each in [event async for event in call] if each.HasField("result")
+    ]
+    assert (failure.reason, dict(failure.metadata)) == ("INVALID_FIELD", {"field": "header.99"})
     assert await names(filled) == sorted(DOCUMENTS)
 
 

@@ -2,11 +2,16 @@ import tracemalloc
 from itertools import chain, repeat
 
 import pytest
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pannier.rag.v1 import corpus_service_pb2 as pb
-from services.rag.receive import receive_documents
+from services.common.errors import InvalidRequest
+from services.rag.receive import receive_documents, receive_options
+
+# Field 99, holding 1.
+UNKNOWN = b"\x98\x06\x01"
 
 
 def header(document_id, **fields):
@@ -15,6 +20,11 @@ def header(document_id, **fields):
 
 def part(data, *, last=False):
     return pb.IngestDocumentsRequest(content=pb.DocumentContent(data=data, last=last))
+
+
+def with_unknown(message: Message) -> Message:
+    """Returns a message as a client sends it who knows one field more."""
+    return type(message).FromString(message.SerializeToString() + UNKNOWN)
 
 
 async def received(requests, *, maximum_document_bytes=1000):
@@ -98,3 +108,70 @@ async def test_a_file_of_200_megabytes_is_refused_without_being_kept():
     assert document.content == b""
     assert document.fault.metadata["limit_bytes"] == str(4 * 1024 * 1024)
     assert peak_bytes < 12 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (with_unknown(pb.IngestDocumentsRequest(options=pb.IngestOptions(collection="c"))), "99"),
+        (
+            pb.IngestDocumentsRequest(options=with_unknown(pb.IngestOptions(collection="c"))),
+            "options.99",
+        ),
+        (
+            pb.IngestDocumentsRequest(
+                options=pb.IngestOptions(
+                    collection="c", chunking=with_unknown(pb.ChunkingOptions())
+                )
+            ),
+            "options.chunking.99",
+        ),
+        (with_unknown(pb.IngestDocumentsRequest()), "99"),
+    ],
+)
+async def test_options_that_are_not_understood_are_refused(options, field):
+    async def stream():
+        yield options
+
+    with pytest.raises(InvalidRequest) as caught:
+        await receive_options(stream())
+    assert [each.field for each in caught.value.violations] == [field]
+
+
+@pytest.mark.parametrize(
+    ("requests", "field"),
+    [
+        ([with_unknown(header("odd")), part(b"text", last=True)], "99"),
+        (
+            [
+                pb.IngestDocumentsRequest(
+                    header=with_unknown(pb.DocumentHeader(document_id="odd"))
+                ),
+                part(b"text", last=True),
+            ],
+            "header.99",
+        ),
+        ([header("odd"), with_unknown(part(b"text")), part(b"text", last=True)], "99"),
+        (
+            [
+                header("odd"),
+                part(b"text"),
+                pb.IngestDocumentsRequest(
+                    content=with_unknown(pb.DocumentContent(data=b"text", last=True))
+                ),
+            ],
+            "content.99",
+        ),
+    ],
+)
+async def test_a_document_that_is_not_understood_fails_alone(requests, field):
+    odd, good = await received([*requests, header("good"), part(b"text", last=True)])
+    assert (odd.document_id, odd.content, odd.fault.error_reason) == ("odd", b"", "INVALID_FIELD")
+    assert [each.field for each in odd.fault.violations] == [field]
+    assert (good.document_id, good.content, good.fault) == ("good", b"text", None)
+
+
+async def test_a_message_of_an_unknown_kind_is_named():
+    with pytest.raises(InvalidRequest) as caught:
+        await received([header("a"), with_unknown(pb.IngestDocumentsRequest())])
+    assert [each.field for each in caught.value.violations] == ["99"]
