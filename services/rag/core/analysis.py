@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import Stemmer
@@ -25,7 +25,7 @@ __all__ = [
     "MAX_QUERY_LANGUAGES",
     "MAX_TERM_CHARACTERS",
     "VERSION",
-    "analyse_chunk",
+    "analyse_chunks",
     "analyse_document",
     "analyse_query",
 ]
@@ -101,29 +101,43 @@ def analyse_document(text: str, *, language: str = _DEFAULT_LANGUAGE) -> TermFre
         text: Any text; usually a chunk with its header line.
         language: ISO 639-1 code; empty where it is not known.
     """
-    surface = Counter(_surface_terms(text))
-    counts: Counter[str] = Counter()
-    for term, count in zip(_stem(surface, language), surface.values(), strict=True):
-        counts[term] += count
-    return TermFrequencies(dict(counts), counts.total())
+    return _frequencies(_counts(text, language))
 
 
-def analyse_chunk(
-    chunk: Chunk, *, language: str = _DEFAULT_LANGUAGE, head: str = ""
-) -> TermFrequencies:
-    """Returns the index terms of a chunk: those of its text, and of what it stands under.
+def analyse_chunks(
+    chunks: Sequence[Chunk], *, language: str = _DEFAULT_LANGUAGE, head: str = ""
+) -> tuple[TermFrequencies, ...]:
+    """Returns the index terms of chunks: those of their text, and of what it stands under.
 
     Args:
-        chunk: The chunk.
-        language: ISO 639-1 code of its document's language; empty where it is not known.
-        head: How its document begins, which says what the chunks after the first are about.
+        chunks: Chunks of one document.
+        language: ISO 639-1 code of its language; empty where it is not known.
+        head: How it begins, which says what the chunks after the first are about.
     """
-    counts = Counter(analyse_document(chunk.text, language=language).counts)
-    header = analyse_document(chunk.header, language=language).counts
-    counts.update({term: _HEADER_WEIGHT * count for term, count in header.items()})
+    its_head = _counts(head, language)
+    return tuple(_analyse_chunk(each, language, its_head) for each in chunks)
+
+
+def _analyse_chunk(chunk: Chunk, language: str, head: Mapping[str, int]) -> TermFrequencies:
+    counts = _counts(chunk.text, language)
+    for term, count in _counts(chunk.header, language).items():
+        counts[term] = counts.get(term, 0) + _HEADER_WEIGHT * count
     if chunk.ordinal:
-        counts.update(analyse_document(head, language=language).counts)
-    return TermFrequencies(dict(counts), counts.total())
+        for term, count in head.items():
+            counts[term] = counts.get(term, 0) + count
+    return _frequencies(counts)
+
+
+def _counts(text: str, language: str) -> dict[str, int]:
+    surface = Counter(_surface_terms(text))
+    counts: dict[str, int] = {}
+    for term, count in zip(_stem(surface, language), surface.values(), strict=True):
+        counts[term] = counts.get(term, 0) + count
+    return counts
+
+
+def _frequencies(counts: Mapping[str, int]) -> TermFrequencies:
+    return TermFrequencies(counts, sum(counts.values()))
 
 
 def analyse_query(text: str, *, languages: Sequence[str] = (_DEFAULT_LANGUAGE,)) -> tuple[str, ...]:

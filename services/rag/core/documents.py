@@ -110,7 +110,7 @@ class IndexedChunk:
 
     Attributes:
         chunk: The chunk.
-        terms: The chunk's index terms, as `analyse_chunk` returns them.
+        terms: The chunk's index terms, as `analyse_chunks` returns them.
         embedding: float32, shape (dimension,); None where it has still to be computed.
     """
 

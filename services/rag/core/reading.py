@@ -6,7 +6,7 @@ This is all the work on a document that needs no one else, to be done where it h
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.rag.core.analysis import analyse_chunk
+from services.rag.core.analysis import analyse_chunks
 from services.rag.core.chunking import (
     ChunkSizes,
     Place,
@@ -133,7 +133,6 @@ def parse(content: bytes, order: ReadingOrder) -> ParsedDocument:
 
 def _index(parsed: ParsedDocument, chunks: tuple[Chunk, ...], order: ReadingOrder) -> Reading:
     language = order.language or detect_language(parsed.text)
-    head = document_head(parsed)
     return Reading(
         title=parsed.title,
         media_type=parsed.media_type,
@@ -142,5 +141,5 @@ def _index(parsed: ParsedDocument, chunks: tuple[Chunk, ...], order: ReadingOrde
         page_count=len(parsed.pages),
         warnings=parsed.warnings,
         chunks=chunks,
-        terms=tuple(analyse_chunk(each, language=language, head=head) for each in chunks),
+        terms=analyse_chunks(chunks, language=language, head=document_head(parsed)),
     )

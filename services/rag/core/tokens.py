@@ -7,8 +7,10 @@ on library documentation, Markdown and Python source, where a token has 3.2 to 3
 
 import re
 import string
+from array import array
 from bisect import bisect_right
 from functools import lru_cache
+from itertools import accumulate
 from math import ceil
 
 __all__ = ["TokenMeter", "estimate_tokens"]
@@ -16,7 +18,7 @@ __all__ = ["TokenMeter", "estimate_tokens"]
 _LATIN = r"[A-Za-z\u00c0-\u024f]+"
 _DIGITS = r"[0-9]+"
 _ALPHABET = r"[\u0370-\u0dff\u10a0-\u10ff\u1200-\u167f\u1681-\u16ff\u1e00-\u1fff]+"
-_PIECE = re.compile(rf"(?P<latin>{_LATIN})|(?P<digits>{_DIGITS})|(?P<alphabet>{_ALPHABET})|\S")
+_PIECE = re.compile(rf"({_LATIN}|{_DIGITS}|{_ALPHABET}|\S)")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _LETTER = re.compile(f"{_LATIN}|{_ALPHABET}")
 _LATIN_RUN, _DIGITS_RUN, _ALPHABET_RUN = map(re.compile, (_LATIN, _DIGITS, _ALPHABET))
@@ -26,7 +28,9 @@ _DIGIT_TOKENS_PER_CHARACTER = 0.5
 # Longer runs of letters are encoded data rather than names.
 _LONGEST_NAME = 16
 _ENCODED_TOKENS_PER_CHARACTER = 0.5
-_MOST_KNOWN_WORDS = 20_000
+# So much of a text is cut into pieces at a time; each takes much more memory than in the text.
+_STRETCH_CHARACTERS = 16 * 1024
+_MOST_KNOWN_PIECES = 20_000
 _MOST_KNOWN_PARAGRAPHS = 2048
 _LONGEST_KNOWN_PARAGRAPH = 4000
 
@@ -69,7 +73,7 @@ def _cost_of(text: str) -> float:
         space_count = len(beyond) - len("".join(beyond.split()))
         return _cost_of_ascii(text.encode("ascii", "replace")) - space_count
     words = _LATIN_RUN.findall(text)
-    total = sum(map(_word_costs.__getitem__, words))
+    total = sum(map(_costs.__getitem__, words))
     other_count = sum(map(len, text.split())) - sum(map(len, words))
     for run, cost in ((_DIGITS_RUN, _digits_cost), (_ALPHABET_RUN, _alphabet_cost)):
         for piece in run.findall(text):
@@ -82,7 +86,7 @@ def _cost_of_ascii(text: bytes) -> float:
     """Does the same for the commonest kind of text, in a quarter of the time."""
     words = text.translate(_LETTERS_ALONE).decode().split()
     digits = text.translate(_DIGITS_ALONE).split()
-    total = sum(map(_word_costs.__getitem__, words))
+    total = sum(map(_costs.__getitem__, words))
     total += sum(_digits_cost(len(run)) for run in digits)
     return total + len(text.translate(None, _UNCOUNTED))
 
@@ -95,15 +99,29 @@ class TokenMeter:
     """
 
     def __init__(self, text: str) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        self._totals = [0.0]
-        total = 0.0
-        for piece in _PIECE.finditer(text):
-            self._starts.append(piece.start())
-            self._ends.append(piece.end())
-            total += _piece_cost(piece)
-            self._totals.append(total)
+        self._starts, self._ends = array("q"), array("q")
+        self._totals = array("d", [0.0])
+        position = 0
+        while position < len(text):
+            position = self._add(text, position)
+
+    def _add(self, text: str, position: int) -> int:
+        """Adds the pieces of a stretch; returns where the next stretch begins."""
+        stretch = text[position : position + _STRETCH_CHARACTERS]
+        # What is between the pieces, and the pieces, by turns.
+        parts = _PIECE.split(stretch)
+        if position + len(stretch) < len(text):
+            # The last piece may go on.
+            if len(parts) == 3 and not parts[0]:
+                parts[1] = next(_PIECE.finditer(text, position))[0]
+            else:
+                del parts[max(len(parts) - 2, 1) :]
+        places = list(accumulate(map(len, parts), initial=position))
+        self._starts.extend(places[1:-1:2])
+        self._ends.extend(places[2::2])
+        totals = accumulate(map(_costs.__getitem__, parts[1::2]), initial=self._totals.pop())
+        self._totals.extend(totals)
+        return places[-1]
 
     def count(self, char_start: int, char_end: int) -> float:
         """Returns the estimated tokens of `text[char_start:char_end]`."""
@@ -128,15 +146,13 @@ def _word_cost(word: str) -> float:
     return cost + _ENCODED_TOKENS_PER_CHARACTER * (len(word) - length)
 
 
-def _piece_cost(piece: re.Match[str]) -> float:
-    length = piece.end() - piece.start()
-    kind = piece.lastgroup
-    if kind == "latin":
-        return _word_costs[piece[0]]
-    if kind == "digits":
-        return _digits_cost(length)
-    if kind == "alphabet":
-        return _alphabet_cost(length)
+def _piece_cost(piece: str) -> float:
+    if _LATIN_RUN.match(piece):
+        return _word_cost(piece)
+    if _DIGITS_RUN.match(piece):
+        return _digits_cost(len(piece))
+    if _ALPHABET_RUN.match(piece):
+        return _alphabet_cost(len(piece))
     return 1.0
 
 
@@ -148,16 +164,16 @@ def _alphabet_cost(length: int) -> float:
     return max(1.0, length * _ALPHABET_TOKENS_PER_CHARACTER)
 
 
-class _WordCosts(dict[str, float]):
-    """Costs of words that have been met, for words come again and again."""
+class _Costs(dict[str, float]):
+    """Costs of pieces that have been met, for words come again and again."""
 
-    def __missing__(self, word: str) -> float:
-        cost = _word_cost(word)
-        if len(word) <= _LONGEST_NAME:
-            if len(self) >= _MOST_KNOWN_WORDS:
+    def __missing__(self, piece: str) -> float:
+        cost = _piece_cost(piece)
+        if len(piece) <= _LONGEST_NAME:
+            if len(self) >= _MOST_KNOWN_PIECES:
                 self.clear()
-            self[word] = cost
+            self[piece] = cost
         return cost
 
 
-_word_costs = _WordCosts()
+_costs = _Costs()

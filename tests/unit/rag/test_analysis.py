@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rag.core.analysis import MAX_TERM_CHARACTERS, analyse_document, analyse_query
+from services.rag.core.analysis import (
+    MAX_TERM_CHARACTERS,
+    analyse_chunks,
+    analyse_document,
+    analyse_query,
+)
+from services.rag.core.documents import Chunk, TermFrequencies
 
 # Controls have no place in the store, and spaces stand between terms on their way there.
 NEVER_IN_TERMS = {"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"}
@@ -146,3 +152,23 @@ def test_every_term_of_a_question_is_one_of_a_document_in_one_of_the_languages(
     for language in languages or [""]:
         terms |= set(analyse_document(text, language=language).counts)
     assert set(analyse_query(text, languages=languages)) <= terms
+
+
+def test_a_chunk_has_the_terms_of_what_it_stands_under_and_of_its_document_s_head() -> None:
+    def chunk(ordinal: int, text: str) -> Chunk:
+        return Chunk(
+            ordinal=ordinal,
+            char_start=0,
+            char_end=len(text),
+            text=text,
+            heading_path=(),
+            header="Manual",
+            token_estimate=9,
+            text_digest="00",
+        )
+
+    chunks = [chunk(0, "manual of pumps"), chunk(1, "valves"), chunk(2, "pumps")]
+    first, *others = analyse_chunks(chunks, language="en", head="manual of pumps")
+    assert first == TermFrequencies({"manual": 3, "of": 1, "pump": 1}, 5)
+    assert others[0] == TermFrequencies({"valv": 1, "manual": 3, "of": 1, "pump": 1}, 6)
+    assert others[1] == TermFrequencies({"pump": 2, "manual": 3, "of": 1}, 6)

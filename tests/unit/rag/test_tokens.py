@@ -67,3 +67,14 @@ def test_a_paragraph_costs_the_same_alone_and_in_a_long_text() -> None:
     assert lengths[1] == pytest.approx(10 * lengths[0], abs=10)
     # Too long to be remembered, where paragraphs are.
     assert estimate_tokens(" ".join([paragraph] * 10)) == lengths[1]
+
+
+@pytest.mark.parametrize("word", ["word", "слово", "2026", "字", "-", "é" * 20_000, "7" * 40_000])
+def test_a_long_text_counts_as_much_as_its_words(word: str) -> None:
+    count = 50_000 // len(word) + 2
+    text = f" \n{word}" * count
+    alone, meter = TokenMeter(word).count(0, len(word)), TokenMeter(text)
+    assert meter.count(0, len(text)) == pytest.approx(count * alone)
+    step = len(word) + 2
+    for start in range(2, len(text), step * (count // 10 or 1)):
+        assert meter.count(start, start + len(word)) == pytest.approx(alone)
