@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from opentelemetry.trace import SpanContext, get_current_span
 
@@ -23,6 +24,8 @@ from services.rag.store_port import DocumentStore
 __all__ = ["ChunkVectors", "EmbeddingLimits", "VectorTarget", "VectorsFound", "is_outage"]
 
 _LOOKUP_SIZE = 1000
+# Texts that the cache is asked for, and told of, at once: a call takes longer than its texts.
+_CLAIM_SIZE = 64
 # The fleet's queue is full: documents wait for it, but not for ever.
 _MOST_REFUSALS = 20
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -32,6 +35,8 @@ _REST_SECONDS = 2.0
 _OUTAGES = frozenset(
     {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED}
 )
+
+T = TypeVar("T")
 
 Report = Callable[[int], Awaitable[None]]
 """Told how many chunks have their vector."""
@@ -80,9 +85,10 @@ class VectorsFound:
 
 
 @dataclass(slots=True)
-class _Batch:
-    """Texts that are being embedded, and whose vectors are not stored yet."""
+class _Claim:
+    """Texts whose vectors are being made, and are not stored yet."""
 
+    digests: list[str] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     vectors: dict[str, Vector] = field(default_factory=dict)
     span_context: SpanContext = field(default_factory=lambda: get_current_span().get_span_context())
@@ -105,8 +111,8 @@ class _Shared:
         self.store = store
         self.limits = limits
         self.slots = asyncio.Semaphore(limits.concurrency)
-        self.batches: dict[_Key, _Batch] = {}
-        self._embeddings = embeddings
+        self.claims: dict[_Key, _Claim] = {}
+        self.embeddings = embeddings
         self._clock = clock
         self._rests_until = clock.monotonic()
 
@@ -115,20 +121,12 @@ class _Shared:
         """Whether there was an outage just now."""
         return self._clock.monotonic() < self._rests_until
 
-    async def embed(
-        self, model: ModelFacts, texts: Sequence[str]
-    ) -> tuple[tuple[Vector, ...], int]:
-        """Embeds one batch; where the fleet's queue is full, waits as it says and tries again.
-
-        Returns:
-            The vectors, and how many of them were computed now.
-        """
+    async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Embeds one batch; where the fleet's queue is full, waits as it says and tries again."""
         refusal_count = 0
         while True:
             try:
-                made = await self._embeddings.embed(
-                    model, texts, time_limit_seconds=self.limits.time_limit_seconds, urgent=False
-                )
+                return await attempt()
             except ServiceError as error:
                 refusal_count += 1
                 full = error.status_code is StatusCode.RESOURCE_EXHAUSTED
@@ -139,7 +137,6 @@ class _Shared:
                 if is_outage(error):
                     self._rests_until = self._clock.monotonic() + _REST_SECONDS
                 raise
-            return made.vectors, made.computed_count
 
 
 class ChunkVectors:
@@ -195,7 +192,15 @@ class ChunkVectors:
         failure: ServiceError | None = None
 
         async def embed(batch: Sequence[str]) -> tuple[Vector, ...]:
-            return (await self._shared.embed(model, batch))[0]
+            found = await self._shared.patiently(
+                lambda: self._shared.embeddings.embed(
+                    model,
+                    batch,
+                    time_limit_seconds=self._shared.limits.time_limit_seconds,
+                    urgent=False,
+                )
+            )
+            return found.vectors
 
         tasks: list[asyncio.Task[tuple[Vector, ...]]] = []
         try:
@@ -228,7 +233,7 @@ class _Work:
         for chunk in chunks:
             self._chunks.setdefault(chunk.text_digest, chunk)
             self._occurrences[chunk.text_digest] += 1
-        self._mine: dict[_Key, _Batch] = {}
+        self._mine: dict[_Key, _Claim] = {}
         self._embedded_count = 0
 
     async def run(self) -> None:
@@ -242,11 +247,11 @@ class _Work:
 
     def release(self) -> None:
         """Stops offering vectors to other documents: they are stored now, or never will be."""
-        for key, batch in self._mine.items():
+        for key, claim in self._mine.items():
             # Tasks that were cancelled before they began have not ended theirs.
-            batch.ended.set()
-            if self._shared.batches.get(key) is batch:
-                del self._shared.batches[key]
+            claim.ended.set()
+            if self._shared.claims.get(key) is claim:
+                del self._shared.claims[key]
 
     async def _look_up(self) -> None:
         digests = list(self._chunks)
@@ -260,77 +265,118 @@ class _Work:
                 )
             )
 
-    async def _make(self, missing: deque[str]) -> list[tuple[str, _Batch]]:
-        """Embeds what nobody else is embedding; returns the rest with who is."""
-        elsewhere: list[tuple[str, _Batch]] = []
+    async def _make(self, missing: deque[str]) -> list[tuple[str, _Claim]]:
+        """Makes the vectors that nobody else is making; returns the rest with who is."""
+        elsewhere: list[tuple[str, _Claim]] = []
         failure: ServiceError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 while missing and not self._shared.resting:
-                    # Slots go to who asks first. A document asks for one at a time, so that
-                    # others wait for its next batch and not for all of them.
-                    await self._shared.slots.acquire()
-                    batch, digests = self._claim(missing, elsewhere)
-                    if not digests:
-                        self._shared.slots.release()
-                        break
-                    task = group.create_task(self._embed(batch, digests))
-                    task.add_done_callback(lambda _: self._shared.slots.release())
+                    claim = self._claim(missing, elsewhere)
+                    if claim.digests:
+                        await self._begin(group, claim)
         except* ServiceError as errors:
             failure = _first(errors)
         if failure is not None:
             raise failure
         return elsewhere
 
-    def _claim(
-        self, missing: deque[str], elsewhere: list[tuple[str, _Batch]]
-    ) -> tuple[_Batch, list[str]]:
-        batch = _Batch()
-        digests: list[str] = []
-        while missing and len(digests) < self._shared.limits.batch_size:
+    def _claim(self, missing: deque[str], elsewhere: list[tuple[str, _Claim]]) -> _Claim:
+        claim = _Claim()
+        size = max(_CLAIM_SIZE, self._shared.limits.batch_size)
+        while missing and len(claim.digests) < size:
             digest = missing.popleft()
             key = (self._target, digest)
-            other = self._shared.batches.get(key)
+            other = self._shared.claims.get(key)
             if other is None:
-                self._shared.batches[key] = self._mine[key] = batch
-                digests.append(digest)
+                self._shared.claims[key] = self._mine[key] = claim
+                claim.digests.append(digest)
             else:
                 elsewhere.append((digest, other))
-        return batch, digests
+        return claim
 
-    async def _embed(self, batch: _Batch, digests: Sequence[str]) -> None:
-        texts = [self._chunks[digest].embedding_text for digest in digests]
+    async def _begin(self, group: asyncio.TaskGroup, claim: _Claim) -> None:
+        """Takes what the cache has of a claim, and begins to embed the rest."""
+        shared, model = self._shared, self._target.model
+        digests = {self._chunks[digest].embedding_text: digest for digest in claim.digests}
+        cached = await shared.embeddings.look_up(model, list(digests))
+        await self._note(claim, {digests[text]: each for text, each in cached.vectors.items()})
+        texts = [text for text in digests if text not in cached.vectors]
+        size = shared.limits.batch_size
+        tasks: list[asyncio.Task[Mapping[str, Vector]]] = []
+        for start in range(0, len(texts), size):
+            if shared.resting:
+                break
+            # Slots go to who asks first. A document asks for one at a time, so that others wait
+            # for its next batch and not for all of them.
+            await shared.slots.acquire()
+            batch = texts[start : start + size]
+            task = group.create_task(self._embed(claim, batch, digests))
+            task.add_done_callback(lambda _: shared.slots.release())
+            tasks.append(task)
+        group.create_task(self._end(claim, tasks, keep=cached.keeps))
+
+    async def _embed(
+        self, claim: _Claim, texts: Sequence[str], digests: Mapping[str, str]
+    ) -> Mapping[str, Vector]:
+        """Embeds a batch; returns nothing where nothing embeds now.
+
+        Raises:
+            ServiceError: One of the texts cannot be embedded.
+        """
+        shared = self._shared
         try:
-            vectors, computed_count = await self._shared.embed(self._target.model, texts)
+            vectors = await shared.patiently(
+                lambda: shared.embeddings.compute(
+                    self._target.model,
+                    texts,
+                    time_limit_seconds=shared.limits.time_limit_seconds,
+                    urgent=False,
+                )
+            )
         except ServiceError as error:
             if not is_outage(error):
                 raise
-        else:
-            batch.vectors = dict(zip(digests, vectors, strict=True))
-            self.found.computed_count += computed_count
-            self._add(batch.vectors)
-            await self._report(self._embedded_count)
-        finally:
-            if not batch.vectors:
-                for digest in digests:
-                    self._shared.batches.pop((self._target, digest), None)
-            batch.ended.set()
+            return {}
+        self.found.computed_count += len(vectors)
+        await self._note(claim, {digests[text]: each for text, each in vectors.items()})
+        return vectors
 
-    async def _collect(self, elsewhere: Sequence[tuple[str, _Batch]]) -> list[str]:
+    async def _end(
+        self, claim: _Claim, tasks: Sequence[asyncio.Task[Mapping[str, Vector]]], *, keep: bool
+    ) -> None:
+        """Waits for the batches of a claim, and tells the cache and those who wait for them."""
+        made: dict[str, Vector] = {}
+        for task in tasks:
+            made |= await task
+        for digest in claim.digests:
+            if digest not in claim.vectors:
+                self._shared.claims.pop((self._target, digest), None)
+        claim.ended.set()
+        if made and keep:
+            await self._shared.embeddings.keep(self._target.model, made)
+
+    async def _collect(self, elsewhere: Sequence[tuple[str, _Claim]]) -> list[str]:
         """Takes what others have embedded; returns what they could not."""
         left: list[str] = []
-        others = {id(batch): batch.span_context for _, batch in elsewhere}
+        others = {id(claim): claim.span_context for _, claim in elsewhere}
         for span_context in others.values():
             get_current_span().add_link(span_context)
-        for digest, batch in elsewhere:
-            await batch.ended.wait()
-            if digest in batch.vectors:
-                self._add({digest: batch.vectors[digest]})
+        for digest, claim in elsewhere:
+            await claim.ended.wait()
+            if digest in claim.vectors:
+                self._add({digest: claim.vectors[digest]})
             else:
                 left.append(digest)
         if elsewhere:
             await self._report(self._embedded_count)
         return left
+
+    async def _note(self, claim: _Claim, vectors: Mapping[str, Vector]) -> None:
+        if vectors:
+            claim.vectors |= vectors
+            self._add(vectors)
+            await self._report(self._embedded_count)
 
     def _add(self, vectors: Mapping[str, Vector]) -> None:
         self.found.vectors.update(vectors)

@@ -1,6 +1,6 @@
 """Turns texts into vectors: the cache first, the balancer second."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import log2
@@ -13,7 +13,7 @@ from services.rag.core.documents import Vector
 from services.rag.core.errors import EmbeddingModelChanged
 from services.rag.ports import ModelFacts, ModelsPort
 
-__all__ = ["EmbeddingSource", "EmbeddingsFound"]
+__all__ = ["CachedVectors", "EmbeddingSource", "EmbeddingsFound"]
 
 _LEAST_SECONDS = 0.001
 
@@ -33,6 +33,26 @@ class EmbeddingsFound:
     computed_count: int
     cache_outcome: str
     cache_degraded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedVectors:
+    """What the cache knows of texts.
+
+    Attributes:
+        vectors: By text; absent where it knows nothing.
+        outcome: As `EmbeddingsFound.cache_outcome`.
+        degraded: Whether the cache or its store could not be asked.
+    """
+
+    vectors: Mapping[str, Vector]
+    outcome: str
+    degraded: bool = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the cache is to be told of vectors that are made now."""
+        return self.outcome not in ("unavailable", "bypassed")
 
 
 class EmbeddingSource:
@@ -85,48 +105,57 @@ class EmbeddingSource:
             RelayedError: The balancer could not embed.
             EmbeddingModelChanged: The fleet serves another version of the model than it listed.
         """
-        known: dict[str, Vector] = {}
-        degraded, outcome = False, "unavailable"
         distinct = list(dict.fromkeys(texts))
         if bypass_cache:
-            outcome = "bypassed"
+            cached = CachedVectors(vectors={}, outcome="bypassed")
         else:
-            try:
-                lookups = await self._cache.lookup_embeddings(model.digest, distinct)
-            except PeerUnavailable:
-                degraded = True
-            else:
-                degraded, outcome = lookups.degraded, lookups.outcome
-                known = {
-                    text: vector
-                    for text, vector in zip(distinct, lookups.vectors, strict=True)
-                    if vector is not None
-                }
-        missing = [text for text in distinct if text not in known]
+            cached = await self.look_up(model, distinct)
+        missing = [text for text in distinct if text not in cached.vectors]
+        computed: Mapping[str, Vector] = {}
         if missing:
-            known |= await self._compute(
-                model,
-                missing,
-                time_limit_seconds,
-                store=outcome not in ("unavailable", "bypassed"),
-                urgent=urgent,
+            computed = await self.compute(
+                model, missing, time_limit_seconds=time_limit_seconds, urgent=urgent
             )
+            if cached.keeps:
+                await self.keep(model, computed)
+        known = {**cached.vectors, **computed}
         return EmbeddingsFound(
             vectors=tuple(known[text] for text in texts),
             computed_count=len(missing),
-            cache_outcome=outcome,
-            cache_degraded=degraded,
+            cache_outcome=cached.outcome,
+            cache_degraded=cached.degraded,
         )
 
-    async def _compute(
+    async def look_up(self, model: ModelFacts, texts: Sequence[str]) -> CachedVectors:
+        """Asks the cache alone.
+
+        Args:
+            model: The embedding model.
+            texts: 1 to 512 different texts.
+        """
+        try:
+            lookups = await self._cache.lookup_embeddings(model.digest, texts)
+        except PeerUnavailable:
+            return CachedVectors(vectors={}, outcome="unavailable", degraded=True)
+        return CachedVectors(
+            vectors={
+                text: vector
+                for text, vector in zip(texts, lookups.vectors, strict=True)
+                if vector is not None
+            },
+            outcome=lookups.outcome,
+            degraded=lookups.degraded,
+        )
+
+    async def compute(
         self,
         model: ModelFacts,
         texts: Sequence[str],
-        time_limit_seconds: float | None,
         *,
-        store: bool,
+        time_limit_seconds: float | None,
         urgent: bool,
-    ) -> dict[str, Vector]:
+    ) -> Mapping[str, Vector]:
+        """Has the balancer embed different texts; arguments and errors are those of `embed`."""
         embedded = await self._models.embed(
             model.name, texts, time_limit_seconds=time_limit_seconds, urgent=urgent
         )
@@ -134,8 +163,9 @@ class EmbeddingSource:
             raise EmbeddingModelChanged(
                 model.name, listed=model.digest, served=embedded.model_digest
             )
-        if store:
-            # The vectors are here; that they were not kept shows at the next look-up.
-            with suppress(PeerUnavailable):
-                await self._cache.store_embeddings(model.digest, texts, embedded.vectors)
         return dict(zip(texts, embedded.vectors, strict=True))
+
+    async def keep(self, model: ModelFacts, vectors: Mapping[str, Vector]) -> None:
+        """Tells the cache of vectors; that they were not kept shows at the next look-up."""
+        with suppress(PeerUnavailable):
+            await self._cache.store_embeddings(model.digest, list(vectors), list(vectors.values()))

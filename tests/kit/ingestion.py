@@ -18,7 +18,7 @@ from services.rag.core.documents import DocumentSummary
 from services.rag.core.errors import CollectionNotFound
 from services.rag.core.intake import IncomingDocument, IngestOptions
 from services.rag.core.receipts import PutReceipt
-from services.rag.embed import EmbeddingsFound
+from services.rag.embed import CachedVectors, EmbeddingsFound
 from services.rag.ingest import Ingestion, IngestLimits
 from services.rag.ingest_trace import IngestTrace
 from services.rag.metrics import CATALOGUE
@@ -133,7 +133,11 @@ class FakeEmbeddings:
     """Turns texts into vectors.
 
     Attributes:
-        batches: The texts of each call, in the order of the calls.
+        batches: The texts of each call that computes, in the order of the calls.
+        cached: What the cache knows, by text.
+        lookups: The texts of each call that asks the cache.
+        kept: The texts of each call that tells the cache.
+        outcome: How look-ups end.
         permits: Each call waits for one, where set.
         begun: Gets a value whenever a call begins.
         fault: Raised where set.
@@ -145,10 +149,33 @@ class FakeEmbeddings:
         self.peak_count = 0
         self._count = 0
         self.batches: list[list[str]] = []
+        self.cached: dict[str, np.ndarray] = {}
+        self.lookups: list[list[str]] = []
+        self.kept: list[list[str]] = []
+        self.outcome = "miss"
         self.permits: asyncio.Semaphore | None = None
         self.begun: asyncio.Queue[None] = asyncio.Queue()
 
     async def embed(self, model, texts, *, time_limit_seconds=None, urgent=True):
+        computed = await self.compute(
+            model, texts, time_limit_seconds=time_limit_seconds, urgent=urgent
+        )
+        return EmbeddingsFound(
+            vectors=tuple(computed[text] for text in texts),
+            computed_count=len(texts),
+            cache_outcome="miss",
+            cache_degraded=False,
+        )
+
+    async def look_up(self, model, texts):
+        self.lookups.append(list(texts))
+        known = {text: self.cached[text] for text in texts if text in self.cached}
+        return CachedVectors(vectors=known, outcome=self.outcome)
+
+    async def keep(self, model, vectors):
+        self.kept.append(list(vectors))
+
+    async def compute(self, model, texts, *, time_limit_seconds=None, urgent=True):
         assert not urgent
         self.batches.append(list(texts))
         self.begun.put_nowait(None)
@@ -161,12 +188,7 @@ class FakeEmbeddings:
                 raise self.fault
         finally:
             self._count -= 1
-        return EmbeddingsFound(
-            vectors=tuple(np.full(4, len(text), dtype=np.float32) for text in texts),
-            computed_count=len(texts),
-            cache_outcome="miss",
-            cache_degraded=False,
-        )
+        return {text: np.full(4, len(text), dtype=np.float32) for text in texts}
 
 
 class _NoCache:

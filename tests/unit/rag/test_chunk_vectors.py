@@ -69,6 +69,36 @@ async def test_what_is_stored_is_not_embedded_and_equal_texts_are_embedded_once(
     assert reports.counts == [1, 4]
 
 
+async def test_the_cache_is_asked_and_told_once_for_many_texts_embedded_in_batches():
+    embeddings, reports = FakeEmbeddings(), Reports()
+    texts = [f"t{number}" for number in range(50)]
+    embeddings.cached = {text: np.ones(4, dtype=np.float32) for text in texts[:10]}
+    vectors = make_vectors(FakeStore(), embeddings, batch_size=16)
+    async with vectors.found(TARGET, chunks(*texts), reports) as found:
+        assert len(found.vectors) == 50
+        assert found.computed_count == 40
+    assert embeddings.lookups == [texts]
+    assert embeddings.batches == [texts[10:26], texts[26:42], texts[42:]]
+    assert embeddings.kept == [texts[10:]]
+    assert reports.counts == [0, 10, 26, 42, 50]
+
+
+async def test_texts_of_a_large_document_are_asked_for_some_at_a_time():
+    embeddings = FakeEmbeddings()
+    texts = [f"t{number}" for number in range(200)]
+    found = await found_by(make_vectors(FakeStore(), embeddings, batch_size=16), chunks(*texts))
+    assert found.computed_count == 200
+    assert [len(each) for each in embeddings.lookups] == [64, 64, 64, 8]
+    assert sorted(text for kept in embeddings.kept for text in kept) == sorted(texts)
+
+
+async def test_a_cache_that_is_away_is_not_told():
+    embeddings = FakeEmbeddings()
+    embeddings.outcome = "unavailable"
+    found = await found_by(make_vectors(FakeStore(), embeddings), chunks("a"))
+    assert (found.computed_count, embeddings.kept) == (1, [])
+
+
 async def test_a_text_that_two_documents_have_at_the_same_time_is_embedded_once():
     embeddings = FakeEmbeddings()
     embeddings.permits = asyncio.Semaphore(0)
