@@ -169,6 +169,9 @@ class InvalidationDelivery:
                     await self._deliver_traced(tenant_id, its_notes, links)
                 except ServiceError as error:
                     failed[tenant_id] = error
+            if len(notes) < _BATCH_SIZE:
+                # That was all; what is noted meanwhile wakes another round.
+                break
         waiting = await self._store.list_invalidations(limit=_BATCH_SIZE) if failed else ()
         self._metrics.set_gauge("rag_invalidations_pending", len(waiting))
 

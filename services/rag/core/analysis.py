@@ -83,6 +83,8 @@ _TOKEN = re.compile(rf"(?P<unspaced>[{_UNSPACED}]+)|{_WORD}(?:[.'\u2019-]{_WORD}
 _ASCII_TOKEN = re.compile(r"\w+(?:[.'-]\w+)*", re.ASCII)
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 _GROUPED_NUMBER = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+# Found much sooner than a whole number.
+_GROUP = re.compile(r",\d{3}")
 _JOINER = re.compile(r"[._-]+")
 # What French, Italian and Catalan put before a vowel, as in "l'eau" and "dell'acqua".
 _ELISION = re.compile(
@@ -212,6 +214,8 @@ def _any_surface_terms(visible: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
+    if _GROUP.search(text) is None:
+        return text
     return _GROUPED_NUMBER.sub(lambda number: number[0].replace(",", ""), text)
 
 

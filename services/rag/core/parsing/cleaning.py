@@ -36,9 +36,12 @@ def clean_text(text: str) -> str:
 
     Overstrikes, which terminals use for bold type, leave their last character.
     """
-    if text.isascii() and text.isprintable():
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    text = _UNSEEN.sub("", _OVERSTRIKE.sub("", _NEWLINE.sub("\n", text)))
+    text = _NEWLINE.sub("\n", text)
+    if "\b" in text:
+        text = _OVERSTRIKE.sub("", text)
+    text = _UNSEEN.sub("", text)
     if text.isascii():
         return text
     text = _MANY_SELECTORS.sub(r"\1", text)
