@@ -356,7 +356,7 @@ class PostgresDocumentStore(PostgresPassageStore):
             text_digests: `Chunk.text_digest` of the texts.
             embedding_model: Vectors of any other model are not returned.
         """
-        async with self._pool.reading(tenant_id) as connection:
+        async with self._pool.reading_once(tenant_id) as connection:
             return await find_embeddings(
                 connection, tenant_id, collection, text_digests, embedding_model
             )
@@ -400,12 +400,12 @@ class PostgresDocumentStore(PostgresPassageStore):
 
         A change is noted in the transaction that makes it, so none is ever lost.
         """
-        async with self._pool.system() as connection:
+        async with self._pool.connection() as connection:
             return await list_invalidations(connection, limit=limit, except_tenants=except_tenants)
 
     async def drop_invalidations(self, numbers: Sequence[int]) -> None:
         """Forgets changes that the cache has been told of."""
-        async with self._pool.system() as connection:
+        async with self._pool.connection() as connection:
             await drop_invalidations(connection, numbers)
 
 

@@ -153,8 +153,11 @@ async def lock_collection(connection: Connection, tenant_id: str, name: str) -> 
 
 async def ensure_collection(connection: Connection, tenant_id: str, name: str) -> Collection:
     """Returns a collection, made now if there was none."""
-    await connection.execute(_ENSURE_COLLECTION, tenant_id, name)
-    return await find_collection(connection, tenant_id, name)
+    try:
+        return await find_collection(connection, tenant_id, name)
+    except CollectionNotFound:
+        await connection.execute(_ENSURE_COLLECTION, tenant_id, name)
+        return await find_collection(connection, tenant_id, name)
 
 
 async def find_collection(connection: Connection, tenant_id: str, name: str) -> Collection:

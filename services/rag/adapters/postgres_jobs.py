@@ -307,7 +307,7 @@ class PostgresJobs:
         Raises:
             IngestCancelled: The lease is not held any more.
         """
-        async with self._pool.reading(lease.tenant_id) as connection:
+        async with self._pool.reading_once(lease.tenant_id) as connection:
             content: bytes | None = await connection.fetchval(_LOAD, *_key(lease))
         if content is None:
             raise IngestCancelled
