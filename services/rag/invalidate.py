@@ -30,6 +30,8 @@ _SELECTORS_PER_CALL = 64
 # How soon notes are seen that other processes have left behind.
 _INTERVAL_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.25
+# For so long after a round changes come together for the next, unless somebody waits to be told.
+_REST_SECONDS = 0.05
 # How long a caller waits to be told that the cache knows.
 _TOLD_SECONDS = 0.5
 # Of calls that made changes, so many are linked to what tells of these.
@@ -64,6 +66,7 @@ class InvalidationDelivery:
         # By span id, with whose call it is; those that no round has looked after yet.
         self._causes: dict[int, tuple[str, SpanContext]] = {}
         self._noted = asyncio.Event()
+        self._awaited = asyncio.Event()
         self._failing = False
         self._begun_count = 0
         self._finished_count = 0
@@ -80,6 +83,7 @@ class InvalidationDelivery:
     async def told(self) -> bool:
         """Waits a moment for the cache to know of what is noted now; returns whether it does."""
         number = self._begun_count + 1
+        self._awaited.set()
         self.wake()
         if self._failing:
             return False
@@ -111,13 +115,13 @@ class InvalidationDelivery:
                 await self._clock.sleep(_INTERVAL_SECONDS)
             else:
                 self._failing = False
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_INTERVAL_SECONDS):
-                        await self._noted.wait()
+                await _wait(self._awaited, _REST_SECONDS)
+                await _wait(self._noted, _INTERVAL_SECONDS)
                 self._noted.clear()
 
     async def _deliver_round(self) -> None:
         self._begun_count += 1
+        self._awaited.clear()
         number = self._begun_count
         await self._deliver_all()
         async with self._finished:
@@ -196,3 +200,9 @@ class InvalidationDelivery:
             numbers = [note.number for note in notes if note.invalidation in told]
             await self._store.drop_invalidations(numbers)
             self._metrics.count("rag_invalidations_delivered_total", amount=len(numbers))
+
+
+async def _wait(event: asyncio.Event, most_seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(most_seconds):
+            await event.wait()

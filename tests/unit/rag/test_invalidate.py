@@ -130,3 +130,32 @@ def test_what_could_not_be_told_is_linked_to_its_call_once_it_can(whole):
         assert [links for tenant, links in telling.told() if tenant == "rival"] == [{other}]
 
     scenario(body)
+
+
+def test_changes_that_follow_each_other_are_told_together():
+    async def body(telling):
+        calls = []
+        for _ in range(10):
+            calls.append(telling.change("acme"))
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(1)
+        told = telling.told()
+        assert told[0] == ("acme", set(calls[:1]))
+        assert set().union(*(links for _, links in told)) == set(calls)
+        assert len(told) <= 5
+
+    scenario(body)
+
+
+def test_who_waits_to_be_told_waits_for_no_further_changes():
+    async def body(telling):
+        telling.change("acme")
+        await asyncio.sleep(0.001)
+        assert len(telling.told()) == 1
+        telling.change("acme")
+        started = asyncio.get_running_loop().time()
+        assert await telling.delivery.told()
+        assert asyncio.get_running_loop().time() == started
+        assert telling.notes.waiting == []
+
+    scenario(body)
