@@ -1,9 +1,11 @@
 """Channels to pannier's services."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import grpc
+
+from pannier.client.wrapped_channel import WrappedChannel
 
 __all__ = ["TENANT_HEADER", "TRACEPARENT_HEADER", "open_channel"]
 
@@ -55,7 +57,7 @@ def open_channel(
     pairs: list[Pair] = [(TENANT_HEADER, tenant)]
     if traceparent is not None:
         pairs.append((TRACEPARENT_HEADER, traceparent))
-    return _ChannelWithMetadata(channel, pairs)
+    return WrappedChannel(channel, lambda _name, method: _Method(method, pairs))
 
 
 class _Method:
@@ -70,52 +72,3 @@ class _Method:
         named = {name for name, _ in own}
         shared = [pair for pair in self._pairs if pair[0] not in named]
         return self._method(*args, metadata=[*shared, *own], **kwargs)
-
-
-class _ChannelWithMetadata(grpc.aio.Channel):
-    """A channel that adds metadata to every call.
-
-    Not an interceptor: intercepted streams lose part of what a call can do, cancellation first.
-    """
-
-    def __init__(self, channel: grpc.aio.Channel, pairs: list[Pair]) -> None:
-        self._channel = channel
-        self._pairs = pairs
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self.close(None)
-
-    async def close(self, grace: float | None = None) -> None:
-        """Closes the channel; calls under way are cancelled after `grace` seconds."""
-        await self._channel.close(grace)
-
-    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - as the base class has it
-        """Returns the state of the connection."""
-        return self._channel.get_state(try_to_connect)
-
-    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Waits until the connection leaves a state."""
-        await self._channel.wait_for_state_change(last_observed_state)
-
-    async def channel_ready(self) -> None:
-        """Waits until the connection is made."""
-        await self._channel.channel_ready()
-
-    def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes a method with one request and one response."""
-        return _Method(self._channel.unary_unary(*args, **kwargs), self._pairs)
-
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes a method with one request and many responses."""
-        return _Method(self._channel.unary_stream(*args, **kwargs), self._pairs)
-
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes a method with many requests and one response."""
-        return _Method(self._channel.stream_unary(*args, **kwargs), self._pairs)
-
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes a method with many requests and many responses."""
-        return _Method(self._channel.stream_stream(*args, **kwargs), self._pairs)

@@ -1,20 +1,19 @@
 """Channels to the other services of the suite.
 
-One channel per peer and process. One client interceptor carries trace context, baggage, identity
-and what is left of the deadline, and measures, since stacked client interceptors can return calls
-without done callbacks.
+One channel per peer and process. Its calls carry trace context, baggage, identity and what is left
+of the deadline, and are measured.
 """
 
 import asyncio
 import json
-from collections.abc import Callable
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import grpc
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind
 
+from pannier.client.wrapped_channel import Method, WrappedChannel
 from services.common.baggage import BAGGAGE_HEADER, current_baggage
 from services.common.clock import Clock, SystemClock
 from services.common.deadline import remaining_seconds
@@ -77,16 +76,8 @@ def open_channel(
         ("grpc.http2.ping_timeout_ms", 2_000),
         ("grpc.http2.max_pings_without_data", 0),
     ]
-    interceptor = _Outgoing(address, tracer=tracer, metrics=metrics, clock=clock or SystemClock())
-    return grpc.aio.insecure_channel(
-        address,
-        options=options,
-        interceptors=[
-            _UnaryUnary(interceptor),
-            _UnaryStream(interceptor),
-            _StreamUnary(interceptor),
-        ],
-    )
+    outgoing = _Outgoing(address, tracer=tracer, metrics=metrics, clock=clock or SystemClock())
+    return WrappedChannel(grpc.aio.insecure_channel(address, options=options), outgoing.wrap)
 
 
 class _Messages:
@@ -131,10 +122,10 @@ def cancelled_at_end(call: "grpc.aio.UnaryStreamCall[Any, Any]") -> _Messages:
 
 
 class _Outgoing:
-    """Prepares a call and ends its span.
+    """Prepares calls and ends their spans.
 
     Args:
-        address: Whom it goes to.
+        address: Whom they go to.
         tracer: Makes the spans.
         metrics: Receives `RPC_CLIENT_METRICS`; None to measure nothing.
         clock: Measures durations.
@@ -147,45 +138,37 @@ class _Outgoing:
         self._tracer = tracer
         self._metrics = metrics
         self._clock = clock
-        self._methods: dict[str | bytes, tuple[str, dict[str, str | int]]] = {}
 
-    async def send(
-        self,
-        continuation: Callable[[grpc.aio.ClientCallDetails, Any], Any],
-        details: grpc.aio.ClientCallDetails,
-        request: Any,
-    ) -> Any:
-        method = cast("str | bytes", details.method)
-        known = self._methods.get(method)
-        if known is None:
-            known = self._methods[method] = self._describe(method)
-        name, attributes = known
+    def wrap(self, name: str, method: Method) -> Method:
+        """Returns a method whose calls are prepared, and end their spans.
+
+        Args:
+            name: Its full name.
+            method: Begins its calls.
+        """
         if name.startswith(UNTRACED_SERVICES):
-            return await continuation(details, request)
-        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
-        outcome = _Outcome(self, name, span)
-        sent = grpc.aio.ClientCallDetails(
-            method=details.method,
-            timeout=_timeout(details.timeout),
-            metadata=grpc.aio.Metadata(*(details.metadata or ()), *_carried(span)),
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-        )
-        try:
-            call = await continuation(sent, request)
-        except asyncio.CancelledError:
-            outcome.note(grpc.StatusCode.CANCELLED)
-            raise
-        except BaseException as error:
-            outcome.note(grpc.StatusCode.UNKNOWN, error)
-            raise
-        # Returned at once: awaiting the outcome here would keep a cancellation from the server.
-        call.add_done_callback(outcome.read)
-        return call
+            return method
+        attributes = rpc_attributes(name, self._address)
 
-    def _describe(self, method: str | bytes) -> tuple[str, dict[str, str | int]]:
-        name = (method.decode() if isinstance(method, bytes) else method).removeprefix("/")
-        return name, rpc_attributes(name, self._address)
+        def begin(
+            request: Any, *, timeout: float | None = None, metadata: Any = None, **options: Any
+        ) -> Any:
+            span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+            outcome = _Outcome(self, name, span)
+            try:
+                call = method(
+                    request,
+                    timeout=_timeout(timeout),
+                    metadata=[*(metadata or ()), *_carried(span)],
+                    **options,
+                )
+            except BaseException as error:
+                outcome.note(grpc.StatusCode.UNKNOWN, error)
+                raise
+            call.add_done_callback(outcome.read)
+            return call
+
+        return begin
 
 
 class _Outcome:
@@ -256,36 +239,3 @@ def _timeout(given: float | None) -> float | None:
         return given
     left = max(0.0, remaining - _DEADLINE_MARGIN_SECONDS)
     return left if given is None else min(given, left)
-
-
-class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
-        self._outgoing = outgoing
-
-    async def intercept_unary_unary(
-        self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any
-    ) -> Any:
-        return await self._outgoing.send(continuation, client_call_details, request)
-
-
-class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
-        self._outgoing = outgoing
-
-    async def intercept_unary_stream(
-        self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any
-    ) -> Any:
-        return await self._outgoing.send(continuation, client_call_details, request)
-
-
-class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
-    def __init__(self, outgoing: _Outgoing) -> None:
-        self._outgoing = outgoing
-
-    async def intercept_stream_unary(
-        self,
-        continuation: Any,
-        client_call_details: grpc.aio.ClientCallDetails,
-        request_iterator: Any,
-    ) -> Any:
-        return await self._outgoing.send(continuation, client_call_details, request_iterator)
