@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "paired_ratio",
     "percentile",
     "summarise",
+    "wait_for_next",
 ]
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; 1.96 beyond.
@@ -95,6 +97,30 @@ def percentile(values: Sequence[float], ratio: float) -> float:
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(ratio * len(values) - 1e-9) - 1)]
+
+
+def wait_for_next(times: Iterable[float], ratio: float) -> float:
+    """Returns how long one waits at most, from so many of all moments, for the next event.
+
+    Args:
+        times: When events happen, seconds, in any order.
+        ratio: Share of the moments from the first event to the last, (0, 1].
+
+    Returns:
+        Seconds; NaN where there are fewer than two events at different times.
+    """
+    gaps = [after - before for before, after in pairwise(sorted(times)) if after > before]
+    if not gaps:
+        return math.nan
+    # In a gap g, the moments from which one waits longer than w are the first g - w of it.
+    beyond_seconds = (1.0 - ratio) * sum(gaps)
+    count, total = 0, 0.0
+    for gap, shorter in pairwise([*sorted(gaps, reverse=True), 0.0]):
+        count, total = count + 1, total + gap
+        wait = (total - beyond_seconds) / count
+        if wait >= shorter:
+            return wait
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """The arithmetic that goals are judged by."""
 
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.bench.balancer.figures import (
@@ -13,6 +14,7 @@ from tests.bench.balancer.figures import (
     paired_ratio,
     percentile,
     summarise,
+    wait_for_next,
 )
 from tests.bench.balancer.scenarios.overhead import growth_ratio
 from tests.bench.balancer.scenarios.port import at_least, at_most, ratio_verdict
@@ -50,6 +52,26 @@ def test_percentiles_of_a_hundred_values():
 
 def test_there_is_no_percentile_of_nothing():
     assert math.isnan(percentile([], 0.5))
+
+
+def test_the_wait_for_the_next_of_regular_events_is_a_share_of_the_interval():
+    assert wait_for_next(range(11), 0.99) == pytest.approx(0.99)
+    assert wait_for_next(range(11), 1.0) == 1.0
+
+
+def test_long_gaps_make_the_longest_waits():
+    # Of 10 s, 4 are in one gap: from 1 s of them one waits longer than 3 s.
+    assert wait_for_next([0, 1, 2, 3, 7, 8, 9, 10], 0.9) == pytest.approx(3.0)
+    assert math.isnan(wait_for_next([5.0], 0.5))
+
+
+@given(st.lists(st.floats(0, 100), min_size=2), st.sampled_from([0.5, 0.9, 0.99]))
+def test_so_many_moments_wait_no_longer_for_the_next_event(times, ratio):
+    assume(max(times) - min(times) > 1e-3)
+    wait = wait_for_next(times, ratio)
+    gaps = [b - a for a, b in pairwise(sorted(times))]
+    longer = sum(max(0.0, gap - wait) for gap in gaps)
+    assert longer == pytest.approx((1 - ratio) * sum(gaps), abs=1e-6)
 
 
 def test_a_failed_request_is_later_than_any_other():

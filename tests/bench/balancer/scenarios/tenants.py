@@ -2,9 +2,16 @@
 
 from collections.abc import Sequence
 
-from tests.bench.balancer.figures import estimate, summarise
+from tests.bench.balancer.figures import estimate, percentile, summarise, wait_for_next
 from tests.bench.balancer.reference import CHAT_A, REFERENCE_HOSTS, capacity
-from tests.bench.balancer.scenarios.port import PROXIES, Context, Findings, Verdict, at_most
+from tests.bench.balancer.scenarios.port import (
+    PROXIES,
+    Context,
+    Findings,
+    Verdict,
+    at_most,
+    figures_of,
+)
 from tests.bench.balancer.scenarios.traffic import run_all
 from tests.bench.balancer.scenarios.workloads import ONE_CHAT_MODEL, Span, span
 from tests.bench.balancer.session import Plan, Run
@@ -46,6 +53,14 @@ class Tenants:
                 findings.lines[f"quiet tenant's p99 to first text, {what}, {contender.name}"] = (
                     estimate([first for first, _ in _quiet_p99(contender.name, runs).values()])
                 )
+                pooled = [first for run in runs for first in _quiet_firsts(contender.name, run)]
+                findings.lines[f"the same of all seeds together, {what}, {contender.name}"] = (
+                    estimate([percentile(pooled, 0.99)])
+                )
+            # Who comes when all slots are taken waits at least for that.
+            findings.lines[f"wait for the next end of an answer, p99, {contender.name}"] = estimate(
+                figures_of(flooded, contender.name, _next_end_p99)
+            )
         return findings
 
 
@@ -70,6 +85,22 @@ def _plan(seed: int, length: Span, *, flooded: bool) -> Plan:
         seed=seed,
         warm_up_seconds=length.warm_up_seconds,
     )
+
+
+def _quiet_firsts(contender: str, run: Run) -> list[float]:
+    """Returns the quiet tenant's times to the first text; none where another one ran."""
+    if run.contender != contender:
+        return []
+    return [each.first_or_never for each in run.outcomes if each.tenant == _QUIET]
+
+
+def _next_end_p99(run: Run) -> float:
+    """Returns how long one waits for an answer to end while all slots are taken."""
+    ends = sorted(each.at_seconds + each.total_seconds for each in run.outcomes if not each.failure)
+    # When nobody comes any more, what the flood has left in the queue is served for minutes.
+    last = max((each.at_seconds for each in run.outcomes), default=0.0)
+    served = [end for end in ends if end > last]
+    return wait_for_next(served[: len(served) // 2], 0.99)
 
 
 def _quiet_p99(contender: str, runs: Sequence[Run]) -> dict[int, tuple[float, float]]:
