@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import grpc
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from pannier.balancer.v1 import balancer_service_pb2 as balancer_pb
 from pannier.balancer.v1.balancer_service_pb2_grpc import BalancerAdminServiceStub
@@ -22,6 +24,7 @@ __all__ = ["send_traffic"]
 _COLLECTION = "harbour"
 _TENANT = "watched"
 _SECONDS = 60
+_POLL_SECONDS = 0.05
 _DOCUMENTS = {
     "tides.md": "# Tides\n\nThe moon causes the tides of the sea. High tide comes twice a day.\n",
     "ferry.md": "# Ferry\n\nThe ferry to the island leaves at 7:40 from pier 3. A ticket costs 12 "
@@ -257,13 +260,30 @@ async def _break_things(caller: _Caller, suite: WatchedSuite) -> None:
         await caller.ask(
             f"Which tide comes as number {number}?", cache_policy=rag_pb.CACHE_POLICY_BYPASS
         )
+    failed_count = await _failed_check_count(suite)
     await first.kill()
     for number in range(3):
         await caller.ask(
             f"Which pilot comes as number {number}?", cache_policy=rag_pb.CACHE_POLICY_BYPASS
         )
+    # Questions may be answered by others before anybody looks after it.
+    async with asyncio.timeout(_SECONDS):
+        while await _failed_check_count(suite) == failed_count:
+            await asyncio.sleep(_POLL_SECONDS)
     await first.start()
     for standin in suite.standins:
         await standin.clear_faults()
     resumed = balancer_pb.ResumeBackendRequest(backend_id=toolsmith.backend_id)
     await caller.fleet.ResumeBackend(resumed, timeout=_SECONDS)
+
+
+async def _failed_check_count(suite: WatchedSuite) -> float:
+    """Returns how many checks of backends have failed."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        page = await client.get(f"http://{suite.metrics['balancer']}/metrics")
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page.text)
+        for sample in family.samples
+        if sample.name == "balancer_health_checks_total" and sample.labels["outcome"] != "success"
+    )
