@@ -8,6 +8,7 @@ from contextlib import aclosing, contextmanager
 from opentelemetry.trace import Span, get_current_span, use_span
 from opentelemetry.util.types import AttributeValue
 
+from services.common.afterwards import after_answer
 from services.common.baggage import carry
 from services.common.deadline import remaining_seconds
 from services.common.errors import ServiceError
@@ -96,17 +97,21 @@ class CountedAnswers:
             failure = error
             raise
         finally:
-            # Whatever span is the current one where a generator is ended, this one is meant.
-            with (
-                _harmless(),
-                use_span(spans.workflow, record_exception=False, set_status_on_exception=False),
-            ):
-                self._statistics.end(question.mode, recorder, answer, outcome)
-            if account is not None:
-                with _harmless():
-                    account.close(answer, outcome, failure)
             cost_nanos = account.cost_nanos if account is not None else 0
             spans.end(answer, outcome, failure, cost_nanos=cost_nanos)
+
+            def count() -> None:
+                # Whatever span is the current one where a generator is ended, this one is meant.
+                with (
+                    _harmless(),
+                    use_span(spans.workflow, record_exception=False, set_status_on_exception=False),
+                ):
+                    self._statistics.end(question.mode, recorder, answer, outcome)
+                if account is not None:
+                    with _harmless():
+                        account.close(answer, outcome, failure)
+
+            after_answer(count)
 
 
 class _Spans:
