@@ -22,8 +22,6 @@ _IMAGE_TOKENS = 1000
 # What a request without a limit of its own is given room for in the context.
 _OUTPUT_ROOM_TOKENS = 512
 _LONGEST_OUTPUT_ROOM_TOKENS = 4096
-# Estimates of prompt lengths are off by about so much.
-_CONTEXT_MARGIN = 1.15
 # Somebody reads the answer while it comes, except where nobody waits for it: then its end counts.
 _STREAM_DECODE_WEIGHT = 0.3
 _BATCH_DECODE_WEIGHT = 1.0
@@ -82,7 +80,9 @@ def generation_demand(
         prompt_token_count=tokens,
         output_token_count=fleet.lengths.median(placement_key, kind, tenant, cap=limit, now=now),
         output_limit=limit,
-        context_token_count=_context_token_count(fleet, request, tokens),
+        context_token_count=_context_token_count(
+            fleet, request, fleet.estimates.most_tokens(placement_key, tokens)
+        ),
         decode_weight=_decode_weight(request.routing.priority),
         prefix_hits=fleet.prefixes.hits(placement_key, prefix, tokens),
         maximum_wait_seconds=request.routing.maximum_wait_seconds,
@@ -94,10 +94,10 @@ def _decode_weight(priority: Priority) -> float:
     return _BATCH_DECODE_WEIGHT if priority is Priority.BATCH else _STREAM_DECODE_WEIGHT
 
 
-def _context_token_count(fleet: Fleet, request: GenerationRequest, prompt_token_count: int) -> int:
+def _context_token_count(fleet: Fleet, request: GenerationRequest, most_prompt_tokens: int) -> int:
     """Returns the context window that a request needs, of those that models are loaded with."""
     limit = request.sampling.max_output_token_count or _OUTPUT_ROOM_TOKENS
-    needed = round(prompt_token_count * _CONTEXT_MARGIN) + min(limit, _LONGEST_OUTPUT_ROOM_TOKENS)
+    needed = most_prompt_tokens + min(limit, _LONGEST_OUTPUT_ROOM_TOKENS)
     wanted = max(request.sampling.context_token_count or 0, needed)
     # No load can give it more.
     return min(wanted, fleet.policy.context_classes[-1])

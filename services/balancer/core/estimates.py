@@ -4,6 +4,7 @@ import math
 
 from services.balancer.core.figures import Figure
 from services.balancer.core.slowdown import Slowdown
+from services.balancer.core.spread import Spread
 
 __all__ = ["Estimates"]
 
@@ -39,6 +40,12 @@ _HIT_RUN_LENGTH = 5
 _SHORTEST_SECONDS = 1e-7
 _LONGEST_SECONDS = 1e5
 _CHARACTERS_PER_TOKEN_RANGE = (0.1, 40.0)
+# So many standard deviations above the estimate lie 99 of 100 texts; what is off by more than the
+# largest margin, which is also that of models of which nothing is known, is not planned for.
+_MARGIN_DEVIATIONS = 2.33
+_LARGEST_MARGIN = 1.15
+_LEAST_MARGIN = 1.02
+_SPREAD_PRIOR_WEIGHT = 5.0
 # Characters per token are the same wherever a model runs.
 _ANYWHERE = ""
 
@@ -57,6 +64,7 @@ class Estimates:
         self._slowdown = Slowdown()
         self._load = Figure(lambda _: 0.0, fade_seconds=_LOAD_FADE_SECONDS)
         self._characters = Figure(lambda _: math.log(_PRIOR_CHARACTERS_PER_TOKEN))
+        self._spread = Spread(math.log(_LARGEST_MARGIN) / _MARGIN_DEVIATIONS, _SPREAD_PRIOR_WEIGHT)
         self._fast_runs: dict[tuple[str, str], list[float]] = {}
 
     # What is learned.
@@ -168,6 +176,8 @@ class Estimates:
         least, most = _CHARACTERS_PER_TOKEN_RANGE
         sample = math.log(min(max(character_count / token_count, least), most))
         weight = min(1.0, token_count / _TELLING_TEXT_TOKENS)
+        difference = sample - self._characters.expected(_ANYWHERE, model, now)
+        self._spread.note(model, difference, weight=weight)
         self._characters.note(_ANYWHERE, model, sample, now, weight=weight)
 
     def forget_backend(self, backend_id: str) -> None:
@@ -233,6 +243,16 @@ class Estimates:
         """
         ratio = math.exp(self._characters.expected(_ANYWHERE, model, now))
         return max(1, math.ceil(character_count / ratio))
+
+    def most_tokens(self, model: str, token_count: int) -> int:
+        """Returns how many tokens a text hardly exceeds that is estimated to have some.
+
+        Args:
+            model: Placement key.
+            token_count: The estimate.
+        """
+        margin = math.exp(_MARGIN_DEVIATIONS * self._spread.deviation(model))
+        return math.ceil(token_count * min(max(margin, _LEAST_MARGIN), _LARGEST_MARGIN))
 
     # Priors.
 

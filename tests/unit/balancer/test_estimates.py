@@ -345,3 +345,17 @@ def test_a_forgotten_backend_is_like_one_never_seen():
     estimates.note_texts("slow", "m", token_count=1, text_count=1, seconds=9.0, now=0.0)
     estimates.forget_backend("slow")
     assert figures(estimates, "slow", "m", 0.0) == figures(estimates, "new", "m", 0.0)
+
+
+def test_a_text_gets_room_by_how_far_off_estimates_have_been():
+    estimates = Estimates()
+    unknown = estimates.most_tokens("m", 3000)
+    assert unknown == pytest.approx(3450, abs=1)
+    for number in range(200):
+        estimates.note_characters("m", character_count=4000, token_count=1000, now=number)
+    assert 3060 <= estimates.most_tokens("m", 3000) < 3150
+    for number in range(200):
+        # Prose and code by turns.
+        tokens = 1000 if number % 2 else 1600
+        estimates.note_characters("m", character_count=4000, token_count=tokens, now=200 + number)
+    assert estimates.most_tokens("m", 3000) == unknown
