@@ -24,7 +24,7 @@ from services.cache.core.tallies import LayerTally
 from services.cache.core.traffic import TenantTraffic, Traffic
 from services.cache.metrics import BACKEND, MODES
 from services.cache.series import create_series, show_phase
-from services.common.afterwards import after_answer
+from services.common.afterwards import done_after_answer
 from services.common.clock import Clock
 from services.common.metrics import Metrics
 
@@ -93,6 +93,7 @@ class Recorder:
         self._show_local()
         metrics.before_scrape(self._show_local)
 
+    @done_after_answer
     def looked_up(
         self,
         layer: Layer,
@@ -111,11 +112,6 @@ class Recorder:
             tenant_id: Who asked.
             duration_seconds: How long it took, without any wait for another caller's answer.
         """
-        after_answer(partial(self._count_lookup, layer, lookup, mode, tenant_id, duration_seconds))
-
-    def _count_lookup(
-        self, layer: Layer, lookup: Lookup, mode: str, tenant_id: str, duration_seconds: float
-    ) -> None:
         self.tallies[layer].add_lookup(lookup, duration_seconds, self._clock.monotonic())
         missing_count = lookup.hits.count(None)
         hits = [hit for hit in lookup.hits if hit is not None]
@@ -158,15 +154,11 @@ class Recorder:
             self.dropped_write_count += dropped_count
             self._count("cache_dropped_writes_total", dropped_count, layer)
 
+    @done_after_answer
     def saved(
         self, layer: Layer, savings: Savings, *, tenant_id: str, coalesced: bool = False
     ) -> None:
         """Counts what a hit has saved, or a caller who waited for another one's answer."""
-        after_answer(partial(self._count_savings, layer, savings, tenant_id, coalesced=coalesced))
-
-    def _count_savings(
-        self, layer: Layer, savings: Savings, tenant_id: str, *, coalesced: bool
-    ) -> None:
         now = self._clock.monotonic()
         self.tallies[layer].add_savings(savings, now, coalesced=coalesced)
         name = "cache_coalesced_tokens_total" if coalesced else "cache_saved_tokens_total"
@@ -217,6 +209,7 @@ class Recorder:
         self.flights.held_count += delta
         self._metrics.set_gauge("cache_held_leases", self.flights.held_count)
 
+    @done_after_answer
     def semantic_looked_up(
         self,
         outcome: SemanticOutcome,
@@ -242,30 +235,6 @@ class Recorder:
         if outcome is SemanticOutcome.BYPASSED:
             self.bypassed(Layer.SEMANTIC, 1, mode=mode, tenant_id=tenant_id)
             return
-        after_answer(
-            partial(
-                self._count_semantic_lookup,
-                outcome,
-                similarity,
-                mode,
-                tenant_id,
-                duration_seconds,
-                age_seconds,
-                degraded=degraded,
-            )
-        )
-
-    def _count_semantic_lookup(
-        self,
-        outcome: SemanticOutcome,
-        similarity: float | None,
-        mode: str,
-        tenant_id: str,
-        duration_seconds: float,
-        age_seconds: float | None,
-        *,
-        degraded: bool,
-    ) -> None:
         kind = _SEMANTIC_HITS.get(outcome)
         self.tallies[Layer.SEMANTIC].add_semantic_lookup(
             kind,

@@ -3,8 +3,12 @@
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial, wraps
+from typing import ParamSpec
 
-__all__ = ["Afterwards", "after_answer", "current_afterwards"]
+__all__ = ["Afterwards", "after_answer", "current_afterwards", "done_after_answer"]
+
+P = ParamSpec("P")
 
 _logger = logging.getLogger(__name__)
 
@@ -51,3 +55,13 @@ def after_answer(work: Work) -> None:
         work()
     else:
         afterwards.leave(work)
+
+
+def done_after_answer(work: Callable[P, None]) -> Callable[P, None]:
+    """Makes a function be called after the answer of the running call; see `after_answer`."""
+
+    @wraps(work)
+    def later(*args: P.args, **kwargs: P.kwargs) -> None:
+        after_answer(partial(work, *args, **kwargs))
+
+    return later
