@@ -8,6 +8,10 @@ settings and starts `app`.
 
 import os
 
+from pannier.polling import poll_without_event_engine
+
 # Read by gRPC when it is imported. What it does in a forked process, between fork and exec, ends
 # one in nine of those that uvloop starts beside calls under way, and may touch their connections.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # noqa: TID251 -- not a setting of ours
+
+poll_without_event_engine()

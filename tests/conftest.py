@@ -4,10 +4,13 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from pannier.polling import poll_without_event_engine
+
 # Two spinning threads per matrix product on a busy machine make embeddings several times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # gRPC writes notes about closed connections between the lines of a report.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+poll_without_event_engine()
 # A test that wants a width says so; the workers of a parallel run inherit that of the terminal.
 os.environ.pop("COLUMNS", None)
 
