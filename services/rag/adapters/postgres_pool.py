@@ -189,9 +189,21 @@ class PostgresPool:
         Raises:
             StoreUnavailable: As for `connection`; nothing was changed.
         """
-        async with self.transaction() as connection:
-            await connection.execute(self._confinement.of_transaction(tenant_id))
-            yield connection
+        # One round trip, also where the session is confined to another tenant, or to reading.
+        confined = self._confinement.of_transaction(tenant_id)
+        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {confined}"
+        with translated_errors():
+            pool, connection = await self._take()
+            try:
+                await connection.execute(begin)
+                yield connection
+                await connection.execute("COMMIT")
+            except BaseException as error:
+                self._start_ending(pool, connection, "ROLLBACK")
+                if isinstance(error, _CONNECTION_LOST):
+                    await _lose(pool, connection)
+                raise
+            await self._give_back(pool, connection)
 
     @asynccontextmanager
     async def system(self) -> AsyncIterator[Connection]:
