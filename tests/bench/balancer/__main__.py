@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.bench.balancer import report
 from tests.bench.balancer.capacity_check import check_capacity
-from tests.bench.balancer.contenders import direct, haproxy, litellm, nginx, pannier
+from tests.bench.balancer.contenders.everyone import everyone
 from tests.bench.balancer.contenders.port import Contender
 from tests.bench.balancer.scenarios import traffic
 from tests.bench.balancer.scenarios.embeddings import Embeddings
@@ -40,16 +40,8 @@ def _scenarios() -> dict[str, Scenario]:
 
 def _contenders(options: argparse.Namespace) -> dict[str, Contender]:
     """Lists those that take part; says of each that is not installed what to do."""
-    everyone = (
-        *pannier.contenders(options.pannier_root),
-        *nginx.CONTENDERS,
-        *haproxy.CONTENDERS,
-        *litellm.contenders(options.litellm),
-        direct.CENTRAL_FIFO,
-        direct.ONE_HOST,
-    )
     taking_part = {}
-    for contender in everyone:
+    for contender in everyone(options.pannier_root, options.litellm):
         if options.contender and contender.name not in options.contender:
             continue
         if missing := contender.missing():

@@ -132,8 +132,12 @@ class Failures:
             )
             for seed in context.seeds
         ]
-        runs = await run_all(context, self.contender_names, plans)
+        return self.conclude(await run_all(context, self.contender_names, plans), context)
+
+    def conclude(self, runs: list[Run], context: Context) -> Findings:
+        """Judges runs, of one measurement or of several."""
         findings = Findings(runs=runs)
+        troubles = _QUICK if context.quick else _FULL
 
         def window_p95(run: Run) -> float:
             within = [each for each in run.outcomes if troubles.covers(each.at_seconds)]

@@ -13,6 +13,7 @@ __all__ = [
     "PROXIES",
     "Context",
     "Findings",
+    "Joinable",
     "Scenario",
     "Verdict",
     "at_least",
@@ -136,6 +137,14 @@ class Scenario(Protocol):
 
     async def measure(self, context: Context) -> Findings:
         """Measures and judges."""
+        ...
+
+
+class Joinable(Scenario, Protocol):
+    """A scenario whose seeds may be shared out to several measurements."""
+
+    def conclude(self, runs: list[Run], context: Context) -> Findings:
+        """Judges runs, of one measurement or of several."""
         ...
 
 

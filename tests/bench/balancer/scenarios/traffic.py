@@ -119,7 +119,10 @@ class Traffic:
             )
             for seed in context.seeds
         ]
-        runs = await run_all(context, self.contender_names, plans)
+        return self.conclude(await run_all(context, self.contender_names, plans), context)
+
+    def conclude(self, runs: list[Run], context: Context) -> Findings:
+        """Judges runs, of one measurement or of several."""
         return Findings(runs=runs, verdicts=self.judge(runs, context))
 
 
