@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 
 from services.cache.core.frames import FrameRejected
 from services.cache.core.layers import Layer
@@ -228,8 +229,8 @@ class _Search:
             now_ms=self._now_ms,
             after_ms=self._after_ms,
         )
-        counting = [candidate for candidate in ranked if self._counts(candidate[0])]
-        return counting[:_CANDIDATE_LIMIT]
+        counting = (candidate for candidate in ranked if self._counts(candidate[0]))
+        return list(islice(counting, _CANDIDATE_LIMIT))
 
     async def _scan(self, partition: Partition, vector: FloatVector) -> list[int]:
         def scan() -> list[int]:

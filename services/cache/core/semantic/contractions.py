@@ -59,11 +59,17 @@ _PATTERN = re.compile(
     rf"|(?P<stem>[a-z]+?)(?P<ending>{'|'.join(_ENDINGS)}))\b",
     re.IGNORECASE,
 )
+_LETTERS = re.compile("[a-z]+")
+_WITHOUT_APOSTROPHE = frozenset(word for word in _WHOLE if "'" not in word)
 
 
 def written_out(text: str) -> str:
     """Returns a text with English contractions written out; typographic apostrophes are plain."""
-    return _PATTERN.sub(_written_out, text.replace("\u2019", "'").replace("\u2018", "'"))
+    text = text.replace("\u2019", "'").replace("\u2018", "'")
+    if "'" not in text and _WITHOUT_APOSTROPHE.isdisjoint(_LETTERS.findall(text.casefold())):
+        # Most questions; looking for each contraction at each letter takes ten times as long.
+        return text
+    return _PATTERN.sub(_written_out, text)
 
 
 def _written_out(match: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatVector", "Match", "VectorIndex", "similarity", "unit_vector"]
+__all__ = ["FloatVector", "Match", "VectorIndex", "similarities", "unit_vector"]
 
 FloatVector = NDArray[np.float32]
 
@@ -35,13 +35,19 @@ def unit_vector(float32_le: bytes) -> FloatVector:
     return (components / np.linalg.norm(components)).astype(np.float32)
 
 
-def similarity(one: FloatVector, other: FloatVector) -> float:
-    """Returns the cosine similarity of two vectors of length 1, [-1, 1).
+def similarities(vectors: FloatVector, vector: FloatVector) -> NDArray[np.float64]:
+    """Returns the cosine similarities of vectors to one, [-1, 1); all of length 1.
 
     Never 1, which is what questions in the same words have.
+
+    Args:
+        vectors: (count, dimension).
+        vector: (dimension,).
     """
-    product = float(np.dot(one.astype(np.float64), other.astype(np.float64)))
-    return max(-1.0, min(_HIGHEST, product))
+    # Row by row, so that what stands beside a vector does not change its sum.
+    products = (vectors.astype(np.float64) * vector).sum(axis=1)
+    clipped: NDArray[np.float64] = np.clip(products, -1.0, _HIGHEST)
+    return clipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +155,16 @@ class VectorIndex:
             now_ms: The time; rows that have expired are left out.
             after_ms: Rows created at this time or before are left out.
         """
-        matches = [
-            Match(row, similarity(self._vectors[row], vector))
-            for row in rows
-            if self._expires_ms[row] > now_ms and self._created_ms[row] > after_ms
+        places = np.asarray(rows, dtype=np.intp)
+        created_ms = self._created_ms[places]
+        valid = (self._expires_ms[places] > now_ms) & (created_ms > after_ms)
+        scores = similarities(self._vectors[places], vector)
+        (kept,) = np.nonzero(valid & (scores >= floor))
+        order = kept[np.lexsort((-created_ms[kept], -scores[kept]))]
+        return [
+            Match(row, score)
+            for row, score in zip(places[order].tolist(), scores[order].tolist(), strict=True)
         ]
-        return sorted(
-            (match for match in matches if match.similarity >= floor),
-            key=lambda match: (-match.similarity, -int(self._created_ms[match.row])),
-        )
 
     def oldest(self, count: int) -> list[int]:
         """Returns the rows in use that were created first."""

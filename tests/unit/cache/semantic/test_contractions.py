@@ -13,6 +13,7 @@ from services.cache.core.semantic.contractions import written_out
         ("I'd like it", "I would like it"),
         ("we've paid", "we have paid"),
         ("cannot", "can not"),
+        ("Pls, CANNOT", "please, can not"),
         ("the dentist", "the dentist"),
     ],
 )
