@@ -189,12 +189,12 @@ class PostgresPool:
         Raises:
             StoreUnavailable: As for `connection`; nothing was changed.
         """
-        # One round trip, also where the session is confined to another tenant, or to reading.
-        confined = self._confinement.of_transaction(tenant_id)
-        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {confined}"
+        # One round trip, and one before it where the session is confined to reading.
+        begin = f"BEGIN; {self._confinement.of_transaction(tenant_id)}"
         with translated_errors():
             pool, connection = await self._take()
             try:
+                await cast("SessionConnection", connection).confine(self._confinement, None)
                 await connection.execute(begin)
                 yield connection
                 await connection.execute("COMMIT")

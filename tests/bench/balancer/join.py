@@ -7,19 +7,21 @@ python -m tests.bench.balancer.join --scenario mixed one two
 
 import argparse
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.bench.balancer import report
 from tests.bench.balancer.contenders.everyone import everyone
-from tests.bench.balancer.figures import Outcome, Summary
+from tests.bench.balancer.figures import Outcome, Summary, summarise
 from tests.bench.balancer.scenarios.failures import Failures
 from tests.bench.balancer.scenarios.port import Context, Joinable
 from tests.bench.balancer.scenarios.traffic import EQUAL, SCENARIOS
 from tests.bench.balancer.session import Run, Session
 
-__all__ = ["main", "read_runs"]
+__all__ = ["main", "read_all", "read_runs"]
 
 _JOINABLE: dict[str, Joinable] = {each.name: each for each in (*SCENARIOS, EQUAL, Failures())}
 
@@ -30,26 +32,38 @@ def read_runs(results: Path, scenario: str) -> Iterator[Run]:
     Args:
         results: Its results.json.
         scenario: Name of the scenario.
+
+    Raises:
+        ValueError: The outcomes of a run are not beside it.
     """
-    written = json.loads(results.read_text()).get(scenario, {}).get("runs", [])
-    for contender in dict.fromkeys(each["contender"] for each in written):
-        figures = [each for each in written if each["contender"] == contender]
-        folders = sorted(results.parent.glob(f"runs/*-{contender}/outcomes.json"))
-        # The check of the capacity comes first, and has a folder too.
-        for each, outcomes in zip(figures, folders[-len(figures) :], strict=True):
-            yield _run(each, json.loads(outcomes.read_text())["outcomes"])
+    for figures in json.loads(results.read_text()).get(scenario, {}).get("runs", []):
+        folders = sorted(results.parent.glob(f"runs/*-{figures['contender']}/outcomes.json"))
+        found = (_outcomes(file, figures) for file in folders)
+        kept = next((each for each in found if each is not None), None)
+        if kept is None:
+            raise ValueError(f"{results}: no outcomes of {figures['contender']} are those counted")
+        yield _run(figures, kept)
 
 
-def _run(figures: dict[str, Any], written: list[dict[str, Any]]) -> Run:
-    # JSON has neither; failures are named by texts that are no numbers.
-    plain = {
-        name: float(value) if value in ("inf", "nan") else value for name, value in figures.items()
-    }
-    summary = Summary(**{name: plain.pop(name) for name in Summary.__slots__})
+def _outcomes(file: Path, figures: dict[str, Any]) -> tuple[Outcome, ...] | None:
+    """Reads what was counted of a run; None where the file is of another one."""
+    count = figures["request_count"]
+    written = json.loads(file.read_text())["outcomes"]
     outcomes = sorted((Outcome(**each) for each in written), key=lambda each: each.at_seconds)
     # What the warm-up sent was written, and not counted.
-    kept = outcomes[len(outcomes) - summary.request_count :]
-    return Run(summary=summary, outcomes=tuple(kept), **plain)
+    kept = tuple(outcomes[max(0, len(outcomes) - count) :])
+    summary = report.plain(summarise(kept).as_json())
+    return kept if all(figures[name] == value for name, value in summary.items()) else None
+
+
+def _run(figures: dict[str, Any], kept: tuple[Outcome, ...]) -> Run:
+    # JSON has neither; nothing else that was counted has such a name.
+    plain = {
+        name: float(value) if value in ("inf", "nan") else value
+        for name, value in figures.items()
+        if name not in Summary.__slots__
+    }
+    return Run(summary=summarise(kept), outcomes=kept, **plain)
 
 
 def _parse() -> argparse.Namespace:
@@ -59,9 +73,26 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--scenario", choices=list(_JOINABLE), required=True)
-    parser.add_argument("--quick", action="store_true", help="they were measured so")
     parser.add_argument("folder", nargs="+", type=Path, help="what --out said")
     return parser.parse_args()
+
+
+def read_all(files: Sequence[Path], scenario: str) -> tuple[list[Run], bool]:
+    """Reads the runs of several measurements, and whether these were quick ones.
+
+    Raises:
+        ValueError: They do not belong together, or have no such runs.
+    """
+    runs = [run for file in files for run in read_runs(file, scenario)]
+    if not runs:
+        raise ValueError(f"no runs of {scenario} in any results.json there")
+    quick = {bool(json.loads(file.read_text())["quick"]) for file in files}
+    if len(quick) > 1:
+        raise ValueError("some were measured with --quick, some without")
+    measured = Counter((run.contender, run.seed) for run in runs)
+    if twice := [f"{name} with seed {seed}" for (name, seed), n in measured.items() if n > 1]:
+        raise ValueError(f"measured more than once: {', '.join(twice)}")
+    return runs, quick.pop()
 
 
 def _judged(scenario: Joinable, runs: list[Run], *, quick: bool) -> Sequence[str]:
@@ -83,8 +114,12 @@ def main() -> int:
     """Runs the command line."""
     options = _parse()
     files = [file for folder in options.folder for file in sorted(folder.rglob("results.json"))]
-    runs = [run for file in files for run in read_runs(file, options.scenario)]
-    print(*_judged(_JOINABLE[options.scenario], runs, quick=options.quick), sep="\n")
+    try:
+        runs, quick = read_all(files, options.scenario)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(*_judged(_JOINABLE[options.scenario], runs, quick=quick), sep="\n")
     return 0
 
 

@@ -10,7 +10,7 @@ from tests.bench.balancer.figures import estimate
 from tests.bench.balancer.scenarios.port import Findings, Verdict, figures_of
 from tests.bench.balancer.session import Run
 
-__all__ = ["as_json", "table", "verdict_lines", "write_results"]
+__all__ = ["as_json", "plain", "table", "verdict_lines", "write_results"]
 
 # Fleet seconds by which the load generator may be late; beyond, figures are not to be trusted.
 _LAG_LIMIT_SECONDS = 0.25
@@ -89,15 +89,16 @@ def as_json(findings: Findings) -> dict[str, Any]:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Writes results; infinite and undefined figures become texts."""
-    path.write_text(json.dumps(_plain(results), indent=1) + "\n")
+    """Writes results."""
+    path.write_text(json.dumps(plain(results), indent=1) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns a value for JSON: infinite and undefined figures become texts."""
     if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
+        return {name: plain(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
         return str(value)
     return value

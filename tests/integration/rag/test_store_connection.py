@@ -108,6 +108,38 @@ async def test_a_connection_is_confined_to_whoever_borrows_it(
     await pool.close()
 
 
+async def test_a_database_that_only_reads_counts_as_away_for_writers(database_dsn: str) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    async with pool.connection() as connection:
+        await connection.execute("SET default_transaction_read_only = on")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            async with pool.writing("acme") as connection:
+                await connection.execute("DELETE FROM rag.collection")
+    async with pool.reading_once("acme") as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    await pool.close()
+
+
+async def test_what_fails_at_the_end_of_a_transaction_leaves_nothing_and_is_told(
+    database_dsn: str,
+) -> None:
+    pool = PostgresPool(database_dsn, size=1)
+    async with pool.connection() as connection:
+        await connection.execute(
+            "CREATE TABLE rag.late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED);"
+            "GRANT ALL ON rag.late TO pannier_rag"
+        )
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with pool.writing("acme") as connection:
+            await connection.execute("INSERT INTO rag.late VALUES (1), (1)")
+    async with pool.writing("acme") as connection:
+        assert await connection.fetchval("SELECT count(*) FROM rag.late") == 0
+    async with pool.connection() as connection:
+        await connection.execute("DROP TABLE rag.late")
+    await pool.close()
+
+
 async def test_who_reads_once_is_confined_also_after_another_was_interrupted(
     pool: PostgresPool, database_dsn: str
 ) -> None:

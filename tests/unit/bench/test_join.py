@@ -2,9 +2,11 @@ import json
 import math
 from dataclasses import asdict
 
+import pytest
+
 from tests.bench.balancer import report
 from tests.bench.balancer.figures import Outcome, summarise
-from tests.bench.balancer.join import read_runs
+from tests.bench.balancer.join import read_all, read_runs
 from tests.bench.balancer.scenarios.port import Findings
 from tests.bench.balancer.session import Run
 
@@ -42,33 +44,68 @@ def run(contender: str, seed: int, outcomes: tuple[Outcome, ...]) -> Run:
     )
 
 
-def test_runs_are_read_as_they_were_measured(tmp_path):
-    warm_up = outcome(0, 50.0, "http_504")
-    measured = {
+MEASURED = [
+    run(contender, seed, kept)
+    for seed, kept in {
         1: (outcome(1, 100.0), outcome(2, 110.0, kind="embed")),
         2: (outcome(1, 101.0, "http_504"), outcome(2, 102.0, kind="embed")),
-    }
-    runs = [
-        run(contender, seed, kept)
-        for seed, kept in measured.items()
-        for contender in ("nginx", "nginx-tuned")
-    ]
+    }.items()
+    for contender in ("nginx", "nginx-tuned")
+]
+WARM_UP = outcome(0, 50.0, "http_504")
+
+
+def write(folder, runs, *, quick=False):
+    """Writes results as a measurement does, with runs of something else before and after."""
+    others = (outcome(1, 103.0), outcome(2, 104.0), outcome(3, 105.0))
+    folder.mkdir(parents=True, exist_ok=True)
     report.write_results(
-        tmp_path / "results.json", {"seeds": [1, 2], "mixed": report.as_json(Findings(runs=runs))}
+        folder / "results.json", {"quick": quick, "mixed": report.as_json(Findings(runs=runs))}
     )
-    check = tmp_path / "runs" / "001-nginx"
-    for folder, kept in [
-        (check, ()),
-        *(
-            (tmp_path / "runs" / f"{place:03}-{each.contender}", each.outcomes)
-            for place, each in enumerate(runs, start=2)
-        ),
-    ]:
-        folder.mkdir(parents=True)
-        written = [asdict(each) for each in (*kept, warm_up)]
-        (folder / "outcomes.json").write_text(json.dumps({"outcomes": written}))
+    written = [
+        ("nginx", ()),
+        ("nginx", others),
+        *((each.contender, (*each.outcomes, WARM_UP)) for each in runs),
+        ("nginx", others),
+    ]
+    for place, (contender, outcomes) in enumerate(written, start=1):
+        its = folder / "runs" / f"{place:03}-{contender}"
+        its.mkdir(parents=True)
+        listed = [asdict(each) for each in outcomes]
+        (its / "outcomes.json").write_text(json.dumps({"outcomes": listed}))
+    return folder / "results.json"
 
-    read = list(read_runs(tmp_path / "results.json", "mixed"))
 
-    assert sorted(read, key=lambda each: (each.seed, each.contender)) == runs
-    assert list(read_runs(tmp_path / "results.json", "equal")) == []
+def test_runs_are_read_as_they_were_measured(tmp_path):
+    results = write(tmp_path, MEASURED)
+    assert list(read_runs(results, "mixed")) == MEASURED
+    assert list(read_runs(results, "equal")) == []
+
+
+def test_runs_of_several_measurements_are_put_together(tmp_path):
+    files = [write(tmp_path / str(each.seed) / each.contender, [each]) for each in MEASURED]
+    assert read_all(files, "mixed") == (MEASURED, False)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "no runs of mixed"),
+        ([(MEASURED[:2], False), (MEASURED[2:], True)], "--quick"),
+        ([(MEASURED, False), (MEASURED[1:2], False)], "nginx-tuned with seed 1"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(tmp_path, parts, message):
+    files = [
+        write(tmp_path / str(place), runs, quick=quick) for place, (runs, quick) in enumerate(parts)
+    ]
+    with pytest.raises(ValueError, match=message):
+        read_all(files, "mixed")
+
+
+def test_outcomes_that_are_not_those_counted_are_refused(tmp_path):
+    results = write(tmp_path, MEASURED)
+    for file in tmp_path.glob("runs/*-nginx-tuned/outcomes.json"):
+        file.write_text(json.dumps({"outcomes": []}))
+    with pytest.raises(ValueError, match="nginx-tuned"):
+        list(read_runs(results, "mixed"))

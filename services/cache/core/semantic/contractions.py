@@ -74,7 +74,8 @@ def written_out(text: str) -> str:
 
 def _written_out(match: re.Match[str]) -> str:
     if match["whole"]:
-        return _WHOLE[match["whole"].lower()]
+        # "\u0131" passes for an "i" where case is ignored, and makes no contraction.
+        return _WHOLE.get(match["whole"].lower(), match["whole"])
     if match["subject"]:
         return f"{match['subject']} is"
     return match["stem"] + _ENDINGS[match["ending"].lower()]

@@ -252,38 +252,6 @@ _BURSTS = Traffic(
     bursts=Bursts(on_seconds=20.0, off_seconds=40.0),
 )
 EQUAL = Traffic(
-    name="unequal",
-    title="one model over eight unequal hosts, 70 % load",
-    contender_names=("pannier", *PROXIES, "central-fifo"),
-    hosts=REFERENCE_HOSTS,
-    models=(CHAT_A,),
-    classes=ONE_CHAT_MODEL,
-    load_ratio=0.7,
-    judge=_judge_unequal,
-)
-_PREFIXES = Traffic(
-    name="prefixes",
-    title="64 shared prefixes of 1-8k tokens, one model, unequal hosts, 60 % load",
-    contender_names=("pannier", *PROXIES),
-    hosts=REFERENCE_HOSTS,
-    models=(CHAT_A,),
-    classes=PREFIXES,
-    load_ratio=0.6,
-    judge=_judge_prefixes,
-)
-_BURSTS = Traffic(
-    name="bursts",
-    title="three models over eight unequal hosts, 60 % load in bursts (not in the default set)",
-    contender_names=("pannier", *PROXIES, "central-fifo"),
-    hosts=REFERENCE_HOSTS,
-    models=(CHAT_A, CHAT_B, EMBED),
-    classes=MIXED,
-    load_ratio=0.6,
-    judge=lambda runs, context: [],
-    bursts=Bursts(on_seconds=20.0, off_seconds=40.0),
-)
-SCENARIOS = (_MIXED, _UNEQUAL, _PREFIXES, _BURSTS)
-EQUAL = Traffic(
     name="equal",
     title="one model over eight equal hosts, 70 % load",
     contender_names=("pannier", "central-fifo", *PROXIES),

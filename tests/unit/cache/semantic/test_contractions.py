@@ -15,6 +15,11 @@ from services.cache.core.semantic.contractions import written_out
         ("cannot", "can not"),
         ("Pls, CANNOT", "please, can not"),
         ("the dentist", "the dentist"),
+        (
+            "Instagram\u2019\u0131m a\u00e7\u0131lm\u0131yor",
+            "Instagram'\u0131m a\u00e7\u0131lm\u0131yor",
+        ),
+        ("it's the do\u017fnt", "it is the do\u017fnt"),
     ],
 )
 def test_contractions_are_written_out(text, long):
