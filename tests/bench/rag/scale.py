@@ -1,10 +1,13 @@
 """Searches in many chunks: speed, filters, tenants, memory, and how fast they are taken in."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 
 from pannier.client import open_channel
 from pannier.rag.v1 import filter_pb2
@@ -24,6 +27,7 @@ _DEPTH = 10
 _CALL_SECONDS = 30.0
 # Two marks of one topic and of equal noise may be equally near, up to the rounding of half floats.
 _TIE = 2e-3
+_ARMS = (pb.SEARCH_ARMS_KEYWORD, pb.SEARCH_ARMS_VECTOR, pb.SEARCH_ARMS_HYBRID)
 _SIZES = {"chunk_token_count": "250", "maximum_chunk_token_count": "480"}
 
 
@@ -70,21 +74,29 @@ def _sources(found: Iterable[Document]) -> Iterator[Source]:
 
 
 async def _speed(suite: Suite, chunk_count: int, count: int) -> list[Row]:
-    async def search(number: int, arms: int) -> None:
+    async def search(number: int, arms: int) -> pb.Profile:
         request = pb.RetrieveRequest(
             collection=COLLECTION, query=question(number), options=options(arms=arms)
         )
         response = await suite.stub.Retrieve(request, timeout=_CALL_SECONDS)
         assert not response.degradations, response.degradations
+        return response.profile
 
     # The questions' vectors are in the cache from now on, and the tables in memory.
     for number in range(count):
         await search(number, pb.SEARCH_ARMS_HYBRID)
-    times: dict[int, Times] = {}
-    for arms in (pb.SEARCH_ARMS_KEYWORD, pb.SEARCH_ARMS_VECTOR, pb.SEARCH_ARMS_HYBRID):
-        times[arms] = await one_by_one(lambda number, arms=arms: search(number, arms), count)
-    hybrid = times[pb.SEARCH_ARMS_HYBRID]
-    slower = max(times[pb.SEARCH_ARMS_KEYWORD].ms(0.5), times[pb.SEARCH_ARMS_VECTOR].ms(0.5))
+    # In turn, for the machine is faster at one time than at another.
+    seconds: dict[int, list[float]] = {arms: [] for arms in _ARMS}
+    together: list[float] = []
+    for number in range(count):
+        for arms in _ARMS:
+            started = time.perf_counter()
+            profile = await search(number, arms)
+            seconds[arms].append(time.perf_counter() - started)
+            if arms == pb.SEARCH_ARMS_HYBRID:
+                together.append(_against_slower_arm(profile))
+    by_words, by_meaning, hybrid = (Times(tuple(seconds[arms])) for arms in _ARMS)
+    slower = max(by_words.ms(0.5), by_meaning.ms(0.5))
     ratio = hybrid.ms(0.5) / slower
     return [
         Row(
@@ -93,15 +105,37 @@ async def _speed(suite: Suite, chunk_count: int, count: int) -> list[Row]:
             "p50 <= 40 ms, p95 <= 120 ms",
             hybrid.ms(0.5) <= 40 and hybrid.ms(0.95) <= 120,
         ),
-        Row("  by words alone", times[pb.SEARCH_ARMS_KEYWORD].text),
-        Row("  by meaning alone", times[pb.SEARCH_ARMS_VECTOR].text),
+        Row("  by words alone", by_words.text),
+        Row("  by meaning alone", by_meaning.text),
         Row(
             "Retrieve: both arms against the slower one alone",
             f"{ratio:.2f} x of {slower:.1f} ms",
             "<= 1.10 x",
             ratio <= 1.10,
         ),
+        Row(
+            "  within a request: both arms against the slower of them",
+            f"p50 {median(together):.2f} x",
+            "<= 1.10 x",
+            median(together) <= 1.10,
+        ),
     ]
+
+
+def _against_slower_arm(profile: pb.Profile) -> float:
+    """Returns the time from the begin of both arms to their end, as a share of the slower one's."""
+    stages = {each.name: each for each in profile.stages}
+    words, meaning = stages["keyword_search"], stages["vector_search"]
+    # The arm by meaning begins with the question's vector.
+    embedding = stages["embed_question"]
+    begins = [_seconds(each.start) for each in (words, embedding)]
+    ends = [_seconds(each.start) + _seconds(each.duration) for each in (words, meaning)]
+    arms = [end - begin for begin, end in zip(begins, ends, strict=True)]
+    return (max(ends) - min(begins)) / max(arms)
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
 
 
 async def _recall(
