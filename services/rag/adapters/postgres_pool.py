@@ -191,19 +191,10 @@ class PostgresPool:
         """
         # One round trip, and one before it where the session is confined to reading.
         begin = f"BEGIN; {self._confinement.of_transaction(tenant_id)}"
-        with translated_errors():
-            pool, connection = await self._take()
-            try:
-                await cast("SessionConnection", connection).confine(self._confinement, None)
-                await connection.execute(begin)
-                yield connection
-                await connection.execute("COMMIT")
-            except BaseException as error:
-                self._start_ending(pool, connection, "ROLLBACK")
-                if isinstance(error, _CONNECTION_LOST):
-                    await _lose(pool, connection)
-                raise
-            await self._give_back(pool, connection)
+        async with self._session(None, end="ROLLBACK") as connection:
+            await connection.execute(begin)
+            yield connection
+            await connection.execute("COMMIT")
 
     @asynccontextmanager
     async def system(self) -> AsyncIterator[Connection]:
@@ -232,8 +223,15 @@ class PostgresPool:
                 await connection.close(timeout=self._connect_seconds)
 
     @asynccontextmanager
-    async def _session(self, tenant_id: str | None) -> AsyncIterator[Connection]:
-        """Lends a connection whose session is confined to a tenant; None for to none."""
+    async def _session(
+        self, tenant_id: str | None, *, end: str = "SELECT"
+    ) -> AsyncIterator[Connection]:
+        """Lends a connection whose session is confined to a tenant; None for to none.
+
+        Args:
+            tenant_id: The tenant.
+            end: Statement that ends what may be under way where the block fails.
+        """
         with translated_errors():
             pool, connection = await self._take()
             try:
@@ -244,7 +242,7 @@ class PostgresPool:
                 # A statement that was prepared and then not executed, because it was cancelled just
                 # then, keeps the server in a transaction that the client knows nothing of. Any
                 # other statement ends it, but for an empty one, of which asyncpg knows nothing.
-                self._start_ending(pool, connection, "SELECT")
+                self._start_ending(pool, connection, end)
                 if isinstance(error, _CONNECTION_LOST):
                     await _lose(pool, connection)
                 raise

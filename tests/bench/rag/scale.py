@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
 
 from pannier.client import open_channel
 from pannier.rag.v1 import filter_pb2
@@ -128,14 +127,10 @@ def _against_slower_arm(profile: pb.Profile) -> float:
     words, meaning = stages["keyword_search"], stages["vector_search"]
     # The arm by meaning begins with the question's vector.
     embedding = stages["embed_question"]
-    begins = [_seconds(each.start) for each in (words, embedding)]
-    ends = [_seconds(each.start) + _seconds(each.duration) for each in (words, meaning)]
+    begins = [each.start.ToNanoseconds() for each in (words, embedding)]
+    ends = [each.start.ToNanoseconds() + each.duration.ToNanoseconds() for each in (words, meaning)]
     arms = [end - begin for begin, end in zip(begins, ends, strict=True)]
     return (max(ends) - min(begins)) / max(arms)
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / 1e9
 
 
 async def _recall(
