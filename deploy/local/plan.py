@@ -77,10 +77,8 @@ class _Draft:
         # Made absolute: the processes run in another folder.
         paths = self.given.get("PYTHONPATH", "").split(":")
         own = [str(Path(each).absolute()) for each in paths if each]
-        # Eight processes with a thread per core each would only stand in each other's way.
-        threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         ours = {"PYTHONPATH": ":".join([str(_SOURCE_ROOT), *own]), "PYTHONUNBUFFERED": "1"}
-        return {**threads, **variables, **self.given, **ours}
+        return {**variables, **self.given, **ours}
 
     def store(self) -> dict[str, str]:
         """Returns the environment of a store, which has no business with the user's secrets."""

@@ -3,9 +3,9 @@
 import importlib
 import os
 
-# Eight servers share two cores; more threads per matrix product would only wait for each other.
-# The libraries read these when they are imported, so the rest is imported after.
-for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+# Eight servers share two cores; more threads in each would only wait for each other. The libraries
+# read these when they are imported, so the rest is imported after.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
