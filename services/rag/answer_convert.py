@@ -168,9 +168,14 @@ def to_confidence(confidence: Confidence) -> quality_pb2.RetrievalConfidence:
     )
 
 
-def reusable_of(message: pb.QueryResponse) -> ReusableAnswer | None:
-    """Reads an answer as it was kept; None where that is not one that can be given again."""
-    passages = [_stored_passage(each) for each in message.passages]
+def reusable_of(message: pb.QueryResponse, collection: str) -> ReusableAnswer | None:
+    """Reads an answer as it was kept; None where that is not one that can be given again.
+
+    Args:
+        message: The answer.
+        collection: Whose passages it was made from.
+    """
+    passages = [_stored_passage(each, collection) for each in message.passages]
     usable = tuple(each for each in passages if each is not None)
     citations = tuple(_citation(each) for each in message.citations)
     if (
@@ -194,7 +199,7 @@ def reusable_of(message: pb.QueryResponse) -> ReusableAnswer | None:
     )
 
 
-def _stored_passage(message: pb.Passage) -> StoredPassage | None:
+def _stored_passage(message: pb.Passage, collection: str) -> StoredPassage | None:
     if not message.passage_id.isdecimal():
         return None
     score = message.score
@@ -209,7 +214,7 @@ def _stored_passage(message: pb.Passage) -> StoredPassage | None:
     )
     passage = Passage(
         chunk_id=ranking.chunk_id,
-        collection="",
+        collection=collection,
         document_id=message.document_id,
         title=message.title,
         source_uri=message.source_uri,

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 
 from services.common.deadline import remaining_seconds
+from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.options import CachePolicy
-from services.rag.core.passages import Passage
+from services.rag.core.stored_evidence import EvidenceNote, StoredEvidence
 from services.rag.early import begun_early
-from services.rag.semantic_port import SemanticPartition
+from services.rag.semantic_port import SemanticMatch, SemanticPartition
 from services.rag.store_port import DocumentStore
 from services.rag.store_wait import waiting_for_store
 from services.rag.task import AnswerTask
@@ -37,73 +38,116 @@ class EvidenceMemory:
     """What the answers given last were made from, by `question_key`."""
 
     def __init__(self) -> None:
-        self._chunk_ids: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
+        self._notes: OrderedDict[bytes, EvidenceNote] = OrderedDict()
 
-    def recall(self, key: bytes) -> tuple[int, ...]:
-        """Returns the passages that an answer given again was made from; empty if not known."""
-        return self._chunk_ids.get(key, ())
+    def recall(self, key: bytes) -> EvidenceNote | None:
+        """Returns what is known of the answer that was given; None where there was none."""
+        return self._notes.get(key)
 
-    def note(self, key: bytes, chunk_ids: tuple[int, ...]) -> None:
-        """Remembers what an answer that is given again was made from; empty to forget it."""
-        self._chunk_ids.pop(key, None)
-        if chunk_ids:
-            self._chunk_ids[key] = chunk_ids
-            if len(self._chunk_ids) > _MOST_ANSWERS:
-                self._chunk_ids.popitem(last=False)
+    def note(self, key: bytes, note: EvidenceNote | None) -> None:
+        """Remembers an answer that is given again; None to forget it."""
+        self._notes.pop(key, None)
+        if note is not None:
+            self._notes[key] = note
+            if len(self._notes) > _MOST_ANSWERS:
+                self._notes.popitem(last=False)
 
 
 class EvidenceCheck:
-    """Looks for the passages that answers to one question were made from.
+    """Gives kept answers to one question again, if what they were made from is still stored.
 
     Args:
         store: Knows what is stored.
         task: The question.
+
+    Attributes:
+        noted: What to remember of the answer that was given; None where none was.
     """
 
     def __init__(self, store: DocumentStore, task: AnswerTask) -> None:
+        self.noted: EvidenceNote | None = None
         self._store = store
         self._task = task
-        self._awaited_ids: tuple[int, ...] = ()
-        self._awaited: asyncio.Task[Mapping[int, Passage]] | None = None
+        self._expected: EvidenceNote | None = None
+        self._looking: asyncio.Task[StoredEvidence | None] | None = None
 
     @asynccontextmanager
-    async def begun(self, chunk_ids: tuple[int, ...]) -> AsyncIterator[None]:
-        """Looks for passages already while the cache is asked, in the block.
+    async def begun(self, expected: EvidenceNote | None) -> AsyncIterator[None]:
+        """Looks at the store already while the cache is asked, in the block.
 
         Args:
-            chunk_ids: Those that are likely to be wanted; empty where that is not known.
+            expected: The answer that is likely to be found; None where that is not known.
         """
-        if not chunk_ids or self._task.question.cache_policy is not CachePolicy.USE:
+        if expected is None or self._task.question.cache_policy is not CachePolicy.USE:
             yield
             return
-        self._awaited_ids = chunk_ids
-        async with begun_early(self._load(chunk_ids)) as looking:
-            self._awaited = looking
+        self._expected = expected
+        async with begun_early(self._look(expected)) as looking:
+            self._looking = looking
             try:
                 yield
             finally:
-                self._awaited = None
+                self._looking = None
 
-    async def find(self, chunk_ids: tuple[int, ...]) -> Mapping[int, Passage]:
-        """Returns those of some passages that are stored now, and that the caller may see.
+    async def restore(
+        self, match: SemanticMatch, origin: AnswerOrigin
+    ) -> tuple[Answer | None, int]:
+        """Makes the answer of a match, if all it was made from is stored as it was then.
 
         Args:
-            chunk_ids: The passages.
+            match: What the cache found.
+            origin: How the answer comes about.
+
+        Returns:
+            The answer, or None; and how many of its passages are stored.
 
         Raises:
             ServiceError: The store cannot say, or not in a quarter of the time left.
         """
-        if self._awaited is not None and self._awaited_ids == chunk_ids:
-            return await self._awaited
-        return await self._load(chunk_ids)
-
-    async def _load(self, chunk_ids: tuple[int, ...]) -> Mapping[int, Passage]:
-        retrieval = self._task.question.retrieval
-        async with waiting_for_store(remaining_seconds()):
-            return await self._store.load_passages(
-                self._task.tenant_id,
-                chunk_ids,
-                # Labels may have changed since, and the cache not have been told.
-                filter=retrieval.filter,
-                access=retrieval.access,
+        kept, question = match.answer, self._task.question
+        evidence = await self._evidence(match)
+        if evidence is None:
+            self.noted = self._expected
+            return kept.restore_as_kept(question, origin), len(kept.passages)
+        answer = kept.restore(question, origin, evidence.passages)
+        if answer is not None:
+            as_kept = kept.shows(evidence.passages)
+            self.noted = EvidenceNote(
+                match.entry_id,
+                kept.chunk_ids,
+                evidence.state if as_kept else None,
+                evidence.expires_at,
             )
+        return answer, len(evidence.passages)
+
+    async def _evidence(self, match: SemanticMatch) -> StoredEvidence | None:
+        """Returns what is stored of a match's passages; None where all is as the match shows it."""
+        chunk_ids = match.answer.chunk_ids
+        expected = self._expected
+        if self._looking is not None and expected is not None and expected.chunk_ids == chunk_ids:
+            found = await self._looking
+            if found is not None or expected.entry_id == match.entry_id:
+                return found
+        async with waiting_for_store(remaining_seconds()):
+            return await self._load(chunk_ids)
+
+    async def _look(self, expected: EvidenceNote) -> StoredEvidence | None:
+        """Returns what is stored of some passages; None where that is as it was noted."""
+        async with waiting_for_store(remaining_seconds()):
+            if expected.state is not None:
+                state = await self._store.get_collection_state(
+                    self._task.tenant_id, self._task.question.collection
+                )
+                if expected.holds_at(state):
+                    return None
+            return await self._load(expected.chunk_ids)
+
+    async def _load(self, chunk_ids: tuple[int, ...]) -> StoredEvidence:
+        retrieval = self._task.question.retrieval
+        return await self._store.load_evidence(
+            self._task.tenant_id,
+            chunk_ids,
+            # Labels may have changed since, and the cache not have been told.
+            filter=retrieval.filter,
+            access=retrieval.access,
+        )

@@ -210,8 +210,7 @@ class Reuse:
             lookup = await self._look_up("query_lookup", None, vector_follows=not task_has_history)
             answer = await self._judge(lookup)
         if lookup is not None and lookup.outcome != "bypassed":
-            given = lookup.match if answer is not None else None
-            evidence.note(key, given.answer.chunk_ids if given is not None else ())
+            evidence.note(key, self._check.noted if answer is not None else None)
         if task_has_history and not self.is_over:
             # What is meant by the words depends on what was said before.
             self._end("miss")
@@ -239,7 +238,7 @@ class Reuse:
         )
         _repeat_warnings(task, match)
         self._count("unchecked")
-        answer = match.answer.restore_unchecked(task.question)
+        answer = match.answer.restore_as_kept(task.question, AnswerOrigin.CACHED)
         return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
 
     async def find_similar(self, vector: Vector) -> Answer | None:
@@ -349,18 +348,16 @@ class Reuse:
         self, match: SemanticMatch, *, exact: bool, confirmed: bool
     ) -> Answer | None:
         """Makes the answer of a match, if all it was made from is stored as it was then."""
-        task, kept = self._task, match.answer
+        task = self._task
         origin = AnswerOrigin.CACHED if exact else AnswerOrigin.CACHED_SIMILAR
         with task.recorder.stage("evidence_check") as stage:
             try:
-                current = await self._check.find(kept.chunk_ids)
+                answer, stage.item_count = await self._check.restore(match, origin)
             except ServiceError:
                 stage.failed = True
                 if self.needs_store:
                     raise
-                current = {}
-            answer = kept.restore(task.question, origin, current)
-            stage.item_count = len(current)
+                answer, stage.item_count = None, 0
             if answer is None:
                 stage.cache_outcome = "miss"
             elif confirmed:

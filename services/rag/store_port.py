@@ -27,6 +27,7 @@ from services.rag.core.passages import (
     TextSpan,
 )
 from services.rag.core.receipts import DeletionReceipt, PutReceipt
+from services.rag.core.stored_evidence import CollectionState, StoredEvidence
 
 __all__ = ["DocumentStore", "PassageStore"]
 
@@ -80,6 +81,21 @@ class PassageStore(Protocol):
         access: Access = ANYONE,
     ) -> Mapping[int, Passage]:
         """Returns chunks with the facts of their documents, by chunk id."""
+        ...
+
+    async def load_evidence(
+        self,
+        tenant_id: str,
+        chunk_ids: Sequence[int],
+        *,
+        filter: DocumentFilter = EVERY_DOCUMENT,
+        access: Access = ANYONE,
+    ) -> StoredEvidence:
+        """Returns the same chunks of one collection, and as of which state of it."""
+        ...
+
+    async def get_collection_state(self, tenant_id: str, name: str) -> CollectionState | None:
+        """Returns what tells whether a collection has changed; None where it is not there."""
         ...
 
     async def load_spans(

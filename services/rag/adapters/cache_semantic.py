@@ -84,7 +84,7 @@ class GrpcSemanticCache:
         )
         response = await answer_of(self._stub.LookupSemantic(request, timeout=self._limit))
         outcome = _OUTCOMES.get(response.outcome, "miss")
-        match = _match_of(response.match) if response.HasField("match") else None
+        match = _match_of(response.match, collection) if response.HasField("match") else None
         found = outcome in ("hit_exact", "hit_similar", "candidate")
         return SemanticLookup(
             outcome="miss" if found and match is None else outcome,
@@ -164,11 +164,12 @@ def _to_partition(partition: SemanticPartition) -> pb.SemanticPartition:
     )
 
 
-def _match_of(message: pb.SemanticMatch) -> SemanticMatch | None:
+def _match_of(message: pb.SemanticMatch, collection: str) -> SemanticMatch | None:
     if not message.answer.Is(rag_service_pb2.QueryResponse.DESCRIPTOR):
         return None
     kept = message.answer.value
-    answer = _known_answer(kept) if len(kept) <= _MOST_KNOWN_BYTES else _read(kept)
+    read = _known_answer if len(kept) <= _MOST_KNOWN_BYTES else _read
+    answer = read(kept, collection)
     if answer is None:
         return None
     return SemanticMatch(
@@ -181,8 +182,8 @@ def _match_of(message: pb.SemanticMatch) -> SemanticMatch | None:
     )
 
 
-def _read(kept: bytes) -> ReusableAnswer | None:
-    return reusable_of(rag_service_pb2.QueryResponse.FromString(kept))
+def _read(kept: bytes, collection: str) -> ReusableAnswer | None:
+    return reusable_of(rag_service_pb2.QueryResponse.FromString(kept), collection)
 
 
 # What is kept says all there is to know, so that the same bytes are always the same answer.

@@ -7,8 +7,8 @@ same line once more, whatever a statement says.
 
 from collections.abc import Mapping, Sequence
 
-from services.rag.adapters.postgres_documents import passages_by_id
 from services.rag.adapters.postgres_filter import Parameters
+from services.rag.adapters.postgres_passages import evidence_by_id, passages_by_id, read_state
 from services.rag.adapters.postgres_pool import PostgresPool
 from services.rag.adapters.postgres_rows import statistics_of
 from services.rag.adapters.postgres_search import TERM_STATISTICS, keyword_search
@@ -34,6 +34,7 @@ from services.rag.core.passages import (
     TermStatistics,
     TextSpan,
 )
+from services.rag.core.stored_evidence import CollectionState, StoredEvidence
 
 __all__ = ["PostgresPassageStore"]
 
@@ -178,6 +179,30 @@ class PostgresPassageStore:
         async with self._pool.reading_once(tenant_id) as connection:
             passages = await passages_by_id(connection, tenant_id, chunk_ids, filter, access)
         return {each.chunk_id: each for each in passages}
+
+    async def load_evidence(
+        self,
+        tenant_id: str,
+        chunk_ids: Sequence[int],
+        *,
+        filter: DocumentFilter = EVERY_DOCUMENT,
+        access: Access = ANYONE,
+    ) -> StoredEvidence:
+        """Returns the same chunks, and as of which state of their collection that is so.
+
+        Args:
+            tenant_id: Owner of the chunks.
+            chunk_ids: Chunks of one collection.
+            filter: Which documents count.
+            access: Which of them the caller may read.
+        """
+        async with self._pool.reading_once(tenant_id) as connection:
+            return await evidence_by_id(connection, tenant_id, chunk_ids, filter, access)
+
+    async def get_collection_state(self, tenant_id: str, name: str) -> CollectionState | None:
+        """Returns what tells whether a collection has changed; None where it is not there."""
+        async with self._pool.reading_once(tenant_id) as connection:
+            return await read_state(connection, tenant_id, name)
 
     async def load_spans(
         self, tenant_id: str, spans: Sequence[TextSpan], *, access: Access = ANYONE

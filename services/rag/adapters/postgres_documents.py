@@ -16,7 +16,7 @@ from services.rag.adapters.postgres_filter import CHUNK_BITS, Parameters, docume
 from services.rag.adapters.postgres_invalidations import note_invalidations
 from services.rag.adapters.postgres_job_results import settle
 from services.rag.adapters.postgres_pool import Connection
-from services.rag.adapters.postgres_rows import chunk_of, passage_of, summary_of
+from services.rag.adapters.postgres_rows import chunk_of, summary_of
 from services.rag.core.documents import (
     ChunkPage,
     DocumentLabels,
@@ -28,14 +28,12 @@ from services.rag.core.errors import DocumentChanged, DocumentNotFound
 from services.rag.core.filters import Access, DocumentFilter
 from services.rag.core.ingest_job import Settlement
 from services.rag.core.invalidation import Invalidation, InvalidationKind
-from services.rag.core.passages import Passage
 
 __all__ = [
     "find_summary",
     "get_stored",
     "list_chunk_rows",
     "list_summaries",
-    "passages_by_id",
     "update_labels",
 ]
 
@@ -57,20 +55,6 @@ SELECT chunk_id, ordinal, char_start, char_end, page_start, page_end, text, head
 FROM rag.chunk JOIN rag.embedding USING (tenant_id, collection_id, chunk_id)
 WHERE tenant_id = $1 AND chunk_id > $2 AND chunk_id < $3
 ORDER BY chunk_id LIMIT $4
-"""
-# Chunks first: without statistics the planner would start from all documents of the tenant.
-_PASSAGES = """
-WITH found AS MATERIALIZED (
-    SELECT * FROM rag.chunk WHERE tenant_id = $1 AND chunk_id = ANY($2::bigint[])
-)
-SELECT chunk_id, name AS collection, document_id, title, source_uri, media_type,
-    metadata::text AS metadata, ordinal, char_start, char_end, page_start, page_end, found.text,
-    heading_path, header, token_estimate, document.updated_at, language
-FROM found
-    JOIN rag.document USING (tenant_id, collection_id, document_id)
-    JOIN rag.collection USING (tenant_id, collection_id)
-WHERE {conditions}
-ORDER BY document_id, ordinal
 """
 _NUMBERS = """
 SELECT document_id, number FROM rag.document
@@ -169,20 +153,6 @@ async def list_chunk_rows(
     chunks = tuple(chunk_of(row) for row in rows[:page_size])
     more = len(rows) > page_size
     return ChunkPage(chunks, chunks[-1].chunk_id if more else None)
-
-
-async def passages_by_id(
-    connection: Connection,
-    tenant_id: str,
-    chunk_ids: Sequence[int],
-    its: DocumentFilter,
-    access: Access,
-) -> tuple[Passage, ...]:
-    """Returns chunks with the facts of their documents, by document and place."""
-    parameters = Parameters(tenant_id, list(chunk_ids))
-    conditions = document_conditions(its, access, parameters)
-    rows = await connection.fetch(_PASSAGES.format(conditions=conditions), *parameters.values)
-    return tuple(passage_of(row) for row in rows)
 
 
 async def update_labels(

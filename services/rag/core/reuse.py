@@ -181,17 +181,29 @@ class ReusableAnswer:
             return None
         return self._given(question, origin, passages)
 
-    def restore_unchecked(self, question: Question) -> Answer:
-        """Makes an answer of it as it was kept, where what is stored now cannot be known.
+    def shows(self, current: Mapping[int, Passage]) -> bool:
+        """Says whether it shows its passages as they are stored now, all of which are.
 
         Args:
-            question: What is asked now, in the same words.
+            current: The passages it was made from.
         """
-        passages = [
-            RankedPassage(replace(each.passage, collection=question.collection), each.ranking)
+        return all(
+            _shown(_joined_again(current[each.ranking.chunk_id], each.passage))
+            == _shown(each.passage)
             for each in self.passages
-        ]
-        return self._given(question, AnswerOrigin.CACHED, passages)
+        )
+
+    def restore_as_kept(self, question: Question, origin: AnswerOrigin) -> Answer:
+        """Makes an answer of it with the passages as they were kept.
+
+        For where they are known to be stored so, or nobody can know.
+
+        Args:
+            question: What is asked now.
+            origin: How the answer came about.
+        """
+        passages = [RankedPassage(each.passage, each.ranking) for each in self.passages]
+        return self._given(question, origin, passages)
 
     def _given(
         self, question: Question, origin: AnswerOrigin, passages: Sequence[RankedPassage]
@@ -347,6 +359,23 @@ def _joined_again(current: Passage, kept: Passage) -> Passage:
         page_start=kept.page_start,
         page_end=kept.page_end,
         injection_suspected=kept.injection_suspected,
+    )
+
+
+def _shown(passage: Passage) -> tuple[object, ...]:
+    """Returns what those see of a passage to whom an answer is given that was made from it."""
+    return (
+        passage.document_id,
+        passage.title,
+        passage.source_uri,
+        passage.heading_path,
+        passage.text,
+        passage.char_start,
+        passage.char_end,
+        passage.page_start,
+        passage.page_end,
+        passage.origin,
+        passage.injection_suspected,
     )
 
 

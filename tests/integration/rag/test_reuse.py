@@ -1,9 +1,11 @@
 """Answers are given again to those who ask the same, as long as what they stand on still stands."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pannier.balancer.v1 import balancer_service_pb2 as balancer
 from pannier.cache.v1 import semantic_pb2 as semantic
@@ -101,39 +103,83 @@ async def test_a_collection_made_anew_is_not_taken_for_the_old_one(filled):
     assert not old & {each.passage_id for each in response.passages}
 
 
-@pytest.mark.parametrize("change", ["delete", "replace", "hide"])
+@pytest.mark.parametrize("change", ["delete", "replace", "hide", "retag", "expire", "rename"])
 async def test_an_answer_that_was_given_again_is_checked_anew_each_time(filled, change):
+    await filled.ingest({"button.md": DOCUMENTS["button.md"]}, tags=["old"])
+    only = pb.RetrievalOptions(filter=filter_pb2.DocumentFilter(any_tags=["old"]))
     for origin in (pb.ANSWER_ORIGIN_GENERATED, pb.ANSWER_ORIGIN_CACHED, pb.ANSWER_ORIGIN_CACHED):
-        assert (await ask(filled)).origin == origin
+        assert (await ask(filled, retrieval=only)).origin == origin
     filled.cache.faults["Invalidate"] = PeerUnavailable("redis", "away")
     if change == "delete":
         await delete(filled, "button.md")
     else:
-        readers = ["group:others"] if change == "hide" else []
         text = DOCUMENTS["button.md"].replace("blue", "green" if change == "replace" else "blue")
-        await filled.ingest({"button.md": text}, readers=readers)
-    response = await ask(filled)
-    assert response.origin != pb.ANSWER_ORIGIN_CACHED
+        header = {
+            "tags": ["new" if change == "retag" else "old"],
+            "readers": ["group:others"] if change == "hide" else [],
+            "title": "Another" if change == "rename" else "",
+        }
+        if change == "expire":
+            header["expire_time"] = Timestamp(seconds=1)
+        await filled.ingest({"button.md": text}, **header)
+    response = await ask(filled, retrieval=only)
+    if change == "rename":
+        assert {each.title for each in response.passages} == {"Another"}
+    else:
+        assert response.origin != pb.ANSWER_ORIGIN_CACHED
+        assert all("blue" not in each.text for each in response.passages)
+
+
+async def test_an_answer_is_not_given_again_once_a_document_of_it_expires(filled):
+    soon = Timestamp()
+    soon.FromDatetime(datetime.now(UTC) + timedelta(seconds=5))
+    await filled.ingest({"button.md": DOCUMENTS["button.md"]}, expire_time=soon)
+    for origin in (pb.ANSWER_ORIGIN_GENERATED, pb.ANSWER_ORIGIN_CACHED):
+        assert (await ask(filled)).origin == origin
+    async with asyncio.timeout(30):
+        while (response := await ask(filled)).origin == pb.ANSWER_ORIGIN_CACHED:
+            await asyncio.sleep(0.1)
+    assert datetime.now(UTC) >= soon.ToDatetime(UTC)
     assert all("blue" not in each.text for each in response.passages)
 
 
-async def test_what_an_answer_was_made_from_is_looked_for_while_the_cache_is_asked(start_rag):
+def statements(rag):
+    """How often passages, and whether their collection has changed, were asked for."""
+    names = [each.name for each in finished(rag)]
+    return names.count("SELECT chunk document collection"), names.count("SELECT collection")
+
+
+async def test_passages_are_not_read_again_while_their_collection_is_unchanged(filled):
+    first = await ask(filled)
+    await ask(filled)
+    read, looked = statements(filled)
+    again = await ask(filled)
+    assert again.passages == first.passages
+    assert again.citations == first.citations
+    assert statements(filled) == (read, looked + 1)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+async def test_what_an_answer_was_made_from_is_looked_for_while_the_cache_is_asked(
+    start_rag, changed
+):
     rag = await fill(await start_rag(cache_time_limit_seconds=60.0))
     await ask(rag)
     await ask(rag)
-
-    def read_count():
-        return sum(each.name.startswith("SELECT chunk") for each in finished(rag))
-
-    before = read_count()
+    if changed:
+        await rag.ingest({"other.md": "# Rain\n\nRain falls from clouds.\n"})
+        await rag.told()
+    read, looked = statements(rag)
+    expected = read + changed, looked + 1
     rag.cache.holds["LookupSemantic"] = asyncio.Event()
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         asked = group.create_task(ask(rag))
-        while read_count() == before:
+        while statements(rag) != expected:
             await asyncio.sleep(0.01)
         rag.cache.holds["LookupSemantic"].set()
-    assert asked.result().origin == pb.ANSWER_ORIGIN_CACHED
-    assert read_count() == before + 1
+    # Of a collection that has grown, more is looked at.
+    assert changed or statements(rag) == expected
+    assert asked.result().origin != pb.ANSWER_ORIGIN_GENERATED
 
 
 async def test_what_is_looked_for_in_vain_is_left_where_the_cache_knows_nothing(filled):

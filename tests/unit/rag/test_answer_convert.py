@@ -54,7 +54,7 @@ def answer():
 
 
 def test_an_answer_survives_being_kept(answer):
-    kept = reusable_of(to_answer_message(answer, ["Careful."]))
+    kept = reusable_of(to_answer_message(answer, ["Careful."]), "docs")
     assert kept.warnings == ("Careful.",)
     current = {each.chunk_id: each for each in PASSAGES}
     assert kept.restore(QUESTION, AnswerOrigin.GENERATED, current) == answer
@@ -88,4 +88,4 @@ def test_what_does_not_fit_together_is_not_an_answer(answer, spoil):
     message = pb.QueryResponse()
     message.CopyFrom(to_answer_message(answer, []))
     spoil(message)
-    assert reusable_of(message) is None
+    assert reusable_of(message, "docs") is None

@@ -209,8 +209,18 @@ def test_an_answer_given_again_is_worth_less_after_a_degradation():
 
 
 def test_where_the_store_is_away_an_answer_comes_back_as_it_was_kept():
-    restored = kept(answer()).restore_unchecked(QUESTION)
+    restored = kept(answer()).restore_as_kept(QUESTION, AnswerOrigin.CACHED)
     assert restored == replace(answer(), origin=AnswerOrigin.CACHED)
+
+
+@pytest.mark.parametrize(
+    ("changed", "as_kept"),
+    [({}, True), ({"metadata": {"year": "1999"}}, True), ({"title": "New"}, False)]
+    + [({"source_uri": "file:///new"}, False), ({"heading_path": ("New",)}, False)],
+)
+def test_an_answer_shows_what_is_stored_unless_that_would_look_otherwise(changed, as_kept):
+    current = {**PASSAGES, 11: replace(PASSAGES[11], **changed)}
+    assert kept(answer()).shows(current) == as_kept
 
 
 def test_a_passage_that_was_joined_comes_back_joined():
