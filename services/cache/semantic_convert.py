@@ -1,5 +1,7 @@
 """Protobuf to what the semantic layer works with, and back."""
 
+from functools import lru_cache
+
 from pannier.cache.v1 import semantic_pb2 as pb
 from services.cache import convert
 from services.cache.canonical import canonical_fields
@@ -19,6 +21,9 @@ from services.cache.semantic_layer import Where
 from services.cache.store_semantic import Answered
 
 __all__ = ["GUARDS", "SCOPES", "answered", "lookup", "payload", "question", "report", "where"]
+
+# At most 1 MiB: the names of one have at most 600 characters, the digests 128.
+_KNOWN_PARTITIONS = 1024
 
 _OUTCOMES = {
     SemanticOutcome.EXACT: pb.SEMANTIC_OUTCOME_HIT_EXACT,
@@ -68,14 +73,19 @@ _JUDGES = {
 
 def where(message: pb.SemanticPartition, *, tenant_id: str, pepper: bytes) -> Where:
     """Returns a partition; digests are the same in either case."""
-    decisive = pb.SemanticPartition()
-    decisive.CopyFrom(message)
-    decisive.embedding_model_digest = message.embedding_model_digest.lower()
-    decisive.model_digest = message.model_digest.lower()
-    scope = Scope(tenant_id, message.namespace, decisive.model_digest)
+    return _where(message.SerializeToString(), tenant_id, pepper)
+
+
+# Of partitions in use there are few, and their names are asked for with each question.
+@lru_cache(maxsize=_KNOWN_PARTITIONS)
+def _where(partition: bytes, tenant_id: str, pepper: bytes) -> Where:
+    decisive = pb.SemanticPartition.FromString(partition)
+    decisive.embedding_model_digest = decisive.embedding_model_digest.lower()
+    decisive.model_digest = decisive.model_digest.lower()
+    scope = Scope(tenant_id, decisive.namespace, decisive.model_digest)
     return Where(
         name=partition_name(canonical_fields(decisive), scope=scope, pepper=pepper),
-        subject=Subject(tenant_id, message.namespace, decisive.embedding_model_digest),
+        subject=Subject(tenant_id, decisive.namespace, decisive.embedding_model_digest),
     )
 
 
