@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 __all__ = ["written_out"]
+
+# Most words are ones that were read before; at most 4 MiB.
+_MOST_KNOWN = 8192
+_LONGEST_KNOWN = 32
 
 _WHOLE = {
     "can't": "can not",
@@ -66,10 +71,23 @@ _WITHOUT_APOSTROPHE = frozenset(word for word in _WHOLE if "'" not in word)
 def written_out(text: str) -> str:
     """Returns a text with English contractions written out; typographic apostrophes are plain."""
     text = text.replace("\u2019", "'").replace("\u2018", "'")
-    if "'" not in text and _WITHOUT_APOSTROPHE.isdisjoint(_LETTERS.findall(text.casefold())):
-        # Most questions; looking for each contraction at each letter takes ten times as long.
-        return text
-    return _PATTERN.sub(_written_out, text)
+    # No contraction has a blank in it.
+    return " ".join(
+        [
+            _known_word(word) if len(word) <= _LONGEST_KNOWN else _word(word)
+            for word in text.split(" ")
+        ]
+    )
+
+
+def _word(word: str) -> str:
+    if "'" not in word and _WITHOUT_APOSTROPHE.isdisjoint(_LETTERS.findall(word.casefold())):
+        # Looking for each contraction at each letter takes ten times as long.
+        return word
+    return _PATTERN.sub(_written_out, word)
+
+
+_known_word = lru_cache(maxsize=_MOST_KNOWN)(_word)
 
 
 def _written_out(match: re.Match[str]) -> str:
