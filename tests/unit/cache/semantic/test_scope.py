@@ -1,5 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from services.cache.core.semantic import scope
 from services.cache.core.semantic.scope import (
     LONGEST_QUESTION_TOKENS,
     QuestionScope,
@@ -84,3 +87,8 @@ def test_tokens_are_estimated_by_letters_digits_and_marks():
     assert estimated_tokens("yes") == 1
     assert estimated_tokens("reset the password") == 2 + 1 + 2
     assert estimated_tokens("2024!") == 5
+
+
+@given(st.from_regex(scope._TIME_RELATIVE))
+def test_what_is_relative_to_time_has_one_of_the_words_that_are_looked_for_first(text):
+    assert scope._may_name_a_time(text)
