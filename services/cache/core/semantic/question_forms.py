@@ -13,7 +13,8 @@ __all__ = [
     "IN_ORDER",
     "MEANING",
     "MODALS",
-    "OPENINGS",
+    "OPENING",
+    "OPENING_ASKS_FOR",
     "POLITE",
     "STATEMENT",
     "TELLS",
@@ -212,9 +213,10 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         r"|am trying|am looking|tried|plan|intend)(?: to| for)?\b(?: be able to)?",
     ),
 )
-OPENINGS = tuple(
-    (frozenset(Wanted[name] for name in names.split()), re.compile(pattern + r"\s*", re.IGNORECASE))
-    for names, pattern in _PATTERNS
+OPENING = re.compile("|".join(rf"({pattern}\s*)" for _, pattern in _PATTERNS), re.IGNORECASE)
+"""Any opening; the number of its group is the place in `OPENING_ASKS_FOR`, from 1."""
+OPENING_ASKS_FOR = tuple(
+    frozenset(Wanted[name] for name in names.split()) for names, _ in _PATTERNS
 )
 AUXILIARIES = re.compile(rf"{_AUXILIARY}\b\s*", re.IGNORECASE)
 CLAUSE = re.compile(r"(?<=[.?!;,:])\s+|\s+[\u2013\u2014-]+\s+|\?+(?=\S)")
