@@ -46,3 +46,10 @@ def test_a_capital_marks_a_name_unless_it_begins_the_text():
 @given(st.text())
 def test_any_text_has_tokens_that_say_something(text):
     assert all(token.text for token in tokenize(text) if token.kind is not Kind.CODE)
+
+
+@given(st.from_regex(r"[A-Za-z]{1,40}", fullmatch=True))
+def test_a_word_is_the_same_before_a_blank_and_before_a_mark(word):
+    for begin in ("", "part ", "PART ", "5 "):
+        *before_mark, _ = tokenize(f"{begin}{word},")
+        assert tokenize(f"{begin}{word} ") == tokenize(f"{begin}{word}") == before_mark
