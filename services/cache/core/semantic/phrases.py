@@ -12,7 +12,16 @@ from services.cache.core.semantic.quantities import (
     spoken_number,
 )
 from services.cache.core.semantic.synonyms import PHRASES, standing_for
-from services.cache.core.semantic.tokens import Kind, Token
+from services.cache.core.semantic.tokens import (
+    BORDER,
+    CODE,
+    DATE,
+    NUMBER,
+    ORDINAL,
+    UNIT,
+    WORD,
+    Token,
+)
 from services.cache.core.semantic.vocabulary import (
     FUNCTION_WORDS,
     PARTICLE_VERBS,
@@ -43,6 +52,8 @@ _PARTED = {
 _BEFORE_PRONOUN = frozenset(
     ["the", "this", "that", "which", "another", "any", "no", "every", "some", "each", "only", "new"]
 )
+# Of all words only these count or measure something.
+_COUNTING = NUMBER_WORDS.keys() | MULTIPLIERS.keys() | ORDINAL_WORDS.keys() | UNITS.keys()
 
 
 def joined(tokens: list[Token]) -> list[Token]:
@@ -56,13 +67,17 @@ def _counted(tokens: list[Token]) -> list[Token]:
     position = 0
     while position < len(tokens):
         token = tokens[position]
+        if token.kind is WORD and token.text.casefold() not in _COUNTING:
+            result.append(token)
+            position += 1
+            continue
         end = _number_end(tokens, position)
         if end > position:
-            result.append(Token(Kind.NUMBER, _value(tokens[position:end])))
+            result.append(Token(NUMBER, _value(tokens[position:end])))
             position = end
             continue
         position += 1
-        if token.kind is Kind.WORD:
+        if token.kind is WORD:
             token = _measure(token, result[-1] if result else None)
         result.append(token)
     return result
@@ -75,7 +90,7 @@ def _number_end(tokens: list[Token], begin: int) -> int:
     if end - begin == 1 and tokens[begin].text == "one":
         before = tokens[begin - 1].text if begin else ""
         after = tokens[end] if end < len(tokens) else None
-        is_pronoun = before in _BEFORE_PRONOUN or after is None or after.kind is not Kind.WORD
+        is_pronoun = before in _BEFORE_PRONOUN or after is None or after.kind is not WORD
         if is_pronoun or (after is not None and after.text in FUNCTION_WORDS):
             return begin
     return end
@@ -83,10 +98,10 @@ def _number_end(tokens: list[Token], begin: int) -> int:
 
 def _counts(tokens: list[Token], position: int, begin: int) -> bool:
     token = tokens[position]
-    if position == begin and token.kind is Kind.NUMBER:
+    if position == begin and token.kind is NUMBER:
         following = tokens[position + 1 : position + 2]
         return bool(following) and following[0].text in MULTIPLIERS
-    if token.kind is not Kind.WORD:
+    if token.kind is not WORD:
         return False
     if token.text == "and":
         following = tokens[position + 1 : position + 2]
@@ -103,7 +118,7 @@ def _counts(tokens: list[Token], position: int, begin: int) -> bool:
 
 def _value(tokens: list[Token]) -> str:
     words = [token.text for token in tokens if token.text != "and"]
-    if tokens[0].kind is Kind.NUMBER:
+    if tokens[0].kind is NUMBER:
         try:
             value = float(words[0])
         except ValueError:
@@ -117,19 +132,19 @@ def _value(tokens: list[Token]) -> str:
 
 def _measure(token: Token, before: Token | None) -> Token:
     """Tells units and ordinals from other words; short unit names need a number before them."""
-    after_number = before is not None and before.kind is Kind.NUMBER
+    after_number = before is not None and before.kind is NUMBER
     text = token.text.casefold()
     if text == "second" and not after_number:
-        return Token(Kind.ORDINAL, "2")
+        return Token(ORDINAL, "2")
     unit = UNITS.get(text)
     if unit and (after_number or len(text) > 2) and not token.is_name:
-        return Token(Kind.UNIT, unit)
+        return Token(UNIT, unit)
     if unit and after_number:
-        return Token(Kind.UNIT, unit)
+        return Token(UNIT, unit)
     if text in ("usd", "eur", "gbp", "jpy", "inr", "chf"):
-        return Token(Kind.UNIT, UNITS[text])
+        return Token(UNIT, UNITS[text])
     if text in ORDINAL_WORDS:
-        return Token(Kind.ORDINAL, str(ORDINAL_WORDS[text]))
+        return Token(ORDINAL, str(ORDINAL_WORDS[text]))
     return token
 
 
@@ -138,15 +153,15 @@ def _dated(tokens: list[Token]) -> list[Token]:
     result: list[Token] = []
     run: list[Token] = []
     tokens = _with_may(tokens)
+    if all(token.kind is not DATE for token in tokens):
+        return tokens
     for position, token in enumerate(tokens):
-        is_part = token.kind is Kind.DATE or (
+        is_part = token.kind is DATE or (
             _is_number(token)
-            and any(
-                near.text[:1] == "m" and near.kind is Kind.DATE for near in _near(tokens, position)
-            )
+            and any(near.text[:1] == "m" and near.kind is DATE for near in _near(tokens, position))
         )
         if is_part:
-            run.append(Token(Kind.DATE, token.text))
+            run.append(Token(DATE, token.text))
         elif (
             run
             and token.text in (",", "of", "the")
@@ -164,7 +179,7 @@ def _dated(tokens: list[Token]) -> list[Token]:
 def _with_may(tokens: list[Token]) -> list[Token]:
     """Takes "may" beside a number for the month."""
     return [
-        Token(Kind.DATE, "m5")
+        Token(DATE, "m5")
         if token.text == "may"
         and any(
             map(_is_number, [*tokens[max(0, place - 1) : place], *tokens[place + 1 : place + 2]])
@@ -179,22 +194,22 @@ def _near(tokens: list[Token], position: int) -> list[Token]:
 
 
 def _is_number(token: Token) -> bool:
-    return token.kind in (Kind.NUMBER, Kind.ORDINAL)
+    return token.kind in (NUMBER, ORDINAL)
 
 
 def _is_dated(token: Token) -> bool:
-    return token.kind is Kind.DATE or _is_number(token)
+    return token.kind is DATE or _is_number(token)
 
 
 def _with_phrasal_verbs(tokens: list[Token]) -> list[Token]:
     result = list(tokens)
     position = 0
     while position < len(result):
-        if result[position].kind is Kind.WORD and result[position].text in PARTICLE_VERBS:
+        if result[position].kind is WORD and result[position].text in PARTICLE_VERBS:
             at = _particle_of(result, position)
             if at:
                 verb = f"{result[position].text}_{result[at].text}"
-                result[position] = Token(Kind.WORD, verb)
+                result[position] = Token(WORD, verb)
                 del result[at]
         position += 1
     return result
@@ -204,15 +219,15 @@ def _particle_of(tokens: list[Token], verb: int) -> int:
     """Where the particle of the verb stands; 0 where it has none."""
     for position in range(verb + 1, min(len(tokens), verb + 1 + _PARTICLE_REACH)):
         token = tokens[position]
-        if token.kind is Kind.BORDER or (token.kind is Kind.WORD and token.text in PARTICLE_VERBS):
+        if token.kind is BORDER or (token.kind is WORD and token.text in PARTICLE_VERBS):
             return 0
-        if token.kind is not Kind.WORD or token.text not in PARTICLES:
+        if token.kind is not WORD or token.text not in PARTICLES:
             continue
         is_phrasal = token.text not in _PREPOSITIONS_TOO or tokens[verb].text in _SWITCHING_VERBS
         if position == verb + 1 and is_phrasal:
             return position
         following = tokens[position + 1] if position + 1 < len(tokens) else None
-        ends = following is None or following.kind is Kind.BORDER
+        ends = following is None or following.kind is BORDER
         if ends or (following is not None and following.text in PREPOSITIONS):
             return position
     return 0
@@ -221,28 +236,27 @@ def _particle_of(tokens: list[Token], verb: int) -> int:
 def _named(tokens: list[Token]) -> list[Token]:
     """Replaces phrases and words by what stands for their group."""
     result: list[Token] = []
+    texts = tuple([token.text for token in tokens])
     position = 0
     while position < len(tokens):
         token = tokens[position]
-        length, name = _phrase_at(tokens, position)
+        length, name = _phrase_at(texts, position)
         if length:
-            result.append(Token(Kind.WORD, name))
+            result.append(Token(WORD, name))
             position += length
             continue
-        if token.kind in (Kind.WORD, Kind.CODE):
-            word = _PARTED.get(token.text, token.text)
-            token = Token(token.kind, standing_for(word), token.is_name)
+        if token.kind in (WORD, CODE):
+            word = standing_for(_PARTED.get(token.text, token.text))
+            if word != token.text:
+                token = Token(token.kind, word, token.is_name)
         result.append(token)
         position += 1
     return result
 
 
-def _phrase_at(tokens: list[Token], position: int) -> tuple[int, str]:
-    for rest, name in PHRASES.get(tokens[position].text, ()):
-        end = position + 1 + len(rest)
-        if all(
-            token.text == word
-            for token, word in zip(tokens[position + 1 : end], rest, strict=False)
-        ) and end <= len(tokens):
+def _phrase_at(texts: tuple[str, ...], position: int) -> tuple[int, str]:
+    begin = position + 1
+    for rest, name in PHRASES.get(texts[position], ()):
+        if texts[begin : begin + len(rest)] == rest:
             return 1 + len(rest), name
     return 0, ""
