@@ -10,10 +10,21 @@ from services.cache.core.semantic.normal import normal_form
 from services.cache.core.semantic.phrases import joined
 from services.cache.core.semantic.question import Tense, Wanted, read_question
 from services.cache.core.semantic.reading import Gap, Reading, Segment, key
-from services.cache.core.semantic.tokens import Kind, Token, tokenize
+from services.cache.core.semantic.tokens import (
+    DATE,
+    NUMBER,
+    ORDINAL,
+    UNIT,
+    WORD,
+    Kind,
+    Token,
+    tokenize,
+)
 from services.cache.core.semantic.vocabulary import AMOUNTS, TIMES, VAGUE_NOUNS, VAGUE_WORDS
 
 __all__ = ["Features", "features"]
+
+_VAGUE_UNLESS_ASKED_FOR = VAGUE_WORDS | VAGUE_NOUNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +70,7 @@ def features(query: str) -> Features:
     normal = normal_form(query)
     asked = read_question(written_out(normal))
     tokens = joined(tokenize(asked.subject_matter))
+    others = [token for token in tokens if token.kind is not WORD]
     reading = Reading(tokens)
     words = frozenset(reading.words)
     return Features(
@@ -67,16 +79,18 @@ def features(query: str) -> Features:
         tense=asked.tense,
         modal=asked.modal,
         words=words,
-        vague=words & _vague_in(asked.wanted),
-        numbers=tuple(sorted(_of_kind(tokens, Kind.NUMBER, Kind.ORDINAL))),
-        units=tuple(sorted(_of_kind(tokens, Kind.UNIT))),
-        dates=tuple(sorted([*_of_kind(tokens, Kind.DATE), *(words & DATE_WORDS)])),
-        names=frozenset(token.text for token in tokens if token.is_name),
+        vague=_vague_among(words, asked.wanted),
+        numbers=tuple(sorted(_of_kind(others, NUMBER, ORDINAL))),
+        units=tuple(sorted(_of_kind(others, UNIT))),
+        dates=tuple(sorted([*_of_kind(others, DATE), *(words & DATE_WORDS)])),
+        names=frozenset([token.text for token in tokens if token.is_name]),
         negations=tuple(sorted(reading.negations)),
         quantifiers=tuple(sorted(reading.quantifiers)),
         relations=tuple(sorted(reading.relations)),
         persons=frozenset(reading.persons),
-        segments=tuple((preposition, tuple(content)) for preposition, content in reading.segments),
+        segments=tuple(
+            [(preposition, tuple(content)) for preposition, content in reading.segments]
+        ),
         gaps=tuple(reading.gaps),
     )
 
@@ -90,12 +104,12 @@ def _with_noun(wanted: frozenset[Wanted], words: frozenset[str]) -> frozenset[Wa
     return wanted | {Wanted.WHEN} if words & TIMES else wanted
 
 
-def _vague_in(wanted: frozenset[Wanted]) -> frozenset[str]:
+def _vague_among(words: frozenset[str], wanted: frozenset[Wanted]) -> frozenset[str]:
     """The words that say little here; "how much" already says cost, "how long" what it takes."""
-    vague = VAGUE_WORDS if Wanted.WHAT in wanted else VAGUE_WORDS | VAGUE_NOUNS
+    vague = words & (VAGUE_WORDS if Wanted.WHAT in wanted else _VAGUE_UNLESS_ASKED_FOR)
     if Wanted.AMOUNT in wanted:
-        return vague | {"cost"}
-    return vague | {"take"} if Wanted.DURATION in wanted else vague
+        return vague | (words & {"cost"})
+    return vague | (words & {"take"}) if Wanted.DURATION in wanted else vague
 
 
 def _of_kind(tokens: list[Token], *kinds: Kind) -> list[str]:
