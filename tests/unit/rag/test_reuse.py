@@ -215,8 +215,13 @@ def test_where_the_store_is_away_an_answer_comes_back_as_it_was_kept():
 
 @pytest.mark.parametrize(
     ("changed", "as_kept"),
-    [({}, True), ({"metadata": {"year": "1999"}}, True), ({"title": "New"}, False)]
-    + [({"source_uri": "file:///new"}, False), ({"heading_path": ("New",)}, False)],
+    [
+        ({}, True),
+        ({"metadata": {"year": "1999"}}, True),
+        ({"title": "New"}, False),
+        ({"source_uri": "file:///new"}, False),
+        ({"heading_path": ("New",)}, False),
+    ],
 )
 def test_an_answer_shows_what_is_stored_unless_that_would_look_otherwise(changed, as_kept):
     current = {**PASSAGES, 11: replace(PASSAGES[11], **changed)}

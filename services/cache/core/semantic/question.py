@@ -16,6 +16,7 @@ from services.cache.core.semantic.question_forms import (
     CLOSING,
     CONDITION,
     IN_ORDER,
+    LATER_AUXILIARY,
     MEANING,
     MODALS,
     OPENING,
@@ -58,6 +59,10 @@ class Asked:
 _PLAIN = frozenset({Wanted.ACTION, Wanted.HOW, Wanted.WHAT, Wanted.WHY, Wanted.REMARK})
 _TOLD = frozenset({Wanted.ACTION, Wanted.WHAT})
 _STATED = frozenset({Wanted.REMARK})
+_WHICH = frozenset({Wanted.WHAT, Wanted.AMOUNT})
+# Of these, the verb may come after the thing that is asked about.
+_OF_THINGS = _WHICH | {Wanted.WHO, Wanted.WHEN, Wanted.WHERE}
+_BE = frozenset({"is", "are", "was", "were"})
 _TENSES = {
     "did": Tense.PAST,
     "was": Tense.PAST,
@@ -133,11 +138,17 @@ def _opening(clause: str) -> tuple[frozenset[Wanted], Tense | None, str, str]:
     wanted = OPENING_ASKS_FOR[match.lastindex - 1]
     rest = clause[match.end() :]
     auxiliary = AUXILIARIES.match(rest)
+    if auxiliary is not None:
+        rest = rest[auxiliary.end() :]
+    elif wanted & _OF_THINGS:
+        # "which files were deleted", "which settings must be changed"
+        auxiliary = LATER_AUXILIARY.match(rest)
     if auxiliary is None:
         return wanted, None, _modal_of(wanted, match[0]), rest
     word = auxiliary["auxiliary"].lower()
-    tense = _TENSES.get(word, Tense.PRESENT)
-    return wanted, tense, MODALS.get(word, ""), rest[auxiliary.end() :]
+    # "what is deleted" asks for less than "what can be deleted".
+    modal = "is" if word in _BE and wanted & _WHICH else MODALS.get(word, "")
+    return wanted, _TENSES.get(word, Tense.PRESENT), modal, rest
 
 
 def _modal_of(wanted: frozenset[Wanted], opening: str) -> str:

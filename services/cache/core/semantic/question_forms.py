@@ -11,6 +11,7 @@ __all__ = [
     "CLOSING",
     "CONDITION",
     "IN_ORDER",
+    "LATER_AUXILIARY",
     "MEANING",
     "MODALS",
     "OPENING",
@@ -213,12 +214,13 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         r"|am trying|am looking|tried|plan|intend)(?: to| for)?\b(?: be able to)?",
     ),
 )
-OPENING = re.compile("|".join(rf"({pattern}\s*)" for _, pattern in _PATTERNS), re.IGNORECASE)
+OPENING = re.compile("|".join(rf"((?:{pattern})\s*)" for _, pattern in _PATTERNS), re.IGNORECASE)
 """Any opening; the number of its group is the place in `OPENING_ASKS_FOR`, from 1."""
 OPENING_ASKS_FOR = tuple(
     frozenset(Wanted[name] for name in names.split()) for names, _ in _PATTERNS
 )
 AUXILIARIES = re.compile(rf"{_AUXILIARY}\b\s*", re.IGNORECASE)
+LATER_AUXILIARY = re.compile(rf"(?:[\w'-]+ ){{1,4}}?{_AUXILIARY}\b", re.IGNORECASE)
 CLAUSE = re.compile(r"(?<=[.?!;,:])\s+|\s+[\u2013\u2014-]+\s+|\?+(?=\S)")
 IN_ORDER = re.compile(r"\b(?:in order|so as) (?=to\b)|\bstep[ -]by[ -]step ?", re.IGNORECASE)
 # "If my card is stolen, what ..." does not ask whether it is, nor "when I travel, ..." when.
