@@ -24,10 +24,9 @@ from gptcache.similarity_evaluation.distance import (  # type: ignore[import-not
 )
 
 
-def run(data: dict[str, np.ndarray], cosine: float, folder: Path) -> dict[str, float | int]:
-    """Asks every question in turn, and stores those that miss."""
+def prepare(cache: Cache, data: dict[str, np.ndarray], cosine: float, folder: Path) -> None:
+    """Has a cache give answers to questions as similar as this, with the vectors that are given."""
     vectors = dict(zip(data["questions"].tolist(), data["vectors"], strict=True))
-    cache = Cache()
     cache.init(
         pre_embedding_func=get_prompt,
         embedding_func=lambda text, **_: vectors[text],
@@ -41,6 +40,12 @@ def run(data: dict[str, np.ndarray], cosine: float, folder: Path) -> dict[str, f
         # Its scale: 4 less the squared distance, over 4.
         config=Config(similarity_threshold=(2 + 2 * cosine) / 4),
     )
+
+
+def run(data: dict[str, np.ndarray], cosine: float, folder: Path) -> dict[str, float | int]:
+    """Asks every question in turn, and stores those that miss."""
+    cache = Cache()
+    prepare(cache, data, cosine, folder)
     hit_count = false_count = 0
     times: list[float] = []
     for question, label in zip(data["questions"].tolist(), data["labels"].tolist(), strict=True):
@@ -62,10 +67,15 @@ def run(data: dict[str, np.ndarray], cosine: float, folder: Path) -> dict[str, f
     }
 
 
+def read(path: str) -> dict[str, np.ndarray]:
+    """Reads the stream."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
 def main() -> None:
     """Takes the file and the thresholds as arguments."""
-    with np.load(sys.argv[1], allow_pickle=False) as file:
-        data = {name: file[name] for name in file.files}
+    data = read(sys.argv[1])
     for cosine in map(float, sys.argv[2:]):
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(run(data, cosine, Path(folder))), flush=True)
