@@ -8,7 +8,7 @@ words may still have its answer offered, never given, unless the threshold was r
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
@@ -137,11 +137,7 @@ async def look_up_semantic(layer: SemanticLayer, question: Question) -> Semantic
             read_ms=layer.levels.store_now_ms(),
         )
     knowledge = await layer.ready(question.where)
-    read_ms = layer.levels.store_now_ms()
-    lookup = await _Search(layer, question, knowledge).run()
-    return replace(
-        lookup, read_ms=read_ms, degraded=lookup.degraded or not layer.levels.shared.available
-    )
+    return await _Search(layer, question, knowledge).run()
 
 
 class _Search:
@@ -179,7 +175,7 @@ class _Search:
         rejections, passed = self._guarded(candidates)
         match = await self._best(passed)
         best_similarity = candidates[0][1] if candidates else None
-        return replace(self._result(match), rejections=rejections, best_similarity=best_similarity)
+        return self._result(match, rejections, best_similarity)
 
     def _may_serve(self) -> bool:
         if self._knowledge in (Knowledge.PENDING, Knowledge.NONE):
@@ -187,7 +183,12 @@ class _Search:
         levels = self._layer.levels
         return levels.epochs.trusted(levels.clock.monotonic())
 
-    def _result(self, match: SemanticMatch | None) -> SemanticLookup:
+    def _result(
+        self,
+        match: SemanticMatch | None,
+        rejections: tuple[Rejection, ...] = (),
+        best_similarity: float | None = None,
+    ) -> SemanticLookup:
         if match is None:
             outcome = SemanticOutcome.MISS
         elif match.reason is not None:
@@ -199,10 +200,13 @@ class _Search:
         return SemanticLookup(
             outcome=outcome,
             match=match,
+            rejections=rejections,
             threshold=effective_threshold(
                 self._verdicts, self._set_threshold, budget_ratio=self._budget_ratio
             ),
-            degraded=self._degraded,
+            read_ms=self._now_ms,
+            best_similarity=best_similarity,
+            degraded=self._degraded or not self._layer.levels.shared.available,
         )
 
     async def _same_words(self) -> SemanticMatch | None:

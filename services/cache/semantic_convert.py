@@ -154,20 +154,19 @@ def lookup(found: SemanticLookup) -> pb.LookupSemanticResponse:
         degraded=found.degraded,
     )
     if found.match is not None:
-        response.match.CopyFrom(_match(found.match))
+        _write_match(response.match, found.match)
     return response
 
 
-def _match(match: SemanticMatch) -> pb.SemanticMatch:
+def _write_match(message: pb.SemanticMatch, match: SemanticMatch) -> None:
+    # In place: made by itself, an answer of many passages would be copied once more.
     kept = pb.StoreSemanticRequest.FromString(match.answer.payload)
-    return pb.SemanticMatch(
-        entry_id=match.entry.entry_id,
-        query=match.entry.question,
-        similarity=match.similarity,
-        answer=kept.answer,
-        evidence=kept.evidence,
-        age=convert.duration(match.answer.age_seconds),
-        remaining=convert.duration(match.answer.remaining_seconds),
-        candidate_reason=_REASONS[match.reason],
-        verification_wanted=match.verification_wanted,
-    )
+    message.entry_id = match.entry.entry_id
+    message.query = match.entry.question
+    message.similarity = match.similarity
+    message.answer.CopyFrom(kept.answer)
+    message.evidence.extend(kept.evidence)
+    message.age.CopyFrom(convert.duration(match.answer.age_seconds))
+    message.remaining.CopyFrom(convert.duration(match.answer.remaining_seconds))
+    message.candidate_reason = _REASONS[match.reason]
+    message.verification_wanted = match.verification_wanted

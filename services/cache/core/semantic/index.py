@@ -2,8 +2,8 @@
 
 One float32 product over a contiguous matrix finds who may be similar enough; the few that are get
 their similarity computed again, summed in double precision, so that a decision at the threshold
-never hangs on the order in which a processor adds. Rows that are not valid are masked beforehand:
-they can hide nobody.
+never hangs on the order in which a processor adds. Rows that are not valid are left out before the
+most similar ones are taken: they can hide nobody.
 """
 
 from collections.abc import Sequence
@@ -136,8 +136,8 @@ class VectorIndex:
         vectors, created_ms, expires_ms = self._vectors, self._created_ms, self._expires_ms
         end = min(self._end, len(vectors), len(created_ms), len(expires_ms))
         scores = vectors[:end] @ vector
-        scores[(expires_ms[:end] <= now_ms) | (created_ms[:end] <= after_ms)] = -np.inf
         rows = np.flatnonzero(scores >= floor - _SCAN_MARGIN)
+        rows = rows[(expires_ms[rows] > now_ms) & (created_ms[rows] > after_ms)]
         if len(rows) > limit:
             rows = rows[np.argpartition(scores[rows], -limit)[-limit:]]
         found: list[int] = rows.tolist()
