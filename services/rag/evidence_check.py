@@ -133,6 +133,8 @@ class EvidenceCheck:
 
     async def _look(self, expected: EvidenceNote) -> StoredEvidence | None:
         """Returns what is stored of some passages; None where that is as it was noted."""
+        # The cache, which takes longer, is sent its request first.
+        await asyncio.sleep(0)
         async with waiting_for_store(remaining_seconds()):
             if expected.state is not None:
                 state = await self._store.get_collection_state(
