@@ -30,7 +30,7 @@ class QuestionScope(Enum):
     TOO_LONG = "too_long"
 
 
-# The questions before it are asked about with each question of a conversation; at most 8 MiB.
+# Many are asked again, and those before it with each question of a conversation; at most 8 MiB.
 _MOST_KNOWN = 1024
 _LONGEST_KNOWN = 2048
 
@@ -112,6 +112,10 @@ def scope_of(query: str) -> QuestionScope | None:
     Args:
         query: The question in its normal form, at most 8,000 characters.
     """
+    return _known_scope(query) if len(query) <= _LONGEST_KNOWN else _scope(query)
+
+
+def _scope(query: str) -> QuestionScope | None:
     # No token is less than a character.
     is_long = len(query) > LONGEST_QUESTION_TOKENS
     if is_long and estimated_tokens(query) > LONGEST_QUESTION_TOKENS:
@@ -144,10 +148,7 @@ def scope_of_all(queries: Iterable[str]) -> QuestionScope | None:
     Args:
         queries: The questions in it, each at most 8,000 characters.
     """
-    scopes = (
-        _known_scope(query) if len(query) <= _LONGEST_KNOWN else scope_of(query)
-        for query in queries
-    )
+    scopes = map(scope_of, queries)
     return next((each for each in scopes if each not in (None, QuestionScope.TOO_LONG)), None)
 
 
@@ -156,4 +157,4 @@ def estimated_tokens(query: str) -> int:
     return sum(-(-len(piece) // _CHARACTERS_PER_TOKEN) for piece in _PIECE.findall(query))
 
 
-_known_scope = lru_cache(maxsize=_MOST_KNOWN)(scope_of)
+_known_scope = lru_cache(maxsize=_MOST_KNOWN)(_scope)
