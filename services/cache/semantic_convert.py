@@ -22,8 +22,10 @@ from services.cache.store_semantic import Answered
 
 __all__ = ["GUARDS", "SCOPES", "answered", "lookup", "payload", "question", "report", "where"]
 
-# At most 1 MiB: the names of one have at most 600 characters, the digests 128.
-_KNOWN_PARTITIONS = 1024
+# Of partitions in use there are few, and their names are asked for with each question. At most
+# 4 MiB; only what newer callers add that this release does not know can be longer.
+_MOST_KNOWN = 1024
+_LONGEST_KNOWN_BYTES = 4096
 
 _OUTCOMES = {
     SemanticOutcome.EXACT: pb.SEMANTIC_OUTCOME_HIT_EXACT,
@@ -73,11 +75,11 @@ _JUDGES = {
 
 def where(message: pb.SemanticPartition, *, tenant_id: str, pepper: bytes) -> Where:
     """Returns a partition; digests are the same in either case."""
-    return _where(message.SerializeToString(), tenant_id, pepper)
+    partition = message.SerializeToString()
+    named = _known if len(partition) <= _LONGEST_KNOWN_BYTES else _where
+    return named(partition, tenant_id, pepper)
 
 
-# Of partitions in use there are few, and their names are asked for with each question.
-@lru_cache(maxsize=_KNOWN_PARTITIONS)
 def _where(partition: bytes, tenant_id: str, pepper: bytes) -> Where:
     decisive = pb.SemanticPartition.FromString(partition)
     decisive.embedding_model_digest = decisive.embedding_model_digest.lower()
@@ -87,6 +89,9 @@ def _where(partition: bytes, tenant_id: str, pepper: bytes) -> Where:
         name=partition_name(canonical_fields(decisive), scope=scope, pepper=pepper),
         subject=Subject(tenant_id, decisive.namespace, decisive.embedding_model_digest),
     )
+
+
+_known = lru_cache(maxsize=_MOST_KNOWN)(_where)
 
 
 def question(request: pb.LookupSemanticRequest, place: Where) -> Question:

@@ -27,9 +27,10 @@ FROM found
 WHERE {conditions}
 ORDER BY document_id, ordinal
 """
+# xmin has 32 bits: to come again, it would take four thousand million changes of anything.
 _STATE = """
-collection.version AS collection_version, pg_postmaster_start_time() AS server_started_at,
-    now() AS read_at
+collection.version AS collection_version, collection.xmin::text::bigint AS transaction_number,
+    pg_postmaster_start_time() AS server_started_at, now() AS read_at
 """
 _AND_STATE = f", expires_at, {_STATE}"
 _COLLECTION = "SELECT {columns} FROM rag.collection WHERE tenant_id = $1 AND name = $2"
@@ -87,4 +88,9 @@ async def _rows(
 
 
 def _state_of(row: asyncpg.Record) -> CollectionState:
-    return CollectionState(row["collection_version"], row["server_started_at"], row["read_at"])
+    return CollectionState(
+        row["collection_version"],
+        row["transaction_number"],
+        row["server_started_at"],
+        row["read_at"],
+    )

@@ -21,21 +21,25 @@ class CollectionState:
     """A collection as it was at some moment.
 
     Attributes:
-        version: Another one after each change, and never that of another collection.
-        server_started_at: When the server of the store was started. One that was set back to an
-            earlier state, which it cannot be while it runs, gives versions again.
+        version: Another one after each change, and never that of another collection. A store that
+            was set back to an earlier state gives versions again.
+        transaction_number: Of the change. These go on while the server of the store runs, whatever
+            is set back.
+        server_started_at: When that server was started.
         read_at: The moment, by the store's clock.
     """
 
     version: int
+    transaction_number: int
     server_started_at: datetime
     read_at: datetime
 
     def is_unchanged_since(self, earlier: CollectionState) -> bool:
         """Whether the collection holds what it held then, expired documents included."""
-        return (self.version, self.server_started_at) == (
-            earlier.version,
-            earlier.server_started_at,
+        return (
+            self.version == earlier.version
+            and self.transaction_number == earlier.transaction_number
+            and self.server_started_at == earlier.server_started_at
         )
 
 

@@ -131,12 +131,17 @@ async def test_an_answer_that_was_given_again_is_checked_anew_each_time(filled, 
 
 
 async def test_an_answer_is_not_given_again_once_a_document_of_it_expires(filled):
-    soon = Timestamp()
-    soon.FromDatetime(datetime.now(UTC) + timedelta(seconds=5))
-    await filled.ingest({"button.md": DOCUMENTS["button.md"]}, expire_time=soon)
-    for origin in (pb.ANSWER_ORIGIN_GENERATED, pb.ANSWER_ORIGIN_CACHED):
-        assert (await ask(filled)).origin == origin
-    async with asyncio.timeout(30):
+    # On a slow machine it may expire before it was given twice.
+    for seconds in (1, 4, 16):
+        soon = Timestamp()
+        soon.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+        await filled.ingest({"button.md": DOCUMENTS["button.md"]}, expire_time=soon)
+        origins = [(await ask(filled)).origin for _ in range(3)]
+        if origins[1:] == [pb.ANSWER_ORIGIN_CACHED] * 2:
+            break
+    else:
+        pytest.fail("it was never given again")
+    async with asyncio.timeout(60):
         while (response := await ask(filled)).origin == pb.ANSWER_ORIGIN_CACHED:
             await asyncio.sleep(0.1)
     assert datetime.now(UTC) >= soon.ToDatetime(UTC)

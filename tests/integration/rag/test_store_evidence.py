@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 
 from services.rag.adapters.document_store import PostgresDocumentStore
 from services.rag.core.documents import DocumentLabels, IndexedChunk
 from services.rag.core.filters import Access, DocumentFilter
 from services.rag.core.stored_evidence import CollectionState
+from tests.kit.postgres import EmbeddedPostgres
 from tests.kit.rag_documents import MODEL, document, indexed_chunks, opened_store, unit_vector
 
 PAST, SOON, LATE = (datetime(year, 1, 1, tzinfo=UTC) for year in (2001, 2190, 2191))
@@ -103,6 +105,32 @@ async def test_sweeping_what_has_expired_shows(store: PostgresDocumentStore) -> 
 async def test_a_collection_that_is_gone_has_no_state(store: PostgresDocumentStore) -> None:
     await store.delete_collection("acme", "manuals")
     assert await store.get_collection_state("acme", "manuals") is None
+
+
+async def test_an_earlier_state_that_was_put_back_shows(postgres_server: EmbeddedPostgres) -> None:
+    database = await postgres_server.create_database()
+    dsn, server = postgres_server.dsn(database), await asyncpg.connect(postgres_server.dsn())
+    try:
+        async with opened_store(dsn) as store:
+            await put(store, "a")
+            await put(store, "b")
+        await server.execute(f"CREATE DATABASE {database}_kept TEMPLATE {database}")
+        async with opened_store(dsn) as store:
+            await put(store, "a", text="new", content_digest="11")
+            before = await state_of(store)
+        await server.execute(f"DROP DATABASE {database}")
+        await server.execute(f"CREATE DATABASE {database} TEMPLATE {database}_kept")
+        async with opened_store(dsn) as store:
+            await store.delete_document("acme", "manuals", "b")
+            after = await state_of(store)
+        # The server is the same, and so is the version.
+        assert after.version == before.version
+        assert after.server_started_at == before.server_started_at
+        assert not after.is_unchanged_since(before)
+    finally:
+        await server.close()
+        await postgres_server.drop_database(f"{database}_kept")
+        await postgres_server.drop_database(database)
 
 
 async def test_what_others_do_changes_nothing(store: PostgresDocumentStore) -> None:

@@ -8,7 +8,9 @@ import pytest
 from services.rag.core.stored_evidence import CollectionState, EvidenceNote
 
 THEN = datetime(2026, 5, 1, 12, tzinfo=UTC)
-STATE = CollectionState(version=7, server_started_at=THEN - timedelta(days=9), read_at=THEN)
+STATE = CollectionState(
+    version=7, transaction_number=700, server_started_at=THEN - timedelta(days=9), read_at=THEN
+)
 LATER = replace(STATE, read_at=THEN + timedelta(hours=1))
 NOTE = EvidenceNote("entry", (1, 2), STATE)
 
@@ -24,6 +26,7 @@ def test_what_was_noted_holds_while_the_collection_is_unchanged():
         None,
         replace(LATER, version=8),
         # Set back to what it was before, it may have come to the same version another way.
+        replace(LATER, transaction_number=701),
         replace(LATER, server_started_at=THEN),
     ],
 )
