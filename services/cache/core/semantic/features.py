@@ -34,8 +34,8 @@ class Features:
     Attributes:
         normal: The question's normal form.
         wanted: What it may be read to ask for.
-        tense: Of the verb it begins with.
-        modal: "can", "must" or "should" where it turns on that.
+        tense: Of its first auxiliary verb.
+        modal: "can", "must" or "should" where it turns on that, "is" where on how things are.
         words: All that it is about.
         vague: Those of them that say little.
         numbers, units, dates, names: The words of these kinds, sorted.

@@ -39,6 +39,7 @@ class Guard(Enum):
 _VAGUE_WORDS_ALLOWED = 2
 _THIRD_PERSONS = frozenset({"man", "woman"})
 _TENSELESS = frozenset({Wanted.WHY, Wanted.HOW})
+_WHICH = frozenset({Wanted.WHAT, Wanted.AMOUNT})
 
 
 def refusal(query: str, other: str) -> Guard | None:
@@ -121,7 +122,11 @@ def _other_persons(persons: frozenset[str], others: frozenset[str]) -> bool:
 
 
 def _other_modal(query: Features, other: Features) -> bool:
-    return bool(query.modal and other.modal and query.modal != other.modal)
+    modals = {query.modal, other.modal} - {""}
+    if modals == {"is", "can"}:
+        # Where it is said is where it can be said; what is said is not all that can be.
+        return not _WHICH.isdisjoint(query.wanted & other.wanted)
+    return len(modals) > 1
 
 
 def _other_tense(query: Features, other: Features) -> bool:

@@ -45,8 +45,9 @@ class Asked:
 
     Attributes:
         wanted: What it may be read to ask for; not empty.
-        tense: Of the verb it begins with; None where it does not begin with one.
-        modal: "can", "must" or "should" where the question turns on it, else "".
+        tense: Of its first auxiliary verb; None where there is none, and of "has" and "have".
+        modal: "can", "must" or "should" where the question turns on it, "is" where it asks how
+            things are, else "".
         subject_matter: What is left of the text, clauses parted by " , ".
     """
 
@@ -59,11 +60,16 @@ class Asked:
 _PLAIN = frozenset({Wanted.ACTION, Wanted.HOW, Wanted.WHAT, Wanted.WHY, Wanted.REMARK})
 _TOLD = frozenset({Wanted.ACTION, Wanted.WHAT})
 _STATED = frozenset({Wanted.REMARK})
-_WHICH = frozenset({Wanted.WHAT, Wanted.AMOUNT})
 # Of these, the verb may come after the thing that is asked about.
-_OF_THINGS = _WHICH | {Wanted.WHO, Wanted.WHEN, Wanted.WHERE}
+_OF_THINGS = frozenset(
+    {Wanted.WHAT, Wanted.AMOUNT, Wanted.WHO, Wanted.WHEN, Wanted.WHERE, Wanted.DEGREE}
+)
+_OF_FACTS = _OF_THINGS | {Wanted.DURATION, Wanted.FREQUENCY}
 _BE = frozenset({"is", "are", "was", "were"})
-_TENSES = {
+_TENSES: dict[str, Tense | None] = {
+    # "what has been sold" asks for what was sold, and for what is.
+    "has": None,
+    "have": None,
     "did": Tense.PAST,
     "was": Tense.PAST,
     "were": Tense.PAST,
@@ -147,7 +153,7 @@ def _opening(clause: str) -> tuple[frozenset[Wanted], Tense | None, str, str]:
         return wanted, None, _modal_of(wanted, match[0]), rest
     word = auxiliary["auxiliary"].lower()
     # "what is deleted" asks for less than "what can be deleted".
-    modal = "is" if word in _BE and wanted & _WHICH else MODALS.get(word, "")
+    modal = "is" if word in _BE and wanted & _OF_FACTS else MODALS.get(word, "")
     return wanted, _TENSES.get(word, Tense.PRESENT), modal, rest
 
 

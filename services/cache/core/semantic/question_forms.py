@@ -220,7 +220,7 @@ OPENING_ASKS_FOR = tuple(
     frozenset(Wanted[name] for name in names.split()) for names, _ in _PATTERNS
 )
 AUXILIARIES = re.compile(rf"{_AUXILIARY}\b\s*", re.IGNORECASE)
-LATER_AUXILIARY = re.compile(rf"(?:[\w'-]+ ){{1,4}}?{_AUXILIARY}\b", re.IGNORECASE)
+LATER_AUXILIARY = re.compile(rf"(?:\S+ ){{1,8}}?{_AUXILIARY}\b", re.IGNORECASE)
 CLAUSE = re.compile(r"(?<=[.?!;,:])\s+|\s+[\u2013\u2014-]+\s+|\?+(?=\S)")
 IN_ORDER = re.compile(r"\b(?:in order|so as) (?=to\b)|\bstep[ -]by[ -]step ?", re.IGNORECASE)
 # "If my card is stolen, what ..." does not ask whether it is, nor "when I travel, ..." when.

@@ -89,6 +89,19 @@ def test_tokens_are_estimated_by_letters_digits_and_marks():
     assert estimated_tokens("2024!") == 5
 
 
+TIMES = """today tonight tomorrow yesterday nowadays currently presently lately recently now
+    upcoming at~the~moment what~time~is~it so~far as~of up~to~date what~day~is~it these~days weeks~ago
+    this~week last~week next~week past~month coming~month previous~year latest newest most~recent
+    current news weather forecast live~score heute morgen gestern jetzt aktuelle derzeit momentan
+    neuesten aujourd'hui demain hier maintenant actuellement hoy ayer ahora actualmente
+    ma\u00f1ana"""
+
+
+@pytest.mark.parametrize("text", [each.replace("~", " ") for each in TIMES.split()])
+def test_what_is_relative_to_time_is_found_out(text):
+    assert scope_of(f"Tell me of boxes {text}?") is QuestionScope.TIME_RELATIVE
+
+
 @given(st.from_regex(scope._TIME_RELATIVE))
-def test_what_is_relative_to_time_has_one_of_the_words_that_are_looked_for_first(text):
+def test_no_other_text_that_is_relative_to_time_is_passed_over(text):
     assert scope._may_name_a_time(text)
