@@ -90,11 +90,11 @@ def test_tokens_are_estimated_by_letters_digits_and_marks():
 
 
 TIMES = """today tonight tomorrow yesterday nowadays currently presently lately recently now
-    upcoming at~the~moment what~time~is~it so~far as~of up~to~date what~day~is~it these~days weeks~ago
-    this~week last~week next~week past~month coming~month previous~year latest newest most~recent
-    current news weather forecast live~score heute morgen gestern jetzt aktuelle derzeit momentan
-    neuesten aujourd'hui demain hier maintenant actuellement hoy ayer ahora actualmente
-    ma\u00f1ana"""
+    upcoming at~the~moment what~time~is~it so~far as~of up~to~date what~day~is~it these~days
+    weeks~ago this~week last~week next~week past~month coming~month previous~year latest newest
+    most~recent current news weather forecast live~score heute morgen gestern jetzt aktuelle
+    derzeit momentan neuesten aujourd'hui demain hier maintenant actuellement hoy ayer ahora
+    actualmente ma\u00f1ana"""
 
 
 @pytest.mark.parametrize("text", [each.replace("~", " ") for each in TIMES.split()])
