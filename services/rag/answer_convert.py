@@ -15,7 +15,7 @@ from services.rag.core.options import Mode
 from services.rag.core.passages import FusedChunk, Passage, PassageOrigin, RankedPassage
 from services.rag.core.quality import Quality
 from services.rag.core.retrieved import Band, Confidence
-from services.rag.core.reuse import ReusableAnswer, StoredPassage
+from services.rag.core.reuse import ReusableAnswer
 from services.rag.core.tools import ToolExecution, ToolOutcome
 from services.rag.core.verification import SentenceSupport, SupportStatus
 from services.rag.times_convert import to_duration
@@ -199,7 +199,7 @@ def reusable_of(message: pb.QueryResponse, collection: str) -> ReusableAnswer | 
     )
 
 
-def _stored_passage(message: pb.Passage, collection: str) -> StoredPassage | None:
+def _stored_passage(message: pb.Passage, collection: str) -> RankedPassage | None:
     if not message.passage_id.isdecimal():
         return None
     score = message.score
@@ -231,7 +231,7 @@ def _stored_passage(message: pb.Passage, collection: str) -> StoredPassage | Non
         page_end=message.page_end,
         injection_suspected=message.injection_suspected,
     )
-    return StoredPassage(passage, ranking)
+    return RankedPassage(passage, ranking)
 
 
 def _to_sentence(sentence: SentenceSupport) -> quality_pb2.SentenceSupport:

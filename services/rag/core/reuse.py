@@ -19,7 +19,7 @@ from services.rag.core.citations import Citation
 from services.rag.core.conversation import Sampling, TokenUsage
 from services.rag.core.filters import Access
 from services.rag.core.options import Question
-from services.rag.core.passages import FusedChunk, Passage, PassageOrigin, RankedPassage
+from services.rag.core.passages import Passage, PassageOrigin, RankedPassage
 from services.rag.core.profile import DegradationReason
 from services.rag.core.prompt import prompt_fingerprint
 from services.rag.core.quality import Quality, degraded_score, is_good_enough
@@ -29,7 +29,6 @@ from services.rag.core.verification import SentenceSupport
 __all__ = [
     "Evidence",
     "ReusableAnswer",
-    "StoredPassage",
     "Verdict",
     "access_fingerprint",
     "configuration_fingerprint",
@@ -84,14 +83,6 @@ class Evidence:
     content_digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPassage:
-    """A passage as an answer was made from it, with what was kept of it."""
-
-    passage: Passage
-    ranking: FusedChunk
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReusableAnswer:
     """A finished answer as it was kept for other questions.
@@ -112,7 +103,7 @@ class ReusableAnswer:
 
     text: str
     citations: tuple[Citation, ...]
-    passages: tuple[StoredPassage, ...]
+    passages: tuple[RankedPassage, ...]
     warnings: tuple[str, ...]
     model: str
     finish_reason: str
@@ -170,13 +161,13 @@ class ReusableAnswer:
             The answer; None where a passage is gone, or there was none. Every version of a document
             has passages of its own, so whatever has become of the document since shows here.
         """
-        passages = [
+        passages = tuple(
             RankedPassage(_joined_again(passage, each.passage), each.ranking)
             for each in self.passages
             if (passage := current.get(each.ranking.chunk_id)) is not None
             and passage.text in each.passage.text
             and passage.collection == question.collection
-        ]
+        )
         if not passages or len(passages) < len(self.passages):
             return None
         return self._given(question, origin, passages)
@@ -202,16 +193,15 @@ class ReusableAnswer:
             question: What is asked now.
             origin: How the answer came about.
         """
-        passages = [RankedPassage(each.passage, each.ranking) for each in self.passages]
-        return self._given(question, origin, passages)
+        return self._given(question, origin, self.passages)
 
     def _given(
-        self, question: Question, origin: AnswerOrigin, passages: Sequence[RankedPassage]
+        self, question: Question, origin: AnswerOrigin, passages: tuple[RankedPassage, ...]
     ) -> Answer:
         return Answer(
             text=self.text,
             citations=self.citations,
-            passages=tuple(passages),
+            passages=passages,
             origin=origin,
             mode=question.mode,
             model=self.model,

@@ -22,7 +22,6 @@ from services.rag.core.profile import DegradationReason
 from services.rag.core.quality import Quality
 from services.rag.core.reuse import (
     ReusableAnswer,
-    StoredPassage,
     Verdict,
     access_fingerprint,
     configuration_fingerprint,
@@ -96,7 +95,7 @@ def kept(made):
     return ReusableAnswer(
         text=made.text,
         citations=made.citations,
-        passages=tuple(StoredPassage(each.passage, each.ranking) for each in made.passages),
+        passages=made.passages,
         warnings=(),
         model=made.model,
         finish_reason=made.finish_reason,
@@ -112,11 +111,11 @@ def test_what_was_joined_is_recognized_by_another_of_its_parts():
             passage(number, "text", **fields), FusedChunk(chunk_id=number, score=1.0)
         )
 
-    joined = StoredPassage(
+    joined = RankedPassage(
         passage(21, "x" * 90, document_id="one", char_start=10, char_end=100),
         FusedChunk(chunk_id=21, score=1.0),
     )
-    other = StoredPassage(
+    other = RankedPassage(
         passage(30, "y" * 9, document_id="two", char_end=9), FusedChunk(chunk_id=30, score=1.0)
     )
     made = replace(kept(answer()), passages=(joined, other))
@@ -232,7 +231,7 @@ def test_a_passage_that_was_joined_comes_back_joined():
     joined = replace(PASSAGES[11], text="Before. It takes 5 days.", char_end=24)
     made = answer()
     passages = (
-        StoredPassage(joined, FusedChunk(chunk_id=11, score=0.5)),
+        RankedPassage(joined, FusedChunk(chunk_id=11, score=0.5)),
         *kept(made).passages[1:],
     )
     restored = replace(kept(made), passages=passages).restore(
