@@ -5,7 +5,6 @@ client in another process would.
 """
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -14,10 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
-
-# As the process sets it for itself; read when numpy is imported, so a conftest.py that imports this
-# module has to do so before anything else that needs numpy.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from services.common.clock import SystemClock
 from services.standin.server import run_server

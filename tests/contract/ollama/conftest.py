@@ -18,9 +18,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-# Read when numpy is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 from services.common.clock import SystemClock
 from services.standin.core.profile import ModelSpec
 from services.standin.server import run_server

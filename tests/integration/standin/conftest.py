@@ -2,14 +2,10 @@
 
 import asyncio
 import json
-import os
 from contextlib import AsyncExitStack
 
 import httpx
 import pytest
-
-# One thread per matrix product, as in the process; read when numpy is imported, so not later.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 CHAT = "extractive-standin"
 EMBED = "all-minilm"
