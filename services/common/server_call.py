@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 import grpc
+from google.rpc.status_pb2 import Status
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -295,50 +296,71 @@ class ServerCall:
         """Ends everything, whatever has happened."""
         if self._timer is not None:
             self._timer.cancel()
+        status: Status | None = None
         try:
-            await self._end(error)
+            status = self._status_of(error)
         finally:
-            end = _End(
-                self._code(error), self._its.clock.monotonic() - self._started, time.time_ns()
-            )
-            try:
-                # Its turn comes when gRPC has taken the answer, which it does within this one.
-                asyncio.get_running_loop().call_soon(self._leave, end)
-            except RuntimeError:
-                # There is no loop any more.
-                self._leave(end)
+            if status is None:
+                self._soon(self._leave, self._ended(self._code(error)))
+        if status is not None:
+            await self._send(status)
 
-    def _leave(self, end: _End) -> None:
-        """Does what the caller need not wait for."""
+    def _ended(self, code: str) -> _End:
+        return _End(code, self._its.clock.monotonic() - self._started, time.time_ns())
+
+    def _soon(self, work: Callable[[_End], None], end: _End) -> None:
+        """Does something when gRPC has taken the answer, which it does within this turn.
+
+        Nobody who reads the answer can ask before that what was counted.
+        """
         try:
-            self._afterwards.do()
-            self._report(end)
+            asyncio.get_running_loop().call_soon(work, end)
+        except RuntimeError:
+            # There is no loop any more.
+            work(end)
+
+    async def _send(self, status: Status) -> NoReturn:
+        code = grpc_code(StatusCode(status.code))
+        details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+        self._soon(self._count, self._ended(code.name))
+        try:
+            # Waits until it is sent.
+            await self._context.abort(code, status.message, details)
         finally:
             self._its.gate.leave()
 
-    async def _end(self, error: BaseException | None) -> None:
+    def _leave(self, end: _End) -> None:
+        try:
+            self._count(end)
+        finally:
+            self._its.gate.leave()
+
+    def _count(self, end: _End) -> None:
+        """Does what the caller need not wait for."""
+        self._afterwards.do()
+        self._report(end)
+
+    def _status_of(self, error: BaseException | None) -> Status | None:
+        """Returns what the caller is to be sent of an error; None for nothing."""
         if error is None or isinstance(error, grpc.aio.AbortError):
-            return
+            return None
         if isinstance(error, GeneratorExit) and not self._is_running():
             # Nobody waits for a call any more that is thrown away.
-            return
+            return None
         if isinstance(error, asyncio.CancelledError):
             if self._expired:
                 self._task.uncancel()
                 error = DeadlineExceeded(self._its.default_deadline_seconds)
             elif self._caller_left or self._task.cancelling():
-                return
+                return None
             # Otherwise the handler's own doing: without a status the caller would wait for ever.
         if not isinstance(error, ServiceError):
             _logger.error("call failed", exc_info=error, extra={"rpc_method": self._name})
         if self._status_sent() is not None:
             # The handler has ended the call itself, and the caller knows that status.
-            return
+            return None
         self._reason = error.error_reason if isinstance(error, ServiceError) else "INTERNAL"
-        status = to_status(error, domain=self._its.domain, request_id=current_trace_id())
-        code = grpc_code(StatusCode(status.code))
-        details = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
-        await self._context.abort(code, status.message, details)
+        return to_status(error, domain=self._its.domain, request_id=current_trace_id())
 
     def _status_sent(self) -> grpc.StatusCode | None:
         # The number 0 until abort ended the call.

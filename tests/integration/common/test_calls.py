@@ -58,6 +58,9 @@ class Servicer(pb_grpc.BalancerServiceServicer):
             raise InvalidRequest(FieldViolation("texts", "Must hold at least one."))
         if request.model == "cancels itself":
             raise asyncio.CancelledError
+        if request.model == "leaves work":
+            after_answer(lambda: self.order.append("work"))
+            raise InvalidRequest(FieldViolation("model", "Leaves work."))
         raise ValueError("password=hunter2")
 
     async def Generate(self, request, context):
@@ -169,6 +172,33 @@ async def test_what_is_left_for_after_an_answer_is_done_before_the_next_call(cap
             ("SERVER", "OK", "UNSET"),
         ]
         assert "after an answer failed" in caplog.text
+
+
+async def refused(stub):
+    await error_of(stub.Embed(pb.EmbedRequest(model="leaves work")))
+
+
+async def answered(stub):
+    await stub.Explain(pb.ExplainRequest())
+
+
+async def broken_off(stub):
+    async def read():
+        async for _ in stub.Generate(pb.GenerateRequest(model="bad")):
+            pass
+
+    await error_of(read())
+
+
+@pytest.mark.parametrize("call", [answered, refused, broken_off])
+async def test_who_has_the_end_of_a_call_finds_it_counted(call):
+    async with running() as (stub, servicer, spans, _, _):
+        for number in range(1, 201):
+            await call(stub)
+            ended = [each for each in spans.named("") if each.kind.name == "SERVER"]
+            assert len(ended) == number
+            if call is not broken_off:
+                assert servicer.order.count("work") == number
 
 
 async def test_a_call_without_a_deadline_gets_the_default_and_is_told_so():
