@@ -8,6 +8,7 @@ from services.cache.core.model import Hit, Kept, Level, Lookup, Result, WriteOut
 from services.cache.core.semantic.decision import SemanticOutcome
 from services.cache.look_up_semantic import SemanticLookup
 from services.cache.store_semantic import SemanticStored
+from services.common.afterwards import done_after_answer
 
 __all__ = [
     "describe_finding",
@@ -119,6 +120,7 @@ def describe_hit(hit: Hit) -> None:
     trace.get_current_span().set_attributes({_AGE: hit.age_seconds, _BYTES: len(hit.payload)})
 
 
+@done_after_answer
 def describe_semantic_lookup(lookup: SemanticLookup) -> None:
     """Notes what a lookup of a question came to."""
     span = trace.get_current_span()

@@ -3,7 +3,11 @@
 What is kept in the cache is the message that a caller gets, without what belongs to one call alone.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter, is_
+from typing import Any
 
 from pannier.common.v1 import generation_pb2
 from pannier.rag.v1 import quality_pb2, tool_pb2
@@ -60,15 +64,81 @@ _FINISH_REASONS = {
 _FINISH_REASON_NAMES = {number: name for name, number in _FINISH_REASONS.items()}
 
 
+_GIVEN_AGAIN = frozenset({AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR})
+# Answers that are asked for again and again; together they take a few MiB at most.
+_MOST_WRITTEN = 128
+_MOST_WRITTEN_BYTES = 32_768
+
+# What an answer has of itself, however it came about.
+_parts = attrgetter(
+    "passages",
+    "text",
+    "citations",
+    "model",
+    "finish_reason",
+    "usage",
+    "sentences",
+    "quality",
+    "rewritten_query",
+    "expansions",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """Answers that were given again last, and their messages, so that each is written once.
+
+    An answer is known by its parts being the very same objects, which cost nothing to compare.
+    """
+
+    messages: OrderedDict[int, tuple[tuple[Any, ...], pb.QueryResponse]] = field(
+        default_factory=OrderedDict
+    )
+
+    def message_of(self, answer: Answer) -> pb.QueryResponse:
+        """Returns the message of an answer's parts, for the caller to change."""
+        parts = _parts(answer)
+        response = pb.QueryResponse()
+        # Kept with its parts, none of which can be another object of the same id meanwhile.
+        known = self.messages.get(id(answer.passages))
+        if known is not None and all(map(is_, known[0], parts)):
+            response.CopyFrom(known[1])
+            return response
+        message = _to_parts(answer)
+        if message.ByteSize() <= _MOST_WRITTEN_BYTES:
+            self.messages.pop(id(answer.passages), None)
+            self.messages[id(answer.passages)] = parts, message
+            if len(self.messages) > _MOST_WRITTEN:
+                self.messages.popitem(last=False)
+        response.CopyFrom(message)
+        return response
+
+
+_written = _Written()
+
+
 def to_answer_message(answer: Answer, warnings: Sequence[str]) -> pb.QueryResponse:
     """Writes a finished answer, without what belongs to one call alone."""
-    response = pb.QueryResponse(
+    again = answer.origin in _GIVEN_AGAIN
+    response = _written.message_of(answer) if again else _to_parts(answer)
+    response.origin = _ORIGINS[answer.origin]
+    response.mode = TO_MODES[answer.mode]
+    response.warnings.extend(warnings)
+    if answer.confidence is not None:
+        response.confidence.CopyFrom(to_confidence(answer.confidence))
+    response.tool_executions.extend(_to_execution(each) for each in answer.tool_executions)
+    if answer.earlier is not None:
+        response.cached.query = answer.earlier.text
+        response.cached.similarity = answer.earlier.similarity
+        response.cached.age.CopyFrom(to_duration(answer.earlier.age_seconds))
+    return response
+
+
+def _to_parts(answer: Answer) -> pb.QueryResponse:
+    return pb.QueryResponse(
         answer=answer.text,
         citations=[to_citation(each, answer.passages) for each in answer.citations],
         passages=to_passages(answer.passages),
-        origin=_ORIGINS[answer.origin],
-        warnings=warnings,
-        mode=TO_MODES[answer.mode],
         model=answer.model,
         finish_reason=_FINISH_REASONS[answer.finish_reason],
         usage=generation_pb2.TokenUsage(
@@ -77,16 +147,9 @@ def to_answer_message(answer: Answer, warnings: Sequence[str]) -> pb.QueryRespon
         ),
         sentences=[_to_sentence(each) for each in answer.sentences],
         quality=None if answer.quality is None else _to_quality(answer.quality),
-        confidence=None if answer.confidence is None else to_confidence(answer.confidence),
         rewritten_query=answer.rewritten_query,
         expansions=answer.expansions,
-        tool_executions=[_to_execution(each) for each in answer.tool_executions],
     )
-    if answer.earlier is not None:
-        response.cached.query = answer.earlier.text
-        response.cached.similarity = answer.earlier.similarity
-        response.cached.age.CopyFrom(to_duration(answer.earlier.age_seconds))
-    return response
 
 
 def _to_execution(execution: ToolExecution) -> tool_pb2.ToolExecution:

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from services.common.baggage import carry
 from services.common.clock import Clock
 from services.common.errors import ServiceError
-from services.common.identity import current_identity
+from services.common.identity import Identity, current_identity
 from services.common.tracing import current_trace_id
 from services.rag.books import Books
 from services.rag.core.answer import Answer, AnswerOrigin
@@ -62,7 +61,7 @@ class Bookkeeping:
         self.ledger = ledger
         self.experiments = experiments
         self.keeps_texts = keeps_texts
-        self._clock = clock
+        self.clock = clock
 
     def open(self, question: Question, recorder: Recorder, *, call: str) -> "Account":
         """Opens the account of a query, within the task that works for it.
@@ -87,18 +86,7 @@ class Bookkeeping:
         meter = Meter(mode)
         # Never taken back: what works for a query is a task of its own, and late calls count too.
         current_meter.set(meter)
-        record = QueryRecord(
-            query_id=recorder.query_id,
-            tenant_id=identity.tenant_id,
-            user_id=identity.user_id,
-            started_seconds=self._clock.now() - recorder.elapsed_seconds(),
-            call=call,
-            mode=mode,
-            collection=question.collection,
-            trace_id=current_trace_id(),
-            question=question.text if self.keeps_texts else "",
-        )
-        return Account(self, question, recorder, meter, record)
+        return Account(self, question, recorder, meter, identity, call, mode)
 
     @contextmanager
     def retrieval(self, question: Question, recorder: Recorder) -> Iterator[Question]:
@@ -127,7 +115,9 @@ class Account:
         question: What is asked, with the options of its variants.
         recorder: Its stages.
         meter: What it uses.
-        record: What is known of it so far.
+        identity: Who asks.
+        call: `query`, `stream` or `retrieve`.
+        mode: How it is answered.
     """
 
     def __init__(
@@ -136,17 +126,22 @@ class Account:
         question: Question,
         recorder: Recorder,
         meter: Meter,
-        record: QueryRecord,
+        identity: Identity,
+        call: str,
+        mode: str,
     ) -> None:
         self.question = question
         self._its = bookkeeping
         self._recorder = recorder
         self._meter = meter
-        self._record = record
+        self._identity = identity
+        self._call = call
+        self._mode = mode
+        self._trace_id = current_trace_id()
 
     def warn(self) -> None:
         """Warns the caller where the tenant's budget is nearly spent."""
-        limit = self._its.ledger.budgets.nearest_limit(self._record.tenant_id)
+        limit = self._its.ledger.budgets.nearest_limit(self._identity.tenant_id)
         if limit is not None:
             self._recorder.warn(WarningKind.BUDGET, _warning(limit))
 
@@ -171,19 +166,25 @@ class Account:
             if tool and not stage.failed and stage.cache_outcome != _KNOWN:
                 ledger.add_tool_call(tool)
         model = answer.model if answer is not None else ""
-        mode = self._record.mode
+        mode, tenant_id = self._mode, self._identity.tenant_id
         ledger.add_query(mode, model, self._own_amounts(answer, outcome), layer=_layer_of(answer))
         if mode != RETRIEVE_MODE:
             ledger.spending.add_question(
                 mode,
                 outcome,
-                tenant_id=self._record.tenant_id,
+                tenant_id=tenant_id,
                 generation_count=self._meter.generation_count,
             )
         self._its.books.add_query(
             LoggedQuery(
-                replace(
-                    self._record,
+                QueryRecord(
+                    query_id=recorder.query_id,
+                    tenant_id=tenant_id,
+                    user_id=self._identity.user_id,
+                    started_seconds=self._its.clock.now() - recorder.elapsed_seconds(),
+                    call=self._call,
+                    mode=mode,
+                    collection=self.question.collection,
                     model=model,
                     outcome="error" if outcome == REFUSED else outcome,
                     error_reason=_reason(outcome, error),
@@ -199,8 +200,10 @@ class Account:
                     amounts=self._meter.amounts,
                     duration_seconds=recorder.elapsed_seconds(),
                     first_text_seconds=recorder.first_text_seconds,
+                    trace_id=self._trace_id,
                     variants=dict(recorder.variants),
                     cache_entry=recorder.cache_entry,
+                    question=self.question.text if self._its.keeps_texts else "",
                     answer=answer.text if answer is not None and self._its.keeps_texts else "",
                 ),
                 tuple(recorder.stages),

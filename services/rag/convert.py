@@ -33,6 +33,8 @@ MAXIMUM_TURN_COUNT = 100
 MAXIMUM_TURN_ANSWER_LENGTH = 65_536
 MAXIMUM_SCHEMA_LENGTH = 65_536
 
+_AS_CONFIGURED = Sampling()
+
 _MODES = {
     pb.QUERY_MODE_UNSPECIFIED: Mode.RAG,
     pb.QUERY_MODE_DIRECT: Mode.DIRECT,
@@ -152,6 +154,9 @@ def _history_of(request: pb.QueryRequest, violations: Violations) -> tuple[Turn,
 
 
 def _sampling_of(message: generation_pb2.SamplingOptions, violations: Violations) -> Sampling:
+    if not message.ByteSize():
+        # As it mostly is.
+        return _AS_CONFIGURED
     violations.extend(sampling_violations(message, field="sampling"))
     given = {field.name: value for field, value in message.ListFields()}
     given["stop_sequences"] = tuple(message.stop_sequences)

@@ -1,31 +1,42 @@
 """Work that is begun before it is known whether anybody will want what comes of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Generic, TypeVar
 
-__all__ = ["begun_early"]
+__all__ = ["BegunEarly"]
 
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def begun_early(work: Coroutine[Any, Any, T]) -> AsyncIterator["asyncio.Task[T]"]:
-    """Does something beside what is done in the block, and lends what may be awaited there.
+class BegunEarly(Generic[T]):
+    """Does something beside what is done in its block, where it may be awaited.
 
     It ends with the block at the latest.
 
     Args:
         work: What is done.
+
+    Attributes:
+        task: What may be awaited; None outside of the block.
     """
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.task: asyncio.Task[T] | None = None
+        self._work = work
+
+    async def __aenter__(self) -> asyncio.Task[T]:
+        """Begins it."""
+        self.task = asyncio.create_task(self._work)
+        return self.task
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ends it; where nobody has asked for it, nobody need know of a failure."""
+        task, self.task = self.task, None
+        if task is None:
+            return
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
         if not task.cancelled():
-            # Where nobody has asked for it, nobody need know of a failure.
             task.exception()

@@ -2,21 +2,20 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from hashlib import blake2b
 
 from services.common.deadline import remaining_seconds
-from services.rag.core.answer import Answer, AnswerOrigin
+from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
 from services.rag.core.options import CachePolicy
 from services.rag.core.stored_evidence import EvidenceNote, StoredEvidence
-from services.rag.early import begun_early
+from services.rag.early import BegunEarly
 from services.rag.semantic_port import SemanticMatch, SemanticPartition
 from services.rag.store_port import DocumentStore
 from services.rag.store_wait import waiting_for_store
 from services.rag.task import AnswerTask
 
-__all__ = ["EvidenceCheck", "EvidenceMemory", "question_key"]
+__all__ = ["EvidenceCheck", "EvidenceMemory", "earlier_of", "question_key"]
 
 _MOST_ANSWERS = 10_000
 _KEY_BYTES = 16
@@ -32,6 +31,13 @@ def question_key(task: AnswerTask, partition: SemanticPartition) -> bytes:
     digest = blake2b(repr((task.tenant_id, partition)).encode(), digest_size=_KEY_BYTES)
     digest.update(task.question.text.encode("utf-8", "replace"))
     return digest.digest()
+
+
+def earlier_of(match: SemanticMatch) -> EarlierQuestion:
+    """Names the question that a match is the answer to."""
+    return EarlierQuestion(
+        text=match.query, similarity=match.similarity, age_seconds=match.age_seconds
+    )
 
 
 class EvidenceMemory:
@@ -69,25 +75,19 @@ class EvidenceCheck:
         self._store = store
         self._task = task
         self._expected: EvidenceNote | None = None
-        self._looking: asyncio.Task[StoredEvidence | None] | None = None
+        self._looking: BegunEarly[StoredEvidence | None] | None = None
 
-    @asynccontextmanager
-    async def begun(self, expected: EvidenceNote | None) -> AsyncIterator[None]:
+    def begun(self, expected: EvidenceNote | None) -> AbstractAsyncContextManager[object]:
         """Looks at the store already while the cache is asked, in the block.
 
         Args:
             expected: The answer that is likely to be found; None where that is not known.
         """
         if expected is None or self._task.question.cache_policy is not CachePolicy.USE:
-            yield
-            return
+            return nullcontext()
         self._expected = expected
-        async with begun_early(self._look(expected)) as looking:
-            self._looking = looking
-            try:
-                yield
-            finally:
-                self._looking = None
+        self._looking = BegunEarly(self._look(expected))
+        return self._looking
 
     async def restore(
         self, match: SemanticMatch, origin: AnswerOrigin
@@ -108,14 +108,14 @@ class EvidenceCheck:
         evidence = await self._evidence(match)
         if evidence is None:
             self.noted = self._expected
-            return kept.restore_as_kept(question, origin), len(kept.passages)
-        answer = kept.restore(question, origin, evidence.passages)
+            as_kept = kept.restore_as_kept(question, origin, earlier_of(match))
+            return as_kept, len(kept.passages)
+        answer = kept.restore(question, origin, evidence.passages, earlier_of(match))
         if answer is not None:
-            as_kept = kept.shows(evidence.passages)
             self.noted = EvidenceNote(
                 match.entry_id,
                 kept.chunk_ids,
-                evidence.state if as_kept else None,
+                evidence.state if kept.shows(evidence.passages) else None,
                 evidence.expires_at,
             )
         return answer, len(evidence.passages)
@@ -124,8 +124,9 @@ class EvidenceCheck:
         """Returns what is stored of a match's passages; None where all is as the match shows it."""
         chunk_ids = match.answer.chunk_ids
         expected = self._expected
-        if self._looking is not None and expected is not None and expected.chunk_ids == chunk_ids:
-            found = await self._looking
+        looking = self._looking.task if self._looking is not None else None
+        if looking is not None and expected is not None and expected.chunk_ids == chunk_ids:
+            found = await looking
             if found is not None or expected.entry_id == match.entry_id:
                 return found
         async with waiting_for_store(remaining_seconds()):

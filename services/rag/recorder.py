@@ -5,13 +5,14 @@ cannot disagree.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from enum import Enum
 
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer, use_span
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from services.common.clock import Clock
@@ -151,28 +152,13 @@ class Recorder:
         """Has a listener told of each stage when it begins and when it ends."""
         self._listeners.append(listener)
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[OpenStage]:
+    def stage(self, name: str) -> AbstractContextManager[OpenStage]:
         """Records what happens inside the context as one stage.
 
         What is begun inside, tasks included, is a part of it. Must not hold a `yield` of an async
         generator, whose consumer may run in another context: `begin` and `end` are for those.
         """
-        stage = self.begin(name)
-        token = _inside.set((self, stage))
-        try:
-            with (
-                use_span(stage.span, record_exception=False, set_status_on_exception=False)
-                if stage.called is not None
-                else nullcontext()
-            ):
-                yield stage
-        except BaseException as error:
-            stage.note_failure(error)
-            raise
-        finally:
-            _inside.reset(token)
-            self.end(stage)
+        return _Inside(self, name)
 
     def begin(self, name: str) -> OpenStage:
         """Begins a stage that `end` must end; what happens meanwhile is not a part of it."""
@@ -275,6 +261,32 @@ class Recorder:
     def _tell(self, progress: Progress) -> None:
         for listener in self._listeners:
             listener(progress)
+
+
+class _Inside:
+    """What is done inside a stage."""
+
+    __slots__ = ("_attached", "_name", "_recorder", "_stage", "_token")
+
+    def __init__(self, recorder: Recorder, name: str) -> None:
+        self._recorder = recorder
+        self._name = name
+
+    def __enter__(self) -> OpenStage:
+        self._stage = stage = self._recorder.begin(self._name)
+        self._token: Token[tuple[Recorder, OpenStage] | None] = _inside.set((self._recorder, stage))
+        self._attached: Token[Context] | None = None
+        if stage.called is not None:
+            self._attached = attach(set_span_in_context(stage.span))
+        return stage
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if self._attached is not None:
+            detach(self._attached)
+        if error is not None:
+            self._stage.note_failure(error)
+        _inside.reset(self._token)
+        self._recorder.end(self._stage)
 
 
 def _describe(stage: OpenStage) -> None:

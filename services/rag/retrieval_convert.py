@@ -1,9 +1,12 @@
 """Between messages and values of searches, with the checks of what a caller asks for."""
 
+from functools import lru_cache
+
 from pannier.rag.v1 import rag_service_pb2 as pb
 from services.common.validation import Violations
 from services.rag.answer_convert import to_confidence, to_passages
 from services.rag.caller import caller_access
+from services.rag.core.filters import Access
 from services.rag.core.fusion import FusionMethod
 from services.rag.core.options import (
     ExpansionPolicy,
@@ -29,6 +32,8 @@ MAXIMUM_QUERY_LENGTH = 8000
 MAXIMUM_COLLECTION_LENGTH = 64
 MAXIMUM_PASSAGE_COUNT = 50
 MAXIMUM_CANDIDATE_COUNT = 500
+
+_MOST_CALLERS = 128
 
 _FUSIONS = {
     pb.FUSION_METHOD_UNSPECIFIED: FusionMethod.CONVEX,
@@ -75,7 +80,7 @@ def retrieval_of(
     """
     if not message.ByteSize():
         # As it mostly is.
-        return RetrievalOptions(access=caller_access())
+        return _default_options(caller_access())
     defaults = RetrievalOptions()
     passage_count = _given(message, "passage_count", defaults.passage_count)
     candidate_count = _given(message, "candidate_count", defaults.candidate_count)
@@ -108,6 +113,11 @@ def retrieval_of(
         merge_neighbors=message.merge_neighbors if message.HasField("merge_neighbors") else True,
         prefer_recent=message.prefer_recent,
     )
+
+
+@lru_cache(maxsize=_MOST_CALLERS)
+def _default_options(access: Access) -> RetrievalOptions:
+    return RetrievalOptions(access=access)
 
 
 def to_retrieve_response(retrieved: Retrieved, recorder: Recorder) -> pb.RetrieveResponse:

@@ -7,12 +7,13 @@ cache has still to be told.
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 
+from services.common.afterwards import after_answer, done_after_answer
 from services.common.errors import PeerUnavailable, ServiceError
 from services.common.metrics import Metrics
 from services.rag.background import BackgroundWork
-from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
+from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.documents import Vector
 from services.rag.core.options import CachePolicy, Mode
 from services.rag.core.passages import RankedPassage
@@ -26,7 +27,12 @@ from services.rag.core.reuse import (
     question_digest,
     with_degradations,
 )
-from services.rag.evidence_check import EvidenceCheck, EvidenceMemory, question_key
+from services.rag.evidence_check import (
+    EvidenceCheck,
+    EvidenceMemory,
+    earlier_of,
+    question_key,
+)
 from services.rag.keep_answer import keep_answer
 from services.rag.models import ModelCatalogue, model_identity, split_identity
 from services.rag.retrieve import Search
@@ -238,8 +244,8 @@ class Reuse:
         )
         _repeat_warnings(task, match)
         self._count("unchecked")
-        answer = match.answer.restore_as_kept(task.question, AnswerOrigin.CACHED)
-        return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
+        answer = match.answer.restore_as_kept(task.question, AnswerOrigin.CACHED, earlier_of(match))
+        return with_degradations(answer, task.reasons)
 
     async def find_similar(self, vector: Vector) -> Answer | None:
         """Returns the answer to a question that means the same, if there is one.
@@ -364,14 +370,14 @@ class Reuse:
                 stage.cache_outcome = "hit_confirmed"
         if answer is None:
             return None
-        self._note_entry(match.entry_id, match.query, match.similarity)
+        after_answer(partial(self._note_entry, match.entry_id, match.query, match.similarity))
         _repeat_warnings(task, match)
         if match.verification_wanted and not task.question.history:
             self._its.background.start(
                 "verification",
                 lambda: self._its.verifier.verify(task, self.partition, match),
             )
-        return replace(with_degradations(answer, task.reasons), earlier=_earlier(match))
+        return with_degradations(answer, task.reasons)
 
     def _note_entry(self, entry_id: str, text: str, similarity: float) -> None:
         """Notes which kept answer is given, for when its user finds it wrong."""
@@ -392,6 +398,7 @@ class Reuse:
         self.is_over = True
         self._count(outcome)
 
+    @done_after_answer
     def _count(self, outcome: str) -> None:
         self._its.metrics.count("rag_answer_reuse_total", outcome)
 
@@ -399,9 +406,3 @@ class Reuse:
 def _repeat_warnings(task: AnswerTask, match: SemanticMatch) -> None:
     for each in match.answer.warnings:
         task.recorder.warn(WarningKind.REPEATED, each)
-
-
-def _earlier(match: SemanticMatch) -> EarlierQuestion:
-    return EarlierQuestion(
-        text=match.query, similarity=match.similarity, age_seconds=match.age_seconds
-    )

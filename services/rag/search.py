@@ -16,7 +16,7 @@ from services.rag.core.fusion import Hits
 from services.rag.core.options import Mode, RetrievalOptions, SearchArms
 from services.rag.core.passages import KeywordMatches, ScoredChunk, TermStatistics
 from services.rag.core.profile import DegradationReason
-from services.rag.early import begun_early
+from services.rag.early import BegunEarly
 from services.rag.embed import EmbeddingsFound, EmbeddingSource
 from services.rag.models import ModelCatalogue, split_identity
 from services.rag.ports import ModelFacts
@@ -168,7 +168,7 @@ class Searcher:
             search: The search, whose collection is as it was known last. Whoever learns that
                 another model embeds it now sets `early` to None.
         """
-        async with begun_early(self._embed(search)) as search.early:
+        async with BegunEarly(self._embed(search)) as search.early:
             yield
 
     async def search(self, search: Search) -> Found | ServiceError:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ddsketch import DDSketch
 
+from services.common.afterwards import done_after_answer
 from services.common.metrics import Metrics
 from services.rag.core.answer import Answer, AnswerOrigin
 from services.rag.core.conversation import TokenUsage
@@ -124,6 +125,10 @@ class RagStatistics:
         self.in_flight_count += 1
         self.modes[mode].query_count += 1
         self._metrics.add_gauge("rag_active_queries", 1, mode.value)
+        self._count_type(question)
+
+    @done_after_answer
+    def _count_type(self, question: Question) -> None:
         asked = query_type(question.text, has_history=bool(question.history))
         self._metrics.count("rag_query_types_total", asked.value)
 

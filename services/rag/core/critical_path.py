@@ -7,13 +7,13 @@ overlap without one being part of the other, an earlier one counts up to the sta
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 __all__ = ["Interval", "covered_seconds", "critical_seconds"]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A time from its start until its end, in seconds of one clock."""
 
     start: float
@@ -28,7 +28,7 @@ class Interval:
 def covered_seconds(intervals: Sequence[Interval], window: Interval) -> float:
     """Returns how much of a window is covered by at least one interval."""
     covered, reached = 0.0, window.start
-    for each in sorted(intervals, key=lambda each: each.start):
+    for each in sorted(intervals):
         start, end = max(each.start, reached), min(each.end, window.end)
         if end > start:
             covered += end - start
@@ -48,6 +48,8 @@ def critical_seconds(
         parents: For each stage the index of the one it is part of; None for a part of the call.
         window: The call.
     """
+    if _are_in_turn(intervals, parents, window):
+        return [each.seconds for each in intervals]
     children: defaultdict[int | None, list[int]] = defaultdict(list)
     for index, parent in enumerate(parents):
         if intervals[index].end > intervals[index].start:
@@ -67,6 +69,17 @@ def critical_seconds(
                 at = max(intervals[chosen].start, within.start)
                 pending.append((chosen, Interval(at, reached)))
     return own
+
+
+def _are_in_turn(
+    intervals: Sequence[Interval], parents: Sequence[int | None], window: Interval
+) -> bool:
+    """Says whether stages follow each other, so that all of each counts."""
+    return (
+        all(parent is None for parent in parents)
+        and all(before.end <= after.start for before, after in pairwise(intervals))
+        and all(window.start <= each.start <= each.end <= window.end for each in intervals)
+    )
 
 
 def _last(candidates: Sequence[int], intervals: Sequence[Interval], window: Interval) -> int | None:

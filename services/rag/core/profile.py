@@ -210,7 +210,8 @@ def profile_of(
     for interval, parent in zip(intervals, parents, strict=True):
         children[parent].append(interval)
     self_seconds = [
-        interval.seconds - covered_seconds(children[index], interval)
+        interval.seconds
+        - (covered_seconds(children[index], interval) if index in children else 0.0)
         for index, interval in enumerate(intervals)
     ]
     path = _with_ancestors({index for index, own in enumerate(own_times) if own > 0}, parents)
@@ -218,9 +219,12 @@ def profile_of(
     bottlenecks = _bottlenecks(ordered, own_times, total_seconds)
     slowest = max(range(len(ordered)), key=lambda index: self_seconds[index], default=None)
 
-    def time_of(names: frozenset[str]) -> float | None:
-        chosen = [_interval(each) for each in ordered if each.name in names]
-        return covered_seconds(chosen, whole) if chosen else None
+    names = {each.name for each in ordered}
+
+    def time_of(kind: frozenset[str]) -> float | None:
+        if kind.isdisjoint(names):
+            return None
+        return covered_seconds([_interval(each) for each in ordered if each.name in kind], whole)
 
     return Profile(
         stages=tuple(

@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 import orjson
 
-from services.rag.core.answer import Answer, AnswerOrigin
+from services.rag.core.answer import Answer, AnswerOrigin, EarlierQuestion
 from services.rag.core.citations import Citation
 from services.rag.core.conversation import Sampling, TokenUsage
 from services.rag.core.filters import Access
@@ -148,7 +148,11 @@ class ReusableAnswer:
         return passage.chunk_id
 
     def restore(
-        self, question: Question, origin: AnswerOrigin, current: Mapping[int, Passage]
+        self,
+        question: Question,
+        origin: AnswerOrigin,
+        current: Mapping[int, Passage],
+        earlier: EarlierQuestion | None = None,
     ) -> Answer | None:
         """Makes an answer of it.
 
@@ -156,6 +160,7 @@ class ReusableAnswer:
             question: What is asked now.
             origin: How the answer came about.
             current: Of the passages it was made from, those that are stored now.
+            earlier: The question that it was found by; None where it was not found by one.
 
         Returns:
             The answer; None where a passage is gone, or there was none. Every version of a document
@@ -170,7 +175,7 @@ class ReusableAnswer:
         )
         if not passages or len(passages) < len(self.passages):
             return None
-        return self._given(question, origin, passages)
+        return self._given(question, origin, passages, earlier)
 
     def shows(self, current: Mapping[int, Passage]) -> bool:
         """Says whether it shows its passages as they are stored now, all of which are.
@@ -184,7 +189,9 @@ class ReusableAnswer:
             for each in self.passages
         )
 
-    def restore_as_kept(self, question: Question, origin: AnswerOrigin) -> Answer:
+    def restore_as_kept(
+        self, question: Question, origin: AnswerOrigin, earlier: EarlierQuestion | None = None
+    ) -> Answer:
         """Makes an answer of it with the passages as they were kept.
 
         For where they are known to be stored so, or nobody can know.
@@ -192,11 +199,16 @@ class ReusableAnswer:
         Args:
             question: What is asked now.
             origin: How the answer came about.
+            earlier: The question that it was found by; None where it was not found by one.
         """
-        return self._given(question, origin, self.passages)
+        return self._given(question, origin, self.passages, earlier)
 
     def _given(
-        self, question: Question, origin: AnswerOrigin, passages: tuple[RankedPassage, ...]
+        self,
+        question: Question,
+        origin: AnswerOrigin,
+        passages: tuple[RankedPassage, ...],
+        earlier: EarlierQuestion | None,
     ) -> Answer:
         return Answer(
             text=self.text,
@@ -207,6 +219,7 @@ class ReusableAnswer:
             model=self.model,
             finish_reason=self.finish_reason,
             usage=self.usage,
+            earlier=earlier,
             sentences=self.sentences,
             quality=self.quality,
             rewritten_query=self.rewritten_query,

@@ -63,6 +63,13 @@ def trees(draw):
     return stages
 
 
+@given(st.lists(times, max_size=10))
+def test_of_stages_one_after_the_other_any_order_gives_the_same(moments):
+    moments = sorted(moments)
+    stages = [(*each, None) for each in zip(moments[::2], moments[1::2], strict=False)]
+    assert path(*stages) == pytest.approx(path(*stages[::-1])[::-1])
+
+
 @given(trees())
 def test_the_path_is_as_long_as_stages_of_the_call_were_under_way(stages):
     own = path(*stages)

@@ -51,10 +51,10 @@ class Kept:
     def __init__(self, chunk_ids):
         self.chunk_ids = self.passages = chunk_ids
 
-    def restore_as_kept(self, _question, _origin):
+    def restore_as_kept(self, _question, _origin, _earlier):
         return "as kept"
 
-    def restore(self, _question, _origin, current):
+    def restore(self, _question, _origin, current, _earlier):
         return "restored" if len(current) == len(self.chunk_ids) else None
 
     def shows(self, _current):
@@ -68,7 +68,9 @@ def task(text="Why?", tenant_id="acme", **options):
 
 
 def match(entry_id="entry", chunk_ids=(1, 2)):
-    return SimpleNamespace(entry_id=entry_id, answer=Kept(chunk_ids))
+    return SimpleNamespace(
+        entry_id=entry_id, answer=Kept(chunk_ids), query="Why?", similarity=1.0, age_seconds=2.0
+    )
 
 
 async def given(store, note, found, **options):
