@@ -1,10 +1,10 @@
 """What cases report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import quantiles
 
-__all__ = ["Row", "milliseconds", "table"]
+__all__ = ["Row", "milliseconds", "of_tuned_host", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,11 @@ def milliseconds(times_seconds: Sequence[float]) -> tuple[float, float]:
     """Returns median and 99th percentile in milliseconds."""
     cuts = quantiles(times_seconds, n=100, method="inclusive")
     return cuts[49] * 1000, cuts[98] * 1000
+
+
+def of_tuned_host(rows: Sequence[Row]) -> list[Row]:
+    """Says of rows that they are of a tuned host (`tests.bench.tuned`)."""
+    return [replace(row, case=f"{row.case}, tuned host") for row in rows]
 
 
 def table(rows: Sequence[Row]) -> str:

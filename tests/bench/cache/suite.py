@@ -13,6 +13,7 @@ from pannier.cache.v1.cache_service_pb2_grpc import CacheServiceStub
 from pannier.client import open_channel
 from tests.bench import processes
 from tests.bench.processes import Started
+from tests.bench.tuned import on_own_processors
 from tests.kit.ports import free_port
 from tests.kit.redis import find_redis_server
 
@@ -95,6 +96,7 @@ async def running_suite(
             await stack.enter_async_context(_replica(folder, index, port, settings))
             for index in range(replica_count)
         ]
+        stack.enter_context(on_own_processors(*(each.started.pid for each in replicas)))
         yield Suite(redis, port, replicas)
 
 

@@ -21,6 +21,7 @@ from pannier.rag.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from pannier.rag.v1.rag_service_pb2_grpc import RagServiceStub
 from tests.bench import processes
 from tests.bench.processes import Started
+from tests.bench.tuned import on_own_processors
 from tests.kit.ports import free_port
 from tests.kit.postgres import EmbeddedPostgres
 from tests.kit.redis import find_redis_server
@@ -161,6 +162,7 @@ async def running_suite(
         }
         rag = await stack.enter_async_context(run("rag", **settings))
         channel = await stack.enter_async_context(open_channel(rag.address))
+        stack.enter_context(on_own_processors(rag.started.pid, cache.started.pid))
         yield Suite(rag, cache, channel, database_url, postgres)
 
 
