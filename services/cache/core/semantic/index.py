@@ -8,6 +8,7 @@ most similar ones are taken: they can hide nobody.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,10 @@ def unit_vector(float32_le: bytes) -> FloatVector:
     Args:
         float32_le: Its components, little-endian IEEE 754 binary32, finite and not all zero.
     """
+    # In double precision, squares of the smallest and the largest of them are numbers still.
     components = np.frombuffer(float32_le, dtype="<f4").astype(np.float64)
-    # The largest component first: squares of very small numbers vanish.
-    components /= np.abs(components).max()
-    return (components / np.linalg.norm(components)).astype(np.float32)
+    components /= sqrt(components @ components)
+    return components.astype(np.float32)
 
 
 def similarities(vectors: FloatVector, vector: FloatVector) -> NDArray[np.float64]:
