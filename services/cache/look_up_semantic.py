@@ -15,11 +15,7 @@ from itertools import islice
 from services.cache.core.frames import FrameRejected
 from services.cache.core.layers import Layer
 from services.cache.core.model import Control, Hit
-from services.cache.core.semantic.agreement import (
-    LEAST_SIMILARITY,
-    refusal_at,
-    required_similarity,
-)
+from services.cache.core.semantic.agreement import LEAST_SIMILARITY, refusal_at
 from services.cache.core.semantic.budget import effective_threshold, judge
 from services.cache.core.semantic.decision import Reason, SemanticOutcome, reason_to_doubt
 from services.cache.core.semantic.entries import SemanticEntry
@@ -272,9 +268,6 @@ class _Search:
         for entry, similarity in candidates:
             other = _features(entry.question)
             similar_enough = similarity >= self._set_threshold
-            if not similar_enough and similarity < required_similarity(asked, other):
-                # Whatever the guards say; a refusal of what counts is told, of this it is not.
-                continue
             guard = refusal_at(similarity, asked, other)
             if guard is None:
                 passed.append((entry, similarity))

@@ -1,7 +1,5 @@
 """The rules that requests of the semantic layer must keep; all breaches are reported at once."""
 
-from functools import lru_cache
-
 from pannier.cache.v1 import semantic_pb2 as pb
 from services.cache.core.frames import MAXIMUM_PAYLOAD_BYTES
 from services.cache.core.layers import Layer
@@ -31,9 +29,6 @@ _MAXIMUM_DOCUMENT_LENGTH = 1_000
 _MAXIMUM_NAME_LENGTH = 200
 
 _REQUIRED = "Must be set."
-
-_MOST_KNOWN = 1024
-_LONGEST_KNOWN_BYTES = 4096
 
 
 def validate_lookup(request: pb.LookupSemanticRequest) -> None:
@@ -135,20 +130,6 @@ def _partition(given: bool, partition: pb.SemanticPartition) -> Violations:  # n
     if not given:
         yield FieldViolation("partition", _REQUIRED)
         return
-    written = partition.SerializeToString()
-    check_one = _known_partition if len(written) <= _LONGEST_KNOWN_BYTES else _written_partition
-    yield from check_one(written)
-
-
-def _written_partition(written: bytes) -> tuple[FieldViolation, ...]:
-    return tuple(_partition_fields(pb.SemanticPartition.FromString(written)))
-
-
-# The partitions in use are few, and each is named with every call.
-_known_partition = lru_cache(maxsize=_MOST_KNOWN)(_written_partition)
-
-
-def _partition_fields(partition: pb.SemanticPartition) -> Violations:
     yield from digest_violations(
         "partition.embedding_model_digest", partition.embedding_model_digest
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from services.rag.agent import Agent, Gathered
 from services.rag.compose import Composer
-from services.rag.core.answer import Answer, AnswerEvent, AnswerOrigin, PassagesFound
+from services.rag.core.answer import Answer, AnswerEvent, PassagesFound
 from services.rag.core.conversation import TokenUsage
 from services.rag.core.errors import StoreUnavailable
 from services.rag.core.options import AnswerPolicy, CachePolicy, Mode, Question, WebPolicy
@@ -314,7 +314,7 @@ def _allows_model(task: AnswerTask) -> bool:
 
 def _with_tools(answer: Answer, gathered: Gathered) -> Answer:
     usage = answer.usage
-    if answer.origin not in (AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR):
+    if not answer.origin.is_given_again:
         usage = TokenUsage(
             usage.prompt_token_count + gathered.usage.prompt_token_count,
             usage.completion_token_count + gathered.usage.completion_token_count,

@@ -63,8 +63,6 @@ _FINISH_REASONS = {
 }
 _FINISH_REASON_NAMES = {number: name for name, number in _FINISH_REASONS.items()}
 
-
-_GIVEN_AGAIN = frozenset({AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR})
 # Answers that are asked for again and again; together they take a few MiB at most.
 _MOST_WRITTEN = 128
 _MOST_WRITTEN_BYTES = 32_768
@@ -86,7 +84,7 @@ _parts = attrgetter(
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """Answers that were given again last, and their messages, so that each is written once.
+    """Answers that are given again, and their messages, so that each is written once.
 
     An answer is known by its parts being the very same objects, which cost nothing to compare.
     """
@@ -97,21 +95,22 @@ class _Written:
 
     def message_of(self, answer: Answer) -> pb.QueryResponse:
         """Returns the message of an answer's parts, for the caller to change."""
-        parts = _parts(answer)
-        response = pb.QueryResponse()
         # Kept with its parts, none of which can be another object of the same id meanwhile.
-        known = self.messages.get(id(answer.passages))
-        if known is not None and all(map(is_, known[0], parts)):
-            response.CopyFrom(known[1])
-            return response
-        message = _to_parts(answer)
-        if message.ByteSize() <= _MOST_WRITTEN_BYTES:
-            self.messages.pop(id(answer.passages), None)
-            self.messages[id(answer.passages)] = parts, message
+        key, parts = id(answer.passages), _parts(answer)
+        known = self.messages.get(key)
+        if known is None or not all(map(is_, known[0], parts)):
+            known = parts, _to_parts(answer)
+            self._keep(key, known)
+        response = pb.QueryResponse()
+        response.CopyFrom(known[1])
+        return response
+
+    def _keep(self, key: int, written: tuple[tuple[Any, ...], pb.QueryResponse]) -> None:
+        self.messages.pop(key, None)
+        if written[1].ByteSize() <= _MOST_WRITTEN_BYTES:
+            self.messages[key] = written
             if len(self.messages) > _MOST_WRITTEN:
                 self.messages.popitem(last=False)
-        response.CopyFrom(message)
-        return response
 
 
 _written = _Written()
@@ -119,7 +118,7 @@ _written = _Written()
 
 def to_answer_message(answer: Answer, warnings: Sequence[str]) -> pb.QueryResponse:
     """Writes a finished answer, without what belongs to one call alone."""
-    again = answer.origin in _GIVEN_AGAIN
+    again = answer.origin.is_given_again
     response = _written.message_of(answer) if again else _to_parts(answer)
     response.origin = _ORIGINS[answer.origin]
     response.mode = TO_MODES[answer.mode]

@@ -10,7 +10,7 @@ from services.common.errors import ServiceError
 from services.common.identity import Identity, current_identity
 from services.common.tracing import current_trace_id
 from services.rag.books import Books
-from services.rag.core.answer import Answer, AnswerOrigin
+from services.rag.core.answer import Answer
 from services.rag.core.budget import Limit
 from services.rag.core.experiment import Experiment, applied_to
 from services.rag.core.options import Question
@@ -28,7 +28,6 @@ REFUSED = "refused"
 """What metrics and traces call a question that its tenant's budget forbids: nothing is out of
 order. In the books it has failed."""
 
-_CACHED = frozenset({AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR})
 _TOOL_PREFIX = "tool_"
 # Whoever wants it, the web is asked in a stage of its own.
 _WEB_STAGE, _WEB_TOOL = "web_find", "web_search"
@@ -214,7 +213,7 @@ class Account:
     def _own_amounts(self, answer: Answer | None, outcome: str) -> Amounts:
         """Returns what the query counts for itself, apart from the calls it has made."""
         failed = int(outcome != "success")
-        if answer is None or answer.origin not in _CACHED:
+        if answer is None or not answer.origin.is_given_again:
             return Amounts(query_count=1, failed_query_count=failed)
         usage = answer.usage
         return Amounts(
@@ -228,7 +227,7 @@ class Account:
 
 def _layer_of(answer: Answer | None) -> str:
     """Returns the layer of the cache that an answer came from; empty where it came from none."""
-    if answer is None or answer.origin not in _CACHED:
+    if answer is None or not answer.origin.is_given_again:
         return ""
     return INFERENCE_LAYER if answer.earlier is None else SEMANTIC_LAYER
 

@@ -152,10 +152,8 @@ class RagStatistics:
             return
         seconds = recorder.elapsed_seconds()
         counts.answer_seconds.add(seconds)
-        similar = answer.origin is AnswerOrigin.CACHED_SIMILAR
-        cached = similar or answer.origin is AnswerOrigin.CACHED
-        counts.cached_count += cached
-        counts.similar_count += similar
+        counts.cached_count += answer.origin.is_given_again
+        counts.similar_count += answer.origin is AnswerOrigin.CACHED_SIMILAR
         self._metrics.observe(
             "rag_request_duration_seconds",
             seconds,

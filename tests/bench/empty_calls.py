@@ -16,6 +16,7 @@ import uvloop
 
 from pannier.client import open_channel
 from tests.bench import processes
+from tests.bench.tuned import on_own_processors
 from tests.kit.ports import free_port
 
 __all__ = ["answering_calls"]
@@ -41,14 +42,15 @@ async def answering_calls(
     port = free_port()
     command = (sys.executable, "-m", "tests.bench.empty_calls", str(port), str(reply_bytes))
     async with (
-        processes.running("empty calls", command, log=folder / "empty_calls.log"),
+        processes.running("empty calls", command, log=folder / "empty_calls.log") as started,
         open_channel(f"127.0.0.1:{port}") as channel,
     ):
         async with asyncio.timeout(_READY_SECONDS):
             await channel.channel_ready()
         call = channel.unary_unary(f"/{_SERVICE}/{_METHOD}")
         request = bytes(request_bytes)
-        yield lambda: call(request, timeout=_CALL_SECONDS)
+        with on_own_processors(started.pid):
+            yield lambda: call(request, timeout=_CALL_SECONDS)
 
 
 async def _serve(port: int, reply_bytes: int) -> None:

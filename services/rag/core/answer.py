@@ -25,6 +25,11 @@ class AnswerOrigin(Enum):
     NO_MATCH = "no_match"
     REFUSED = "refused"
 
+    @property
+    def is_given_again(self) -> bool:
+        """Whether the answer was made for an earlier question."""
+        return self in (AnswerOrigin.CACHED, AnswerOrigin.CACHED_SIMILAR)
+
 
 @dataclass(frozen=True, slots=True)
 class PassagesFound:

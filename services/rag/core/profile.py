@@ -210,8 +210,7 @@ def profile_of(
     for interval, parent in zip(intervals, parents, strict=True):
         children[parent].append(interval)
     self_seconds = [
-        interval.seconds
-        - (covered_seconds(children[index], interval) if index in children else 0.0)
+        interval.seconds - covered_seconds(children[index], interval)
         for index, interval in enumerate(intervals)
     ]
     path = _with_ancestors({index for index, own in enumerate(own_times) if own > 0}, parents)

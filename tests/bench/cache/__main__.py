@@ -5,7 +5,6 @@ rows of one run.
 """
 
 import argparse
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,12 @@ from pathlib import Path
 import uvloop
 
 from tests.bench.cache import flights, frozen, inserts, lookups, meanings, peers
-from tests.bench.cache.rows import Row, of_tuned_host, table
-from tests.bench.tuned import add_option, both_ways, tuned_host
+from tests.bench.cache.rows import Row
+from tests.bench.cases import run_cases
+from tests.bench.tuned import add_option, tuned_host
 
 _ROOT = Path(__file__).parents[3]
 _COUNT, _QUICK_COUNT = 5_000, 500
-# Cases of calls so short that it matters how the host wakes up.
 _SHORT = ("local", "shared", "semantic", "peers")
 
 Case = Callable[[Path, int], Awaitable[list[Row]]]
@@ -40,18 +39,9 @@ def _cases(options: argparse.Namespace) -> Mapping[str, Case]:
 async def _run(options: argparse.Namespace) -> None:
     cases = _cases(options)
     count = _QUICK_COUNT if options.quick else _COUNT
-    rows: list[Row] = []
-    for name in options.case or cases:
-        for is_tuned in both_ways() if name in _SHORT else (False,):
-            with (
-                tempfile.TemporaryDirectory(prefix="pannier-bench-cache-") as folder,
-                tuned_host(is_tuned),
-            ):
-                found = await cases[name](Path(folder), count)
-            found = of_tuned_host(found) if is_tuned else found
-            print(table(found), flush=True)
-            rows += found
-    print(f"\n{table(rows)}")
+    await run_cases(
+        options.case or cases, lambda name, folder: cases[name](folder, count), short=_SHORT
+    )
 
 
 def main() -> None:

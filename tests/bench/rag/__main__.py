@@ -12,13 +12,13 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.cache.rows import Row, of_tuned_host, table
+from tests.bench.cache.rows import Row
+from tests.bench.cases import run_cases
 from tests.bench.rag import answers, chunking, intake, quality, scale
-from tests.bench.tuned import add_option, both_ways, tuned_host
+from tests.bench.tuned import add_option, tuned_host
 
 _ROOT = Path(__file__).parents[3]
 
-# Cases of calls so short that it matters how the host wakes up.
 _SHORT = ("overhead", "cached")
 
 Case = Callable[[Path, bool], Awaitable[list[Row]]]
@@ -41,18 +41,9 @@ def _cases(options: argparse.Namespace) -> Mapping[str, Case]:
 
 async def _run(options: argparse.Namespace) -> None:
     cases = _cases(options)
-    rows: list[Row] = []
-    for name in options.case or cases:
-        for is_tuned in both_ways() if name in _SHORT else (False,):
-            with (
-                tempfile.TemporaryDirectory(prefix="pannier-bench-rag-") as folder,
-                tuned_host(is_tuned),
-            ):
-                found = await cases[name](Path(folder), options.quick)
-            found = of_tuned_host(found) if is_tuned else found
-            print(table(found), flush=True)
-            rows += found
-    print(f"\n{table(rows)}")
+    await run_cases(
+        options.case or cases, lambda name, folder: cases[name](folder, options.quick), short=_SHORT
+    )
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def refusal_at(similarity: float, query: Features, other: Features) -> Guard | N
         query: One question's features.
         other: The other's.
     """
-    guard = refusal_of(query, other)
-    if guard is None and similarity < required_similarity(query, other):
+    # First, since it costs least. Above every threshold that can be set, the guards alone decide.
+    if similarity < required_similarity(query, other):
         return Guard.CONTENT_WORDS
-    return guard
+    return refusal_of(query, other)
